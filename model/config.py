@@ -1,0 +1,210 @@
+"""The one configuration object from which both the golden model and the RTL are built.
+
+Symbols follow FPGA 2020 ("Reuse Kernels or Activations?"): P' tile lanes, N' kernel lanes,
+r banks of spectral inputs per tile lane.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from model.errors import UserError
+
+__all__ = ["AcceleratorConfig", "PRESETS", "load_config"]
+
+
+def _is_power_of_two(value: int) -> bool:
+    return value > 0 and value & (value - 1) == 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class AcceleratorConfig:
+    """Parameters of one accelerator.
+
+    Parameters
+    ----------
+    name : str
+        Short id, used for file names.
+    tile_lanes : int
+        P', spatial tiles multiplied in parallel (weights are broadcast along them).
+    kernel_lanes : int
+        N', output channels computed in parallel (inputs are broadcast along them).
+    weight_bits : int
+        8 or 16: width of the real and of the imaginary part of a spectral weight.
+    acc_bits : int
+        Width of each of the three accumulators of a lane.
+    tile_depth : int
+        Words of each of the r banks of a tile lane (a ring shared by consecutive blocks).
+    kernel_depth : int
+        Rows of the kernel buffer; one row is the weights of one step for all kernel lanes.
+    select_depth : int
+        Beats of the select buffer.
+    feature_depth : int
+        Rows of the on-chip feature memory; a row is 16 activations.
+    onchip_kib : int
+        Size of the on-chip program memory of the board top, in KiB; 0 leaves the port open.
+    max_layers : int
+        Descriptors the core can hold.
+    clock_hz : int
+        Clock the figures in seconds refer to.
+    tile : int
+        K, edge of the FFT tile.
+    banks : int
+        r, input channels presented per cycle.
+    act_bits, word_bits, sum_bits : int
+        Activation; component of a forward spectral word; component into the inverse FFT.
+    forward_rows : int
+        Tile rows the forward FFT takes per cycle.
+    port_bits : int
+        Width of the memory port.
+    """
+
+    name: str
+    tile_lanes: int
+    kernel_lanes: int
+    weight_bits: int = 8
+    acc_bits: int = 32
+    tile_depth: int = 512
+    kernel_depth: int = 1024
+    select_depth: int = 512
+    feature_depth: int = 2048
+    onchip_kib: int = 0
+    max_layers: int = 16
+    clock_hz: int = 100_000_000
+    tile: int = 8
+    banks: int = 8
+    act_bits: int = 8
+    word_bits: int = 16
+    sum_bits: int = 18
+    forward_rows: int = 2
+    port_bits: int = 64
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.name == "name":
+                if not isinstance(value, str) or not value:
+                    raise TypeError(f"name must be a non-empty string, not {value!r}")
+            elif not isinstance(value, int) or isinstance(value, bool):
+                raise TypeError(f"{field.name} must be an integer, not {value!r}")
+            elif value < (0 if field.name == "onchip_kib" else 1):
+                raise ValueError(f"{field.name} must be positive, not {value!r}")
+        for field_name in ("tile_depth", "kernel_depth", "select_depth", "feature_depth"):
+            value = getattr(self, field_name)
+            if not _is_power_of_two(value) or value < 64:
+                raise ValueError(
+                    f"{field_name} must be a power of two of at least 64, not {value!r}"
+                )
+        self._fixed("tile", 8)
+        self._fixed("banks", 8)
+        self._fixed("act_bits", 8)
+        self._fixed("word_bits", 16)
+        self._fixed("sum_bits", 18)
+        self._fixed("forward_rows", 2)
+        self._fixed("port_bits", 64)
+        if self.weight_bits not in (8, 16):
+            raise ValueError(f"weight_bits must be 8 or 16, not {self.weight_bits!r}")
+        if not _is_power_of_two(self.kernel_lanes) or self.kernel_lanes < 4:
+            raise ValueError(
+                "kernel_lanes must be a power of two of at least 4 (the drain takes four sums "
+                f"per cycle), not {self.kernel_lanes!r}"
+            )
+        if self.kernel_lanes * 8 > self.port_bits:
+            raise ValueError(
+                f"kernel_lanes must be at most {self.port_bits // 8} so that one beat selects "
+                f"for every lane, not {self.kernel_lanes!r}"
+            )
+        if self.tile_lanes > 16:
+            raise ValueError(f"tile_lanes must be at most 16, not {self.tile_lanes!r}")
+        if not 26 <= self.acc_bits <= 48:
+            raise ValueError(f"acc_bits must be 26 to 48, not {self.acc_bits!r}")
+
+    def _fixed(self, field: str, value: int) -> None:
+        if getattr(self, field) != value:
+            raise ValueError(f"{field} must be {value} in this version, not {getattr(self, field)}")
+
+    @property
+    def words(self) -> int:
+        """Complex words of a half-plane tile, K²/2."""
+        return self.tile * self.tile // 2
+
+    @property
+    def row_beats(self) -> int:
+        """Port beats of one full kernel-buffer row."""
+        return self.kernel_lanes * 2 * self.weight_bits // self.port_bits
+
+    @property
+    def multipliers(self) -> int:
+        """Three per complex lane and one requantiser per tile lane."""
+        return 3 * self.tile_lanes * self.kernel_lanes + self.tile_lanes
+
+    @property
+    def digest(self) -> int:
+        """32 bits of the SHA-256 of every field that changes the program image or the core."""
+        fields = dataclasses.asdict(self)
+        for presentation in ("name", "clock_hz", "onchip_kib"):
+            del fields[presentation]
+        text = json.dumps(fields, sort_keys=True)
+        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
+
+    def to_json(self) -> str:
+        """Serialise; `from_json` gives the equal object back."""
+        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> AcceleratorConfig:
+        """Read what `to_json` wrote; unknown or missing fields raise `ValueError`."""
+        data: dict[str, Any] = json.loads(text)
+        if not isinstance(data, dict):
+            raise ValueError(f"a config is a JSON object, not {type(data).__name__}")
+        known = {field.name for field in dataclasses.fields(cls)}
+        if unknown := sorted(set(data) - known):
+            raise ValueError(f"unknown config field {unknown[0]!r}; known: {sorted(known)}")
+        required = {
+            field.name
+            for field in dataclasses.fields(cls)
+            if field.default is dataclasses.MISSING
+        }
+        if missing := sorted(required - set(data)):
+            raise ValueError(f"config field {missing[0]!r} is missing")
+        return cls(**data)
+
+
+PRESETS = {
+    config.name: config
+    for config in (
+        # Reference: 32 complex lanes, 100 multipliers, whole LeNet on chip of an ECP5-85F.
+        AcceleratorConfig(name="ecp5-85f", tile_lanes=4, kernel_lanes=8, onchip_kib=128),
+        # The same array with 16-bit weights.
+        AcceleratorConfig(
+            name="ecp5-85f-w16", tile_lanes=4, kernel_lanes=8, weight_bits=16, acc_bits=40
+        ),
+        # Smallest array, for unit tests and quick looks at waveforms.
+        AcceleratorConfig(
+            name="tiny", tile_lanes=2, kernel_lanes=4, tile_depth=128, kernel_depth=256,
+            select_depth=128, feature_depth=512,
+        ),
+    )
+}
+
+
+def load_config(source: str) -> AcceleratorConfig:
+    """Find a preset by name, or read a JSON file; `UserError` says what was wrong."""
+    if source in PRESETS:
+        return PRESETS[source]
+    path = Path(source)
+    if not path.suffix == ".json":
+        raise UserError(
+            f"unknown config {source!r}: give one of {', '.join(PRESETS)} or a .json file"
+        )
+    try:
+        return AcceleratorConfig.from_json(path.read_text())
+    except OSError as error:
+        raise UserError(f"cannot read config {source}: {error.strerror}") from error
+    except (ValueError, TypeError) as error:
+        raise UserError(f"config {source}: {error}") from error

@@ -1,0 +1,267 @@
+"""Network description and the quantised network that pruning hands to the compiler.
+
+A network is a chain of blocks; a block is one pass through the accelerator: convolution or
+fully connected layer, bias, ReLU, requantisation and max pool.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.errors import UserError
+from model.tiling import Tiling
+
+__all__ = ["Conv", "Linear", "Network", "QuantisedLayer", "QuantisedNetwork", "NETWORKS"]
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Conv:
+    """Convolution (torch's correlation), stride 1, then optional ReLU and 2×2/2 max pool."""
+
+    name: str
+    in_channels: int
+    out_channels: int
+    kernel: int
+    padding: int = 0
+    relu: bool = True
+    pool: int = 1
+
+    def __post_init__(self) -> None:
+        if self.pool not in (1, 2):
+            raise ValueError(f"layer {self.name}: pool must be 1 or 2, not {self.pool!r}")
+        for field in ("in_channels", "out_channels", "kernel"):
+            if getattr(self, field) < 1:
+                raise ValueError(
+                    f"layer {self.name}: {field} must be positive, not {getattr(self, field)!r}"
+                )
+        if not 0 <= self.padding < self.kernel:
+            raise ValueError(
+                f"layer {self.name}: padding must be 0 to kernel-1, not {self.padding!r}"
+            )
+
+    def tiling(self, shape: tuple[int, int, int], tile: int) -> Tiling:
+        """Tiling of this layer's input map of ``shape`` (C, H, W)."""
+        return Tiling(
+            height=shape[1], width=shape[2], kernel=self.kernel, padding=self.padding, tile=tile
+        )
+
+    def out_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
+        """Shape (C, H, W) of the output for an input of ``shape``."""
+        if shape[0] != self.in_channels:
+            raise ValueError(
+                f"layer {self.name} expects {self.in_channels} channels, its input has {shape[0]}"
+            )
+        height, width = (size + 2 * self.padding - self.kernel + 1 for size in shape[1:])
+        if height < self.pool or width < self.pool:
+            raise ValueError(f"layer {self.name}: input {shape} is smaller than its kernel or pool")
+        return self.out_channels, height // self.pool, width // self.pool
+
+
+@dataclass(frozen=True)
+class Linear:
+    """Fully connected layer over the CHW-flattened input, then optional ReLU."""
+
+    name: str
+    in_features: int
+    out_features: int
+    relu: bool = True
+
+    def out_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
+        """Shape (C, 1, 1) of the output for an input of ``shape``."""
+        if int(np.prod(shape)) != self.in_features:
+            raise ValueError(
+                f"layer {self.name} expects {self.in_features} features, "
+                f"its input has {int(np.prod(shape))}"
+            )
+        return self.out_features, 1, 1
+
+
+Layer = Conv | Linear
+
+
+@dataclass(frozen=True)
+class Network:
+    """A chain of layers over an input map of ``input_shape`` (C, H, W)."""
+
+    name: str
+    input_shape: tuple[int, int, int]
+    layers: tuple[Layer, ...]
+
+    def shapes(self) -> list[tuple[int, int, int]]:
+        """Shape of the input and of each layer's output; raises if the chain does not fit."""
+        shapes = [self.input_shape]
+        for layer in self.layers:
+            shapes.append(layer.out_shape(shapes[-1]))
+        return shapes
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain JSON types."""
+        layers = [{"type": type(item).__name__} | dataclasses.asdict(item) for item in self.layers]
+        return {"name": self.name, "input_shape": list(self.input_shape), "layers": layers}
+
+    @classmethod
+    def from_dict(cls, data: dict) -> Network:
+        """Read what `to_dict` wrote."""
+        kinds = {"Conv": Conv, "Linear": Linear}
+        layers: list[Layer] = []
+        for item in data["layers"]:
+            item = dict(item)
+            kind = item.pop("type")
+            if kind not in kinds:
+                raise ValueError(
+                    f"layer {item.get('name')!r}: unknown operator {kind!r}; known: {list(kinds)}"
+                )
+            layers.append(kinds[kind](**item))
+        channels, height, width = data["input_shape"]
+        return cls(data["name"], (channels, height, width), tuple(layers))
+
+
+@dataclass(frozen=True)
+class QuantisedLayer:
+    """Integers and scales of one layer.
+
+    Attributes
+    ----------
+    weight : int array
+        Convolution: (N, C, K²/2, 2), real and imaginary part of each half-plane word
+        (`model.halfplane`); the spectrum is of the flipped kernel. Linear: (N, L).
+    weight_scale : float array, (N,)
+        Real value of weight integer 1, per output channel.
+    bias : float array, (N,)
+        Real bias.
+    out_scale : float
+        Real value of output integer 1. Hidden outputs are 8 bits, unsigned after a ReLU,
+        else signed; the last layer's are 16-bit signed scores.
+    pattern : str
+        The sparsity pattern the weights obey, e.g. ``"channel 1:4"``, ``"kernel 4"``.
+    """
+
+    weight: NDArray[np.int64]
+    weight_scale: NDArray[np.float64]
+    bias: NDArray[np.float64]
+    out_scale: float
+    pattern: str
+
+
+@dataclass(frozen=True)
+class QuantisedNetwork:
+    """A pruned, quantised network: what `pruning` writes and the compiler reads."""
+
+    network: Network
+    layers: tuple[QuantisedLayer, ...]
+    weight_bits: int
+    in_scale: float
+    tile: int = 8
+
+    def __post_init__(self) -> None:
+        if len(self.layers) != len(self.network.layers):
+            raise ValueError(
+                f"{len(self.layers)} weight sets for {len(self.network.layers)} layers"
+            )
+        limit = 1 << (self.weight_bits - 1)
+        for layer, data in zip(self.network.layers, self.layers, strict=True):
+            if isinstance(layer, Conv):
+                shape: tuple[int, ...] = (
+                    layer.out_channels, layer.in_channels, self.tile * self.tile // 2, 2,
+                )
+            else:
+                shape = (layer.out_features, layer.in_features)
+            if data.weight.shape != shape:
+                raise ValueError(
+                    f"layer {layer.name}: weight shape {data.weight.shape}, expected {shape}"
+                )
+            if not np.issubdtype(data.weight.dtype, np.integer):
+                raise TypeError(
+                    f"layer {layer.name}: weights must be integers, not {data.weight.dtype}"
+                )
+            if np.abs(data.weight).max(initial=0) >= limit:
+                raise ValueError(
+                    f"layer {layer.name}: weight {np.abs(data.weight).max()} does not fit "
+                    f"{self.weight_bits} bits symmetric"
+                )
+            for what, value in (("weight_scale", data.weight_scale), ("bias", data.bias)):
+                if value.shape != shape[:1]:
+                    raise ValueError(f"layer {layer.name}: {what} shape {value.shape}")
+                if not np.isfinite(value).all():
+                    raise ValueError(f"layer {layer.name}: {what} holds NaN or infinity")
+            if not (np.all(data.weight_scale > 0) and np.isfinite(data.out_scale)
+                    and data.out_scale > 0):
+                raise ValueError(f"layer {layer.name}: scales must be positive and finite")
+
+    def save(self, path: str | Path) -> None:
+        """Write a compressed ``.npz`` (atomically: a partial file is never left behind)."""
+        arrays: dict[str, NDArray] = {}
+        meta: dict[str, object] = {
+            "format": FORMAT_VERSION, "network": self.network.to_dict(),
+            "weight_bits": self.weight_bits, "in_scale": self.in_scale, "tile": self.tile,
+            "patterns": [data.pattern for data in self.layers],
+            "out_scales": [data.out_scale for data in self.layers],
+        }
+        dtype = np.int8 if self.weight_bits == 8 else np.int16
+        for layer, data in zip(self.network.layers, self.layers, strict=True):
+            arrays[f"{layer.name}.weight"] = data.weight.astype(dtype)
+            arrays[f"{layer.name}.weight_scale"] = data.weight_scale.astype(np.float64)
+            arrays[f"{layer.name}.bias"] = data.bias.astype(np.float64)
+        arrays["meta"] = np.frombuffer(json.dumps(meta).encode(), dtype=np.uint8)
+        target = Path(path)
+        partial = target.with_name(target.name + ".part.npz")
+        np.savez_compressed(partial, **arrays)  # type: ignore[arg-type]
+        partial.replace(target)
+
+    @classmethod
+    def load(cls, path: str | Path) -> QuantisedNetwork:
+        """Read what `save` wrote; anything wrong with the file is a `UserError`."""
+        try:
+            with np.load(path, allow_pickle=False) as data:
+                meta = json.loads(bytes(data["meta"]).decode())
+                if meta["format"] != FORMAT_VERSION:
+                    raise ValueError(f"format {meta['format']}, this version reads {FORMAT_VERSION}")
+                network = Network.from_dict(meta["network"])
+                layers = []
+                for layer, pattern, scale in zip(
+                    network.layers, meta["patterns"], meta["out_scales"], strict=True
+                ):
+                    raw = data[f"{layer.name}.weight"]
+                    if not np.issubdtype(raw.dtype, np.integer):
+                        if not np.isfinite(raw).all():
+                            raise ValueError(f"layer {layer.name}: weights hold NaN or infinity")
+                        raise ValueError(f"layer {layer.name}: weights are {raw.dtype}, not integers")
+                    layers.append(QuantisedLayer(
+                        weight=raw.astype(np.int64), pattern=pattern, out_scale=float(scale),
+                        weight_scale=data[f"{layer.name}.weight_scale"],
+                        bias=data[f"{layer.name}.bias"],
+                    ))
+                network.shapes()
+                return cls(network, tuple(layers), meta["weight_bits"], meta["in_scale"],
+                           meta["tile"])
+        except FileNotFoundError as error:
+            raise UserError(f"network file {path} does not exist") from error
+        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, EOFError) as error:
+            raise UserError(f"network file {path} cannot be used: {error}") from error
+
+
+NETWORKS = {
+    network.name: network
+    for network in (
+        # The Caffe LeNet of SPEC2 and of the ADMM pruning papers.
+        Network("lenet", (1, 28, 28), (
+            Conv("conv1", 1, 20, 5, pool=2), Conv("conv2", 20, 50, 5, pool=2),
+            Linear("fc1", 800, 500), Linear("fc2", 500, 10, relu=False),
+        )),
+        # LeNet-5 (LeCun 1998, ReLU and max pool), digits zero-padded to 32×32.
+        Network("lenet5", (1, 32, 32), (
+            Conv("conv1", 1, 6, 5, pool=2), Conv("conv2", 6, 16, 5, pool=2),
+            Linear("fc1", 400, 120), Linear("fc2", 120, 84),
+            Linear("fc3", 84, 10, relu=False),
+        )),
+    )
+}
