@@ -1,0 +1,1 @@
+"""The accelerator in Amaranth; built from `model.config.AcceleratorConfig`, never loads torch."""

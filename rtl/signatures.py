@@ -1,0 +1,155 @@
+"""Layouts and signatures at the borders of the blocks, in the order of the data's way."""
+
+from __future__ import annotations
+
+from amaranth.hdl import signed, unsigned
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from model.config import AcceleratorConfig
+from model.descriptor import FIELDS
+
+__all__ = [
+    "Complex", "Descriptor", "ReadRequest", "ReadData", "WriteRequest", "MemorySignature",
+    "FeatureReadSignature", "FeatureWrite", "Segment", "RowPair", "TileTag", "Column", "Step",
+    "SumWrite", "LayerStats", "Event",
+]
+
+
+class Complex(data.StructLayout):
+    """Two signed components of ``width`` bits; in a real word, two independent reals."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__({"re": signed(width), "im": signed(width)})
+
+
+#: Layer descriptor as it lies in the image (`model.descriptor.FIELDS`).
+Descriptor = data.StructLayout({name: unsigned(bits) for name, bits in FIELDS})
+
+
+class Event(wiring.Signature):
+    """A valid-only transfer that its consumer always takes (fixed-latency datapaths)."""
+
+    def __init__(self, shape) -> None:
+        self.shape = shape
+        super().__init__({"valid": Out(1), "payload": Out(shape)})
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Event) and self.shape == other.shape
+
+
+# --- memory port ------------------------------------------------------------------------------
+
+#: Burst of ``len``+1 beats from beat address ``addr`` (byte address / 8).
+ReadRequest = data.StructLayout({"addr": 32, "len": 8})
+#: A beat read; ``last`` ends a burst; ``error`` is a bus error.
+ReadData = data.StructLayout({"data": 64, "last": 1, "error": 1})
+#: A posted single-beat write.
+WriteRequest = data.StructLayout({"addr": 32, "data": 64})
+
+
+class MemorySignature(wiring.Signature):
+    """Master side of the memory port (in-order bursts of reads, posted writes)."""
+
+    def __init__(self) -> None:
+        super().__init__({
+            "ar": Out(stream.Signature(ReadRequest)),
+            "r": In(stream.Signature(ReadData)),
+            "w": Out(stream.Signature(WriteRequest)),
+        })
+
+
+# --- feature memory ---------------------------------------------------------------------------
+
+
+class FeatureReadSignature(wiring.Signature):
+    """Read of two map rows, 8 pixels each from an unaligned column; data 2 cycles after ``en``.
+
+    ``even_addr``/``odd_addr``: row of the memory holding the first pixel, in the bank of even and
+    of odd map rows; ``offset``: that pixel's byte. Pixel i lies at byte ``(offset+i) % 8`` of
+    address ``addr + ((offset+i) >= 8)``.
+    """
+
+    def __init__(self) -> None:
+        super().__init__({
+            "en": Out(1), "even_addr": Out(16), "odd_addr": Out(16), "offset": Out(3),
+            "even": In(data.ArrayLayout(8, 8)), "odd": In(data.ArrayLayout(8, 8)),
+        })
+
+
+#: Write of ``count`` pixels from byte ``offset`` of row ``addr`` in bank ``parity``; past byte 7
+#: it goes on at ``addr+1`` (plane) or, if ``vector``, in the other parity bank.
+FeatureWrite = data.StructLayout({
+    "addr": 16, "parity": 1, "offset": 3, "count": 4, "vector": 1,
+    "data": data.ArrayLayout(8, 8),
+})
+
+# --- tiles in ---------------------------------------------------------------------------------
+
+
+def TileTag(config: AcceleratorConfig) -> data.StructLayout:  # noqa: N802
+    """Where the words of a tile go; constant over the cycles of a tile."""
+    return data.StructLayout({
+        "lane": range(config.tile_lanes), "channel_low": 3, "addr": range(config.tile_depth),
+        "bypass": 1, "block_last": 1,
+    })
+
+
+def RowPair(config: AcceleratorConfig) -> data.StructLayout:  # noqa: N802
+    """Two adjacent tile rows of activations, extended to 9 bits signed, and the tile's tag."""
+    return data.StructLayout({
+        "rows": data.ArrayLayout(data.ArrayLayout(signed(config.act_bits + 1), 8), 2),
+        "tag": TileTag(config),
+    })
+
+
+def Column(config: AcceleratorConfig) -> data.StructLayout:  # noqa: N802
+    """Eight spectral words, f = 8·index + u for u = 0..7 (or eight vector words if bypass)."""
+    return data.StructLayout({
+        "words": data.ArrayLayout(Complex(config.word_bits), 8), "index": 2,
+        "tag": TileTag(config),
+    })
+
+
+# --- multiply-accumulate ----------------------------------------------------------------------
+
+
+def Step(config: AcceleratorConfig) -> data.StructLayout:  # noqa: N802
+    """One step of the array: bank addresses, and per kernel lane select, enable and weight."""
+    lanes = config.kernel_lanes
+    return data.StructLayout({
+        "addr": data.ArrayLayout(range(config.tile_depth), config.banks),
+        "select": data.ArrayLayout(3, lanes),       # bank, after the skew
+        "enable": data.ArrayLayout(1, lanes),
+        "weight": data.ArrayLayout(Complex(config.weight_bits), lanes),
+        "real": 1,          # elementwise product of two reals (real words, dot layers)
+        "first": 1,         # load the accumulators instead of adding
+        "last": 1,          # the sums are complete after this step
+        "dot": 1, "sum_shift": 6,
+        "frequency": 5, "half": 1, "block_last": 1,
+    })
+
+
+def SumWrite(config: AcceleratorConfig) -> data.StructLayout:  # noqa: N802
+    """Four rounded sums (kernels 4·quad..4·quad+3) of one frequency for every tile lane."""
+    return data.StructLayout({
+        "sums": data.ArrayLayout(
+            data.ArrayLayout(Complex(config.sum_bits), 4), config.tile_lanes
+        ),
+        "frequency": 5, "quad": range(max(2, config.kernel_lanes // 4)), "half": 1,
+        "block_last": 1,    # last word of a block: its half of the sum buffer is complete
+    })
+
+
+# --- maps out ---------------------------------------------------------------------------------
+
+#: One row of a tile after the pool: up to 8 values, where it goes, and end-of-tile marks.
+Segment = data.StructLayout({
+    "values": data.ArrayLayout(signed(18), 8), "count": 4,
+    "addr": 16, "parity": 1, "offset": 3,
+    "param": 8,             # kernel lane whose bias and multiplier apply
+    "tile_last": 1, "block_last": 1, "layer_last": 1,
+})
+
+#: Per-layer counters a unit reports when it ends a layer.
+LayerStats = data.StructLayout({"layer": 8, "counts": data.ArrayLayout(32, 4)})
