@@ -1,0 +1,189 @@
+"""Sparsity patterns and their exact projections.
+
+A pattern says which half-plane words of a layer may be non-zero.  Its projection takes the energy
+of every word, shape (N outputs, C input channels, F words), and returns the words to keep, so that
+the energy thrown away is the least possible (the Z-step of ADMM).
+
+* ``kernel alpha`` (SPEC2, FPGA'20): the F / alpha largest words of every (output, input) kernel.
+* ``channel n:m``: for each output n and frequency f, at most n of every m consecutive input
+  channels, and at most ``N*C*F * n/m`` words in the layer.  The second rule gives layers with few
+  channels the same density; elsewhere it hardly binds.
+
+A fully connected layer is a layer with F = 1 whose words are two adjacent inputs.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class KernelPattern:
+    """Keep the F / alpha largest words of each kernel, positions free.
+
+    Parameters
+    ----------
+    alpha : int
+        Compression of every kernel.
+    """
+
+    alpha: int
+
+    def __post_init__(self) -> None:
+        """Refuse a compression below one."""
+        _require_count("alpha", self.alpha)
+
+    @property
+    def density(self) -> float:
+        """Largest share of words kept."""
+        return 1 / self.alpha
+
+    def __str__(self) -> str:
+        """Text that `parse` reads."""
+        return f"kernel {self.alpha}"
+
+
+@dataclass(frozen=True)
+class ChannelPattern:
+    """Keep n of every m consecutive input channels, for each output and frequency.
+
+    Parameters
+    ----------
+    n, m : int
+        At most n words in each group of m channels, and n/m of the layer.
+    """
+
+    n: int
+    m: int
+
+    def __post_init__(self) -> None:
+        """Refuse a group that keeps more than it has."""
+        _require_count("n", self.n)
+        _require_count("m", self.m)
+        if self.n > self.m:
+            raise ValueError(f"channel n:m needs n <= m, not {self.n}:{self.m}")
+
+    @property
+    def density(self) -> float:
+        """Largest share of words kept."""
+        return self.n / self.m
+
+    def __str__(self) -> str:
+        """Text that `parse` reads."""
+        return f"channel {self.n}:{self.m}"
+
+
+Pattern = KernelPattern | ChannelPattern
+
+
+def parse(text: str) -> Pattern:
+    """Read a pattern from its text: ``"kernel 4"`` or ``"channel 1:4"``."""
+    if not isinstance(text, str):
+        raise TypeError(f"pattern must be text, not {text!r}")
+    if found := re.fullmatch(r"\s*kernel\s+(\d+)\s*", text):
+        return KernelPattern(int(found[1]))
+    if found := re.fullmatch(r"\s*channel\s+(\d+):(\d+)\s*", text):
+        return ChannelPattern(int(found[1]), int(found[2]))
+    raise ValueError(f"unknown pattern {text!r}: expected 'kernel ALPHA' or 'channel N:M'")
+
+
+def project(energy: NDArray, pattern: Pattern) -> NDArray[np.bool_]:
+    """Choose the words to keep: the nearest point of the pattern in energy norm.
+
+    Parameters
+    ----------
+    energy : ndarray, shape (N, C, F)
+        Non-negative energy of every word.
+    pattern : KernelPattern or ChannelPattern
+        The constraint.
+
+    Returns
+    -------
+    ndarray of bool, shape (N, C, F)
+        True where the word is kept.  Words without energy are never kept; of equal words the one
+        with the lowest index wins.
+    """
+    energy = np.asarray(energy)
+    if energy.ndim != 3:
+        raise ValueError(f"expected energies (N, C, F), not shape {energy.shape}")
+    if not np.all(energy >= 0):
+        raise ValueError("energies must be numbers and not negative")
+    if isinstance(pattern, KernelPattern):
+        kept = _largest(energy, energy.shape[-1] // pattern.alpha)
+    elif isinstance(pattern, ChannelPattern):
+        kept = _project_channel(energy, pattern)
+    else:
+        raise TypeError(f"no projection for {pattern!r}")
+    return kept & (energy > 0)
+
+
+def budget(shape: tuple[int, int, int], pattern: Pattern) -> int:
+    """Most words a layer of shape (N, C, F) may keep under `pattern`."""
+    n, c, f = shape
+    if isinstance(pattern, KernelPattern):
+        return n * c * (f // pattern.alpha)
+    return int(Fraction(pattern.n, pattern.m) * (n * c * f))
+
+
+def linear_energy(weight: NDArray) -> NDArray:
+    """Energy of the words of a fully connected layer: two adjacent inputs each.
+
+    Parameters
+    ----------
+    weight : ndarray, shape (N, L)
+        An odd L is completed with a zero.
+
+    Returns
+    -------
+    ndarray, shape (N, ceil(L/2), 1)
+        ``weight[:, 2i]**2 + weight[:, 2i+1]**2``.
+    """
+    weight = np.asarray(weight)
+    if weight.ndim != 2:
+        raise ValueError(f"expected weights (N, L), not shape {weight.shape}")
+    rows, length = weight.shape
+    squared = np.pad(weight**2, ((0, 0), (0, length % 2)))
+    return squared.reshape(rows, -1, 2).sum(axis=-1)[..., None]
+
+
+def linear_mask(words: NDArray, length: int) -> NDArray[np.bool_]:
+    """Spread a word mask (N, ceil(L/2), 1) over the inputs of a fully connected layer, (N, L)."""
+    return np.repeat(words[..., 0], 2, axis=1)[:, :length]
+
+
+def _project_channel(energy: NDArray, pattern: ChannelPattern) -> NDArray[np.bool_]:
+    """Top n of each group, then the largest winners of the layer up to its budget.
+
+    The two rules form a truncated partition matroid, on which greedy choice is optimal.
+    """
+    outputs, channels, words = energy.shape
+    groups = -(-channels // pattern.m)
+    padded = np.full((outputs, groups * pattern.m, words), -1.0)
+    padded[:, :channels] = energy
+    grouped = np.moveaxis(padded.reshape(outputs, groups, pattern.m, words), 2, -1)
+    winners = np.moveaxis(_largest(grouped, pattern.n), -1, 2)
+    winners = winners.reshape(outputs, groups * pattern.m, words)[:, :channels]
+    ranked = np.where(winners, energy, -1.0).reshape(-1)
+    kept = _largest(ranked, budget(energy.shape, pattern)).reshape(energy.shape)
+    return kept & winners
+
+
+def _largest(values: NDArray, count: int) -> NDArray[np.bool_]:
+    """Mask of the `count` largest entries along the last axis, ties to the lowest index."""
+    order = np.argsort(-values, axis=-1, kind="stable")[..., :count]
+    mask = np.zeros(values.shape, dtype=bool)
+    np.put_along_axis(mask, order, True, axis=-1)
+    return mask
+
+
+def _require_count(name: str, value: object) -> None:
+    """Raise unless `value` is a positive integer."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"{name} must be an integer, not {value!r}")
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, not {value}")
