@@ -12,7 +12,7 @@ from model.descriptor import FIELDS
 __all__ = [
     "Complex", "Descriptor", "ReadRequest", "ReadData", "WriteRequest", "MemorySignature",
     "FeatureReadSignature", "FeatureWrite", "Segment", "RowPair", "TileTag", "Column", "Step",
-    "SumWrite", "LayerStats", "Event",
+    "KernelEntry", "KernelParameters", "SumWrite", "LayerStats", "Event",
 ]
 
 
@@ -114,6 +114,18 @@ def Column(config: AcceleratorConfig) -> data.StructLayout:  # noqa: N802
 # --- multiply-accumulate ----------------------------------------------------------------------
 
 
+#: Bias (added to the 18-bit result) and requantisation multiplier of one kernel.
+KernelParameters = data.StructLayout({"bias": signed(18), "multiplier": 14})
+
+
+def KernelEntry(config: AcceleratorConfig) -> data.StructLayout:  # noqa: N802
+    """One entry of the kernel stream: a weight and a zero-extended select per kernel lane."""
+    return data.StructLayout({
+        "weight": data.ArrayLayout(Complex(config.weight_bits), config.kernel_lanes),
+        "select": data.ArrayLayout(8, config.kernel_lanes),
+    })
+
+
 def Step(config: AcceleratorConfig) -> data.StructLayout:  # noqa: N802
     """One step of the array: bank addresses, and per kernel lane select, enable and weight."""
     lanes = config.kernel_lanes
@@ -147,7 +159,7 @@ def SumWrite(config: AcceleratorConfig) -> data.StructLayout:  # noqa: N802
 Segment = data.StructLayout({
     "values": data.ArrayLayout(signed(18), 8), "count": 4,
     "addr": 16, "parity": 1, "offset": 3,
-    "param": 8,             # kernel lane whose bias and multiplier apply
+    "bias": signed(18), "multiplier": 14,
     "tile_last": 1, "block_last": 1, "layer_last": 1,
 })
 
