@@ -15,7 +15,11 @@ from typing import Any
 
 from model.errors import UserError
 
-__all__ = ["AcceleratorConfig", "PRESETS", "load_config"]
+__all__ = ["AcceleratorConfig", "POST_SHIFT", "PRESETS", "load_config"]
+
+#: Fraction bits dropped (rounded) between the 24-bit inverse FFT and the 18-bit result. The sum
+#: at frequency 0 alone reaches the mean of a tile, so most of the growth is headroom.
+POST_SHIFT = 2
 
 
 def _is_power_of_two(value: int) -> bool:
