@@ -143,6 +143,9 @@ class QuantisedLayer:
         else signed; the last layer's are 16-bit signed scores.
     pattern : str
         The sparsity pattern the weights obey, e.g. ``"channel 1:4"``, ``"kernel 4"``.
+    sum_shift : int or None
+        Bits dropped from the accumulators (`model.lower.calibrate`); None: taken from the worst
+        case, which costs a few bits of precision.
     """
 
     weight: NDArray[np.int64]
@@ -150,6 +153,7 @@ class QuantisedLayer:
     bias: NDArray[np.float64]
     out_scale: float
     pattern: str
+    sum_shift: int | None = None
 
 
 @dataclass(frozen=True)
@@ -205,6 +209,7 @@ class QuantisedNetwork:
             "weight_bits": self.weight_bits, "in_scale": self.in_scale, "tile": self.tile,
             "patterns": [data.pattern for data in self.layers],
             "out_scales": [data.out_scale for data in self.layers],
+            "sum_shifts": [data.sum_shift for data in self.layers],
         }
         dtype = np.int8 if self.weight_bits == 8 else np.int16
         for layer, data in zip(self.network.layers, self.layers, strict=True):
@@ -227,8 +232,9 @@ class QuantisedNetwork:
                     raise ValueError(f"format {meta['format']}, this version reads {FORMAT_VERSION}")
                 network = Network.from_dict(meta["network"])
                 layers = []
-                for layer, pattern, scale in zip(
-                    network.layers, meta["patterns"], meta["out_scales"], strict=True
+                for layer, pattern, scale, shift in zip(
+                    network.layers, meta["patterns"], meta["out_scales"], meta["sum_shifts"],
+                    strict=True,
                 ):
                     raw = data[f"{layer.name}.weight"]
                     if not np.issubdtype(raw.dtype, np.integer):
@@ -238,7 +244,7 @@ class QuantisedNetwork:
                     layers.append(QuantisedLayer(
                         weight=raw.astype(np.int64), pattern=pattern, out_scale=float(scale),
                         weight_scale=data[f"{layer.name}.weight_scale"],
-                        bias=data[f"{layer.name}.bias"],
+                        bias=data[f"{layer.name}.bias"], sum_shift=shift,
                     ))
                 network.shapes()
                 return cls(network, tuple(layers), meta["weight_bits"], meta["in_scale"],

@@ -1,0 +1,158 @@
+"""Kernel-stream entries of a layer: what each kernel lane selects and multiplies, step by step.
+
+Two addressing modes (docs/program-image.md). Implicit, for ``channel n:m``: the issue unit walks
+frequencies and groups of r channels by itself and an entry holds a select within the group.
+Scatter, for irregular patterns: the select names the channel, `model.schedule` orders the entries.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil, log2
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.config import AcceleratorConfig
+from model.descriptor import SELECT_BITS
+from model.errors import UserError
+from model.lower import LoweredLayer
+from model.patterns import ChannelPattern, parse
+from model.schedule import schedule
+
+__all__ = ["Addressing", "Block", "addressing", "blocks"]
+
+SCATTER_GROUPS = 16
+LAST_FLAG = 0x80
+
+
+@dataclass(frozen=True)
+class Addressing:
+    """How the issue unit walks a layer; field names as in `model.descriptor`."""
+
+    scatter: bool
+    entries: int
+    entries_last: int
+    sub_log2: int
+    hold: int
+    select_code: int
+
+    @property
+    def select_bits(self) -> int:
+        """Bits of select per lane and entry."""
+        return SELECT_BITS[self.select_code]
+
+
+@dataclass(frozen=True)
+class Block:
+    """Entries of one kernel block: weights (E, lanes, 2), selects (E, lanes), array steps."""
+
+    weights: NDArray[np.int64]
+    selects: NDArray[np.int64]
+    steps: int
+
+
+def _words(layer: LoweredLayer) -> NDArray[np.int64]:
+    """Weights as (N, C, F, 2) words; a dot layer's words are pairs of inputs, F = 1."""
+    if not layer.dot:
+        return layer.weight
+    padded = np.pad(layer.weight, ((0, 0), (0, layer.weight.shape[1] % 2)))
+    return padded.reshape(len(padded), -1, 1, 2)
+
+
+def addressing(layer: LoweredLayer, config: AcceleratorConfig) -> Addressing:
+    """Choose the mode for a layer's pattern."""
+    pattern = parse(layer.pattern)
+    banks = config.banks
+    channels = _words(layer).shape[1]
+    if isinstance(pattern, ChannelPattern):
+        n, m = pattern.n, pattern.m
+        power = m & (m - 1) == 0
+        if power and (n == 1 or m >= banks):
+            hold = max(1, m // banks)
+            per_group = n if m >= banks else banks // m
+            group = max(m, banks)
+            rest = channels - (ceil(channels / group) - 1) * group
+            last = min(n, rest) if m >= banks else ceil(rest / m)
+            bits = int(log2(m))
+            code = next((i for i, width in enumerate(SELECT_BITS) if width >= bits), None)
+            if code is None:
+                raise UserError(f"layer {layer.name}: pattern {pattern} needs {bits} select bits")
+            sub_log2 = min(int(log2(m)), 3)
+            return Addressing(False, per_group, last, sub_log2, hold, code)
+    if layer.dot or channels > banks * SCATTER_GROUPS:
+        raise UserError(
+            f"layer {layer.name}: pattern {pattern} over {channels} words cannot be scheduled; use "
+            "channel 1:m with m a power of two"
+        )
+    return Addressing(True, 0, 0, 3, 1, len(SELECT_BITS) - 1)
+
+
+def blocks(layer: LoweredLayer, config: AcceleratorConfig, how: Addressing) -> list[Block]:
+    """Entries of every kernel block of a layer, in stream order."""
+    words = _words(layer)
+    lanes = config.kernel_lanes
+    out = []
+    for start in range(0, len(words), lanes):
+        part = words[start:start + lanes]
+        part = np.pad(part, ((0, lanes - len(part)), (0, 0), (0, 0), (0, 0)))
+        out.append(_scatter(part, config) if how.scatter else _implicit(part, config, how, layer))
+    return out
+
+
+def _implicit(
+    part: NDArray[np.int64], config: AcceleratorConfig, how: Addressing, layer: LoweredLayer
+) -> Block:
+    lanes, channels, frequencies, _ = part.shape
+    span = config.banks * how.hold                  # channels of an address group
+    groups = ceil(channels / span)
+    sub = 1 << how.sub_log2 if how.sub_log2 < 3 else span
+    per_group = how.entries if sub == span else 1   # entries that share a sub-group
+    pad = groups * span - channels
+    nonzero = np.pad(part.any(axis=-1), ((0, 0), (0, pad), (0, 0)))
+    padded = np.pad(part, ((0, 0), (0, pad), (0, 0), (0, 0)))
+    weights, selects, steps = [], [], 0
+    addresses = ceil(channels / config.banks)
+    for f in range(frequencies):
+        for group in range(groups):
+            count = how.entries_last if group == groups - 1 else how.entries
+            steps += count * min(how.hold, addresses - group * how.hold)
+            for j in range(count):
+                low = group * span + (0 if sub == span else j * sub)
+                rank = j if sub == span else 0
+                weight = np.zeros((lanes, 2), dtype=np.int64)
+                select = np.zeros(lanes, dtype=np.int64)
+                for lane in range(lanes):
+                    kept = np.flatnonzero(nonzero[lane, low:low + sub, f])
+                    if len(kept) > per_group:
+                        raise UserError(
+                            f"layer {layer.name}: {len(kept)} weights in a group of {sub} channels "
+                            f"at frequency {f} violate pattern {layer.pattern}"
+                        )
+                    if rank < len(kept):
+                        select[lane] = kept[rank]
+                        weight[lane] = padded[lane, low + kept[rank], f]
+                weights.append(weight)
+                selects.append(select)
+    return Block(np.array(weights), np.array(selects), steps)
+
+
+def _scatter(part: NDArray[np.int64], config: AcceleratorConfig) -> Block:
+    lanes, _, frequencies, _ = part.shape
+    weights, selects = [], []
+    for f in range(frequencies):
+        needs = [np.flatnonzero(part[lane, :, f].any(axis=-1)).tolist() for lane in range(lanes)]
+        steps = schedule(needs, config.banks) or [[None] * lanes]
+        for index, taken in enumerate(steps):
+            idle = next((channel for channel in taken if channel is not None), 0)
+            channels = [idle if channel is None else channel for channel in taken]
+            weight = np.zeros((lanes, 2), dtype=np.int64)
+            for lane, channel in enumerate(taken):
+                if channel is not None:
+                    weight[lane] = part[lane, channel, f]
+            select = np.array([c % config.banks | c // config.banks << 3 for c in channels])
+            if index == len(steps) - 1:
+                select[0] |= LAST_FLAG
+            weights.append(weight)
+            selects.append(select)
+    return Block(np.array(weights), np.array(selects), len(weights))

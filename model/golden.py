@@ -1,0 +1,149 @@
+"""The bit-exact golden executor: every word the RTL computes, in NumPy integers.
+
+Order of the arithmetic (docs/number-formats.md): forward FFT, complex products summed over the
+input channels, rounded and saturated sums, inverse FFT, crop, bias, ReLU, requantisation, pool.
+The RTL pools before the bias; both are monotone, so the results are equal.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model import fft
+from model.config import POST_SHIFT
+from model.fixed import int_range, round_shift, saturate
+from model.halfplane import is_real_word
+from model.lower import RESULT_BITS, SUM_BITS, LoweredLayer, LoweredNetwork
+from model.network import Conv
+
+__all__ = ["LayerTrace", "run", "scores", "accumulator_peaks"]
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class LayerTrace:
+    """Every word of one layer for one image.
+
+    Attributes
+    ----------
+    tiles : int array
+        Convolution: (T, C, K²/2, 2) forward words; dot: (ceil(L/2), 2) input words.
+    sums : int array
+        (T, N, K²/2, 2) rounded sums; dot: (1, N, 1, 2), the scalar in [..., 0].
+    out : int array, (N, H, W)
+        The map written back.
+    """
+
+    tiles: Ints
+    sums: Ints
+    out: Ints
+
+
+def _check_images(network: LoweredNetwork, images: NDArray) -> Ints:
+    shape = network.layers[0].in_shape
+    if images.ndim != 4 or images.shape[1:] != shape:
+        raise ValueError(f"images must have shape (B, {shape}), not {images.shape}")
+    if not np.issubdtype(images.dtype, np.integer):
+        raise TypeError(f"images must be integers, not {images.dtype}")
+    low, high = int_range(8, network.layers[0].in_signed)
+    if images.size and (images.min() < low or images.max() > high):
+        raise ValueError(f"pixels must be {low}..{high}, not {images.min()}..{images.max()}")
+    return images.astype(np.int64)
+
+
+def _forward_words(layer: LoweredLayer, maps: Ints, tile: int) -> Ints:
+    """(B, C, H, W) -> (B, T, C, F, 2)."""
+    assert isinstance(layer.layer, Conv)
+    patches = layer.layer.tiling(layer.in_shape, tile).extract(maps)
+    patches = patches.reshape(*maps.shape[:2], -1, tile, tile)
+    return np.swapaxes(fft.forward(patches), 1, 2)
+
+
+def _accumulate(layer: LoweredLayer, words: Ints) -> Ints:
+    """(B, T, C, F, 2) x (N, C, F, 2) -> exact sums (B, T, N, F, 2).
+
+    Float64 matrix products: every partial sum is an integer below 2**53, hence exact.
+    """
+    batch, tiles, channels, count, _ = words.shape
+    x = np.moveaxis(words, 3, 0).reshape(count, batch * tiles, channels, 2).astype(np.float64)
+    w = np.moveaxis(layer.weight, 2, 0).astype(np.float64)          # (F, N, C, 2)
+    w = np.swapaxes(w, 1, 2)                                        # (F, C, N, 2)
+    rr, ii = x[..., 0] @ w[..., 0], x[..., 1] @ w[..., 1]
+    ri, ir = x[..., 0] @ w[..., 1], x[..., 1] @ w[..., 0]
+    real = is_real_word(int(round((2 * count) ** 0.5)))[:, None, None]
+    out = np.stack([np.where(real, rr, rr - ii), np.where(real, ii, ri + ir)], axis=-1)
+    out = out.reshape(count, batch, tiles, -1, 2)
+    return np.moveaxis(out, 0, 3).astype(np.int64)
+
+
+def _requantise(layer: LoweredLayer, result: Ints) -> Ints:
+    """18-bit results (..., N, H, W) to output integers: bias, ReLU, multiply, shift, saturate."""
+    result = saturate(result + layer.bias[:, None, None], RESULT_BITS)
+    if layer.layer.relu:
+        result = np.maximum(result, 0)
+    result = round_shift(result * layer.multiplier[:, None, None], layer.requant_shift)
+    return saturate(result, layer.out_bits, layer.out_signed)
+
+
+def _pool(maps: Ints, size: int) -> Ints:
+    if size == 1:
+        return maps
+    height, width = maps.shape[-2] // size * size, maps.shape[-1] // size * size
+    cut = maps[..., :height, :width]
+    shape = (*maps.shape[:-2], height // size, size, width // size, size)
+    return cut.reshape(shape).max(axis=(-3, -1))
+
+
+def _layer(layer: LoweredLayer, maps: Ints, tile: int) -> tuple[Ints, Ints, Ints, Ints]:
+    """(words, accumulators, sums, output maps) of a batch."""
+    if isinstance(layer.layer, Conv):
+        words = _forward_words(layer, maps, tile)
+        acc = _accumulate(layer, words)
+        sums = saturate(round_shift(acc, layer.sum_shift), SUM_BITS)
+        result = saturate(round_shift(fft.inverse(sums), POST_SHIFT), RESULT_BITS)
+        crop = layer.layer.kernel - 1
+        valid = np.swapaxes(result, 1, 2)[..., crop:, crop:]        # (B, N, T, t, t)
+        full = layer.layer.tiling(layer.in_shape, tile).assemble(valid)
+        return words, acc, sums, _pool(_requantise(layer, full), layer.layer.pool)
+    flat = maps.reshape(len(maps), -1)
+    flat = np.pad(flat, ((0, 0), (0, flat.shape[1] % 2)))
+    words = flat.reshape(len(maps), -1, 2)
+    dense = layer.weight.astype(np.float64)
+    acc = (maps.reshape(len(maps), -1).astype(np.float64) @ dense.T).astype(np.int64)
+    scalar = saturate(round_shift(acc, layer.sum_shift), SUM_BITS)
+    sums = np.stack([scalar, np.zeros_like(scalar)], axis=-1)[:, None, :, None, :]
+    return words, acc, sums, _requantise(layer, scalar[:, :, None, None])
+
+
+def run(network: LoweredNetwork, image: NDArray) -> list[LayerTrace]:
+    """Execute one image (C, H, W), keeping every word of every layer."""
+    maps = _check_images(network, np.asarray(image)[None])
+    traces = []
+    for layer in network.layers:
+        words, _, sums, maps = _layer(layer, maps, network.tile)
+        traces.append(LayerTrace(words[0], sums[0], maps[0]))
+    return traces
+
+
+def scores(network: LoweredNetwork, images: NDArray, batch: int = 64) -> Ints:
+    """Outputs of the last layer, (B, N), for images (B, C, H, W)."""
+    images = _check_images(network, np.asarray(images))
+    outputs = []
+    for start in range(0, len(images), batch):
+        maps = images[start:start + batch]
+        for layer in network.layers:
+            maps = _layer(layer, maps, network.tile)[3]
+        outputs.append(maps.reshape(len(maps), -1))
+    return np.concatenate(outputs)
+
+
+def accumulator_peaks(network: LoweredNetwork, images: NDArray, index: int) -> int:
+    """Largest accumulator magnitude of layer ``index`` over the images."""
+    maps = _check_images(network, np.asarray(images))
+    for layer in network.layers[:index]:
+        maps = _layer(layer, maps, network.tile)[3]
+    return int(np.abs(_layer(network.layers[index], maps, network.tile)[1]).max(initial=0))

@@ -1,0 +1,171 @@
+"""Lowering: from scales in floating point to the integers the hardware computes with.
+
+Units. An accumulator of a convolution is Σ X·w with X = 2·DFT(activations), so its unit is
+``in_scale * weight_scale / 2``; sums keep ``acc >> sum_shift``; the 24-bit inverse is 64·IDFT and
+the 18-bit result drops POST_SHIFT bits of it. For a dot layer the sum is the result.
+The result plus bias, times ``multiplier / 2**requant_shift``, is the output integer.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from math import ceil, frexp, log2
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.config import POST_SHIFT
+from model.errors import UserError
+from model.fixed import int_range
+from model.network import Conv, Layer, QuantisedLayer, QuantisedNetwork
+
+__all__ = ["LoweredLayer", "LoweredNetwork", "lower", "calibrate", "MULTIPLIER_BITS"]
+
+MULTIPLIER_BITS = 14
+RESULT_BITS = 18
+SUM_BITS = 18
+#: Largest component of a forward word: 2·64·255 plus rounding.
+WORD_PEAK = 32767
+PIXEL_PEAK = 255
+
+
+@dataclass(frozen=True)
+class LoweredLayer:
+    """One layer in integers; `weight` as in `model.network.QuantisedLayer`."""
+
+    layer: Layer
+    in_shape: tuple[int, int, int]
+    out_shape: tuple[int, int, int]
+    weight: NDArray[np.int64]
+    pattern: str
+    in_signed: bool
+    out_signed: bool
+    out_wide: bool
+    sum_shift: int
+    requant_shift: int
+    bias: NDArray[np.int64]
+    multiplier: NDArray[np.int64]
+
+    @property
+    def name(self) -> str:
+        """Name of the layer."""
+        return self.layer.name
+
+    @property
+    def dot(self) -> bool:
+        """Whether the layer is fully connected."""
+        return not isinstance(self.layer, Conv)
+
+    @property
+    def out_bits(self) -> int:
+        """Width of an output integer."""
+        return 16 if self.out_wide else 8
+
+
+@dataclass(frozen=True)
+class LoweredNetwork:
+    """The integer network; `model.golden` executes it, `model.compile` compiles it."""
+
+    name: str
+    tile: int
+    weight_bits: int
+    layers: tuple[LoweredLayer, ...]
+
+
+def worst_accumulator(layer: Layer, weight: NDArray[np.int64]) -> int:
+    """Bound of any of a lane's three accumulators over all inputs (3-multiplier product)."""
+    if not isinstance(layer, Conv):
+        return int(np.abs(weight).sum(axis=1).max()) * PIXEL_PEAK
+    real, imag = weight[..., 0], weight[..., 1]
+    per_word = np.maximum.reduce([2 * np.abs(real), np.abs(imag - real), np.abs(imag + real)])
+    return int(per_word.sum(axis=1).max()) * WORD_PEAK
+
+
+def _shift_for(peak: int) -> int:
+    """Smallest shift that brings ``peak`` into a signed sum."""
+    return max(0, peak.bit_length() - (SUM_BITS - 1))
+
+
+def lower(network: QuantisedNetwork) -> LoweredNetwork:
+    """Compute every integer parameter; deterministic.
+
+    Raises
+    ------
+    UserError
+        If a bias or scale does not fit its field.
+    """
+    shapes = network.network.shapes()
+    lowered: list[LoweredLayer] = []
+    in_scale, in_signed = network.in_scale, False
+    count = len(network.layers)
+    for index, (layer, data) in enumerate(zip(network.network.layers, network.layers, strict=True)):
+        shift = data.sum_shift
+        if shift is None:
+            shift = _shift_for(worst_accumulator(layer, data.weight))
+        if not 0 <= shift < 32:
+            raise UserError(f"layer {layer.name}: sum_shift {shift} is outside 0..31")
+        wide = index == count - 1
+        lowered.append(_lower_layer(
+            layer, data, shapes[index], shapes[index + 1], in_scale, in_signed, wide, shift
+        ))
+        in_scale, in_signed = data.out_scale, lowered[-1].out_signed
+    return LoweredNetwork(network.network.name, network.tile, network.weight_bits, tuple(lowered))
+
+
+def _lower_layer(
+    layer: Layer, data: QuantisedLayer, in_shape: tuple[int, int, int],
+    out_shape: tuple[int, int, int], in_scale: float, in_signed: bool, wide: bool, shift: int,
+) -> LoweredLayer:
+    unit = in_scale * data.weight_scale * 2.0**shift
+    if isinstance(layer, Conv):
+        unit = unit / 2 / 64 * 2.0**POST_SHIFT
+    ratio = unit / data.out_scale
+    requant_shift = MULTIPLIER_BITS - frexp(float(ratio.max()))[1]
+    if not 0 <= requant_shift < 48:
+        raise UserError(
+            f"layer {layer.name}: out_scale {data.out_scale:g} is too far from the weights' scale"
+        )
+    multiplier = np.rint(ratio * 2.0**requant_shift).astype(np.int64)
+    multiplier = np.minimum(multiplier, (1 << MULTIPLIER_BITS) - 1)
+    bias = np.rint(data.bias / unit)
+    low, high = int_range(RESULT_BITS)
+    if bias.min() < low or bias.max() > high:
+        worst = int(np.argmax(np.abs(bias)))
+        raise UserError(
+            f"layer {layer.name}: bias {data.bias[worst]:g} of output {worst} does not fit "
+            f"{RESULT_BITS} bits at sum_shift {shift}: calibrate, or fold the bias"
+        )
+    signed = not layer.relu
+    return LoweredLayer(
+        layer, in_shape, out_shape, data.weight, data.pattern, in_signed, signed or wide, wide,
+        shift, requant_shift, bias.astype(np.int64), multiplier,
+    )
+
+
+def calibrate(
+    network: QuantisedNetwork, images: NDArray[np.integer], margin: float = 2.0
+) -> QuantisedNetwork:
+    """Set every layer's ``sum_shift`` from the largest accumulator over calibration images.
+
+    Parameters
+    ----------
+    network : QuantisedNetwork
+        Its present shifts are ignored.
+    images : int array, (B, C, H, W)
+        A few hundred training images.
+    margin : float
+        Headroom kept above the largest value seen.
+    """
+    from model.golden import accumulator_peaks  # golden imports this module
+
+    layers = tuple(dataclasses.replace(data, sum_shift=None) for data in network.layers)
+    for index in range(len(layers)):
+        current = dataclasses.replace(network, layers=layers)
+        peak = accumulator_peaks(lower(current), images, index)
+        shift = max(0, ceil(log2(max(peak, 1) * margin)) - (SUM_BITS - 1))
+        layers = (
+            *layers[:index], dataclasses.replace(layers[index], sum_shift=shift),
+            *layers[index + 1:],
+        )
+    return dataclasses.replace(network, layers=layers)
