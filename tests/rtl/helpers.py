@@ -1,0 +1,158 @@
+"""Shared test harness: one way to drive, collect, stall, watch and time a block in pysim.
+
+Items are packed integers (`pack` makes them, `unpack` reads them): one `set` and one `sample` per
+cycle, 3-4 times faster than dictionaries.
+
+    got = []
+    simulate(
+        dut,
+        source(dut.i, items, p=0.5, seed=1), sink(dut.o, got, len(items), p=0.3, seed=2),
+        monitors=[contract(dut.o)], limit=5000,
+    )
+"""
+
+import random
+
+from amaranth.hdl import Const, Shape, ShapeCastable, Value
+from amaranth.sim import Simulator
+
+
+def pack(shape, value) -> int:
+    """Bits of ``value`` (an int, or dicts and lists for a layout) as an unsigned integer.
+
+    Out-of-range leaves raise: `ctx.set` would wrap them silently.
+    """
+    if isinstance(shape, ShapeCastable) and not isinstance(value, int):
+        fields = value.items() if isinstance(value, dict) else enumerate(value)
+        bits = 0
+        for key, item in fields:
+            field = shape[key]
+            bits |= pack(field.shape, item) << field.offset
+        return bits
+    cast = Shape.cast(shape)
+    value = int(value)
+    if isinstance(shape, ShapeCastable):  # already packed
+        low, high = 0, (1 << cast.width) - 1
+    elif cast.signed:
+        low, high = -(1 << (cast.width - 1)), (1 << (cast.width - 1)) - 1
+    else:
+        low, high = 0, (1 << cast.width) - 1
+    if not low <= value <= high:
+        raise ValueError(f"{value!r} does not fit {shape!r}")
+    return value & ((1 << cast.width) - 1)
+
+
+def unpack(shape, bits: int):
+    """`data.Const` (or int) of the bits: attributes and items, signs right."""
+    if isinstance(shape, ShapeCastable):
+        return shape.from_bits(bits)
+    return Const(bits, shape).value
+
+
+def raw(view) -> Value:
+    """The bits of a view or signal, for `ctx.set`, `ctx.get` and `sample` of packed integers."""
+    value = Value.cast(view)
+    return value.as_unsigned() if value.shape().signed else value
+
+
+def source(port, items, p=1.0, seed=0):
+    """Testbench that offers ``items`` to a stream input, each after a random pause."""
+    async def testbench(ctx):
+        rng = random.Random(seed)
+        for item in items:
+            while rng.random() >= p:
+                await ctx.tick()
+            ctx.set(Value.cast(port.payload), item)
+            ctx.set(port.valid, 1)
+            await ctx.tick().until(port.ready)
+            ctx.set(port.valid, 0)
+    return testbench
+
+
+def sink(port, got, count, p=1.0, seed=0):
+    """Testbench that takes ``count`` items from a stream output with random stalls."""
+    async def testbench(ctx):
+        rng = random.Random(seed)
+        while len(got) < count:
+            ready = rng.random() < p
+            ctx.set(port.ready, ready)
+            _, _, valid, word = await ctx.tick().sample(port.valid, raw(port.payload))
+            if ready and valid:
+                got.append(word)
+        ctx.set(port.ready, 0)
+    return testbench
+
+
+def drive(port, items, p=1.0, seed=0):
+    """Testbench that sends ``items`` as events; `None` is one idle cycle of its own."""
+    async def testbench(ctx):
+        rng = random.Random(seed)
+        for item in items:
+            while rng.random() >= p:
+                await ctx.tick()
+            if item is not None:
+                ctx.set(Value.cast(port.payload), item)
+                ctx.set(port.valid, 1)
+            await ctx.tick()
+            ctx.set(port.valid, 0)
+    return testbench
+
+
+def collect(port, got, stamps=None):
+    """Monitor that appends every event to ``got`` (and its cycle number to ``stamps``)."""
+    async def process(ctx):
+        cycle = 0
+        async for _, _, valid, word in ctx.tick().sample(port.valid, raw(port.payload)):
+            if valid:
+                got.append(word)
+                if stamps is not None:
+                    stamps.append(cycle)
+            cycle += 1
+    return process
+
+
+def until_count(got, count):
+    """Testbench that keeps the simulation going until ``got`` has ``count`` items."""
+    async def testbench(ctx):
+        while len(got) < count:
+            await ctx.tick()
+    return testbench
+
+
+def idle(cycles):
+    """Testbench that lets ``cycles`` go by."""
+    async def testbench(ctx):
+        await ctx.tick().repeat(cycles)
+    return testbench
+
+
+def contract(port):
+    """Monitor of the stream rule: a valid item stays, unchanged, until it is taken."""
+    async def process(ctx):
+        held = None
+        samples = ctx.tick().sample(port.valid, port.ready, raw(port.payload))
+        async for _, rst, valid, ready, word in samples:
+            assert held is None or (valid and word == held), "valid item withdrawn or changed"
+            held = word if valid and not ready and not rst else None
+    return process
+
+
+def simulate(dut, *testbenches, monitors=(), limit=20000, vcd=None):
+    """Run until every testbench has ended; `TimeoutError` after ``limit`` cycles."""
+    sim = Simulator(dut)
+    sim.add_clock(1e-8)
+
+    async def watchdog(ctx):
+        await ctx.tick().repeat(limit)
+        raise TimeoutError(f"simulation still running after {limit} cycles")
+
+    sim.add_testbench(watchdog, background=True)
+    for process in monitors:
+        sim.add_process(process)
+    for testbench in testbenches:
+        sim.add_testbench(testbench)
+    if vcd is None:
+        sim.run()
+    else:
+        with sim.write_vcd(vcd):
+            sim.run()
