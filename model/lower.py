@@ -105,7 +105,7 @@ def lower(network: QuantisedNetwork) -> LoweredNetwork:
             shift = _shift_for(worst_accumulator(layer, data.weight))
         if not 0 <= shift < 32:
             raise UserError(f"layer {layer.name}: sum_shift {shift} is outside 0..31")
-        wide = index == count - 1
+        wide = index == count - 1 and not isinstance(layer, Conv)
         lowered.append(_lower_layer(
             layer, data, shapes[index], shapes[index + 1], in_scale, in_signed, wide, shift
         ))

@@ -140,7 +140,7 @@ class QuantisedLayer:
         Real bias.
     out_scale : float
         Real value of output integer 1. Hidden outputs are 8 bits, unsigned after a ReLU,
-        else signed; the last layer's are 16-bit signed scores.
+        else signed; those of a final linear layer are 16-bit signed scores.
     pattern : str
         The sparsity pattern the weights obey, e.g. ``"channel 1:4"``, ``"kernel 4"``.
     sum_shift : int or None

@@ -1,0 +1,212 @@
+"""Compiler: quantised network and config in, program image, descriptors and golden network out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model import layout
+from model.config import AcceleratorConfig
+from model.entries import Addressing, Block, addressing, blocks
+from model.errors import UserError
+from model.image import build_image
+from model.lower import LoweredLayer, LoweredNetwork, lower, worst_accumulator
+from model.network import Conv, QuantisedNetwork
+from model.stream import pack_layer
+
+__all__ = ["CompiledLayer", "Program", "compile_network"]
+
+#: Rows of the kernel buffer the prefetcher keeps free of a replayed block.
+KERNEL_MARGIN = 64
+
+
+@dataclass(frozen=True)
+class CompiledLayer:
+    """What the compiler decided for one layer.
+
+    Attributes
+    ----------
+    descriptor : dict
+        Field values (`model.descriptor.FIELDS`).
+    steps : int
+        Array steps of one pass over all kernel blocks and one tile block.
+    entries : int
+        Entries of one pass.
+    stream_beats : int
+        Beats of one pass.
+    """
+
+    lowered: LoweredLayer
+    descriptor: dict[str, int]
+    how: Addressing
+    steps: int
+    entries: int
+    stream_beats: int
+
+    @property
+    def name(self) -> str:
+        """Name of the layer."""
+        return self.lowered.name
+
+
+@dataclass(frozen=True)
+class Program:
+    """A compiled network: the image for the core and everything to check its run."""
+
+    config: AcceleratorConfig
+    network: LoweredNetwork
+    layers: tuple[CompiledLayer, ...]
+    image: NDArray[np.uint64]
+    input_region: layout.Region
+    output_region: layout.Region
+
+    def pack_input(self, image: NDArray) -> NDArray[np.uint64]:
+        """Beats of an input map (C, H, W) as the input DMA expects them."""
+        shape = self.network.layers[0].in_shape
+        if image.shape != shape:
+            raise ValueError(f"input must have shape {shape}, not {image.shape}")
+        return layout.pack_plane(image, self.input_region)
+
+    def unpack_output(self, beats: NDArray[np.uint64]) -> NDArray[np.int64]:
+        """Outputs (N, H, W) of the last layer from the beats of the output DMA."""
+        last = self.network.layers[-1]
+        dtype = "<i2" if last.out_wide else ("<i1" if last.out_signed else "<u1")
+        count = int(np.prod(last.out_shape))
+        raw = np.ascontiguousarray(beats, dtype="<u8").view(dtype)[:count]
+        return raw.astype(np.int64).reshape(last.out_shape)
+
+
+def compile_network(network: QuantisedNetwork, config: AcceleratorConfig) -> Program:
+    """Compile a network for a config; `UserError` names the layer that does not fit and why."""
+    if network.weight_bits != config.weight_bits:
+        raise UserError(
+            f"network {network.network.name} has {network.weight_bits}-bit weights, config "
+            f"{config.name} takes {config.weight_bits}: choose a config with weight_bits = "
+            f"{network.weight_bits}"
+        )
+    if network.tile != config.tile:
+        raise UserError(f"network was pruned on {network.tile}-tiles, config has {config.tile}")
+    lowered = lower(network)
+    if len(lowered.layers) > config.max_layers:
+        raise UserError(f"{len(lowered.layers)} layers, config {config.name} holds at most "
+                        f"{config.max_layers}: raise max_layers")
+    regions = _regions(lowered, config)
+    layers, streams = [], []
+    for index, layer in enumerate(lowered.layers):
+        compiled, stream = _compile_layer(
+            layer, config, regions[index], regions[index + 1], index == len(lowered.layers) - 1
+        )
+        layers.append(compiled)
+        streams.append(stream)
+    image = build_image(
+        config, [layer.descriptor for layer in layers], streams,
+        regions[0].base, regions[0].rows, regions[-1].base, regions[-1].rows,
+    )
+    return Program(config, lowered, tuple(layers), image, regions[0], regions[-1])
+
+
+def _regions(network: LoweredNetwork, config: AcceleratorConfig) -> list[layout.Region]:
+    first = network.layers[0]
+    regions = [layout.vector(int(np.prod(first.in_shape))) if first.dot
+               else layout.plane(first.in_shape)]
+    if first.dot:
+        raise UserError(f"layer {first.name}: the first layer must be a convolution")
+    for index, layer in enumerate(network.layers):
+        following = network.layers[index + 1] if index + 1 < len(network.layers) else None
+        if following is None or following.dot:
+            size = int(np.prod(layer.out_shape)) * (2 if layer.out_wide else 1)
+            regions.append(layout.vector(size))
+        elif layer.dot:
+            raise UserError(f"layer {following.name}: a convolution cannot follow layer "
+                            f"{layer.name}, which is fully connected")
+        else:
+            regions.append(layout.plane(layer.out_shape))
+    names = [layer.name for layer in network.layers]
+    return layout.allocate(regions, names, config.feature_depth)
+
+
+def _geometry(layer: LoweredLayer, config: AcceleratorConfig) -> dict[str, int]:
+    """Descriptor fields of tiles and maps."""
+    channels, height, width = layer.in_shape
+    if isinstance(layer.layer, Conv):
+        tiling = layer.layer.tiling(layer.in_shape, config.tile)
+        pool = layer.layer.pool
+        if tiling.step % pool:
+            raise UserError(
+                f"layer {layer.name}: a {pool}x{pool} pool straddles the {tiling.step}x"
+                f"{tiling.step} output tiles of a {layer.layer.kernel}x{layer.layer.kernel} kernel"
+            )
+        out_step = tiling.step // pool
+        _, out_height, out_width = layer.out_shape
+        return {
+            "dot": 0, "pool": int(pool == 2), "channels": channels,
+            "groups": ceil(channels / config.banks), "tiles": tiling.tiles,
+            "tile_blocks": ceil(tiling.tiles / config.tile_lanes), "tiles_x": tiling.tiles_x,
+            "step": tiling.step, "crop": layer.layer.kernel - 1, "pad": layer.layer.padding,
+            "in_height": height, "in_width": width, "out_height": out_height,
+            "out_width": out_width, "out_step": out_step, "out_tile_row": out_step * out_width,
+            "out_map": out_height * out_width,
+        }
+    length = int(np.prod(layer.in_shape))
+    return {
+        "dot": 1, "pool": 0, "channels": ceil(length / 2), "groups": ceil(length / 16),
+        "tiles": 1, "tile_blocks": 1, "tiles_x": 1, "step": 1, "crop": config.tile - 1, "pad": 0,
+        "in_height": 1, "in_width": 1, "out_height": 1, "out_width": 1, "out_step": 1,
+        "out_tile_row": 1, "out_map": 1,
+    }
+
+
+def _compile_layer(
+    layer: LoweredLayer, config: AcceleratorConfig, source: layout.Region, target: layout.Region,
+    last: bool,
+) -> tuple[CompiledLayer, NDArray[np.uint64]]:
+    geometry = _geometry(layer, config)
+    kernels, lanes = len(layer.weight), config.kernel_lanes
+    peak = worst_accumulator(layer.layer, layer.weight)
+    if peak >= 1 << (config.acc_bits - 1):
+        raise UserError(f"layer {layer.name}: sums may reach {peak}, beyond acc_bits = "
+                        f"{config.acc_bits}: raise acc_bits")
+    how = addressing(layer, config)
+    parts = blocks(layer, config, how)
+    lanes_last = kernels - (len(parts) - 1) * lanes
+    stream = pack_layer(config, _stream_blocks(layer, parts, lanes), how.select_bits)
+    words = geometry["groups"] * (1 if layer.dot else config.words)
+    if words > config.tile_depth:
+        raise UserError(f"layer {layer.name}: a tile block needs {words} words per bank, config "
+                        f"{config.name} has tile_depth = {config.tile_depth}")
+    longest = max(len(part.weights) for part in parts)
+    resident = words * geometry["tile_blocks"] <= config.tile_depth
+    replayable = geometry["tile_blocks"] == 1 or longest + KERNEL_MARGIN <= config.kernel_depth
+    descriptor = geometry | {
+        "scatter": int(how.scatter), "restream": int(not (resident and replayable)),
+        "relu": int(layer.layer.relu), "in_signed": int(layer.in_signed),
+        "out_signed": int(layer.out_signed), "out_wide": int(layer.out_wide),
+        "out_vector": int(target.plane == 0), "last": int(last),
+        "kernels": kernels, "kernel_blocks": len(parts), "lanes_last": lanes_last,
+        "in_base": source.base, "in_plane": source.plane, "in_row_log2": source.row_log2,
+        "entries": how.entries, "entries_last": how.entries_last, "sub_log2": how.sub_log2,
+        "hold": how.hold, "select_code": how.select_code,
+        "row_beats_last": ceil(lanes_last * 2 * config.weight_bits / config.port_bits),
+        "sum_shift": layer.sum_shift, "requant_shift": layer.requant_shift,
+        "out_base": target.base, "out_plane": target.plane, "out_row_log2": target.row_log2,
+    }
+    compiled = CompiledLayer(
+        layer, descriptor, how, sum(part.steps for part in parts),
+        sum(len(part.weights) for part in parts), len(stream),
+    )
+    return compiled, stream
+
+
+def _stream_blocks(layer: LoweredLayer, parts: list[Block], lanes: int) -> list[dict]:
+    """Blocks in the form `model.stream.pack_layer` takes; missing lanes have zero parameters."""
+    out = []
+    for index, part in enumerate(parts):
+        rows = slice(index * lanes, index * lanes + lanes)
+        params = np.zeros((lanes, 2), dtype=np.int64)
+        params[:len(layer.bias[rows]), 0] = layer.bias[rows]
+        params[:len(layer.bias[rows]), 1] = layer.multiplier[rows]
+        out.append({"params": params, "weights": part.weights, "selects": part.selects})
+    return out
