@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from model.config import POST_SHIFT
 from model.errors import UserError
-from model.fixed import int_range
+from model.fixed import int_range, round_shift
 from model.network import Conv, Layer, QuantisedLayer, QuantisedNetwork
 
 __all__ = ["LoweredLayer", "LoweredNetwork", "lower", "calibrate", "MULTIPLIER_BITS"]
@@ -93,7 +93,7 @@ def lower(network: QuantisedNetwork) -> LoweredNetwork:
     Raises
     ------
     UserError
-        If a bias or scale does not fit its field.
+        If a shift or scale does not fit its field.
     """
     shapes = network.network.shapes()
     lowered: list[LoweredLayer] = []
@@ -120,6 +120,7 @@ def _lower_layer(
     unit = in_scale * data.weight_scale * 2.0**shift
     if isinstance(layer, Conv):
         unit = unit / 2 / 64 * 2.0**POST_SHIFT
+    weight, unit = _fit_bias(data.weight, data.bias, unit)
     ratio = unit / data.out_scale
     requant_shift = MULTIPLIER_BITS - frexp(float(ratio.max()))[1]
     if not 0 <= requant_shift < 48:
@@ -128,19 +129,27 @@ def _lower_layer(
         )
     multiplier = np.rint(ratio * 2.0**requant_shift).astype(np.int64)
     multiplier = np.minimum(multiplier, (1 << MULTIPLIER_BITS) - 1)
-    bias = np.rint(data.bias / unit)
-    low, high = int_range(RESULT_BITS)
-    if bias.min() < low or bias.max() > high:
-        worst = int(np.argmax(np.abs(bias)))
-        raise UserError(
-            f"layer {layer.name}: bias {data.bias[worst]:g} of output {worst} does not fit "
-            f"{RESULT_BITS} bits at sum_shift {shift}: calibrate, or fold the bias"
-        )
     signed = not layer.relu
     return LoweredLayer(
-        layer, in_shape, out_shape, data.weight, data.pattern, in_signed, signed or wide, wide,
-        shift, requant_shift, bias.astype(np.int64), multiplier,
+        layer, in_shape, out_shape, weight, data.pattern, in_signed, signed or wide, wide,
+        shift, requant_shift, np.rint(data.bias / unit).astype(np.int64), multiplier,
     )
+
+
+def _fit_bias(
+    weight: NDArray[np.int64], bias: NDArray[np.float64], unit: NDArray[np.float64]
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Halve the weights of outputs whose bias would not fit its field.
+
+    Such an output hardly depends on its inputs (all its weights are tiny beside the bias), so the
+    coarser weights change it by less than the bias's own rounding would at full scale.
+    """
+    weight, unit = weight.copy(), unit.copy()
+    limit = int_range(RESULT_BITS)[1]
+    while (outside := np.abs(bias / unit) > limit).any():
+        weight[outside] = round_shift(weight[outside], 1)
+        unit[outside] *= 2
+    return weight, unit
 
 
 def calibrate(

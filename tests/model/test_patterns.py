@@ -1,0 +1,121 @@
+"""Sparsity patterns: constraints hold, projections are idempotent and nearest."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from model.patterns import (
+    ChannelPattern,
+    KernelPattern,
+    budget,
+    linear_energy,
+    linear_mask,
+    parse,
+    project,
+)
+
+PATTERNS = st.one_of(
+    st.integers(1, 8).map(KernelPattern),
+    st.integers(1, 8).flatmap(lambda m: st.integers(1, m).map(lambda n: ChannelPattern(n, m))),
+)
+
+
+@st.composite
+def energies(draw, n=4, c=9, f=8):
+    shape = [draw(st.integers(1, limit)) for limit in (n, c, f)]
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    # Few distinct values, zero among them: ties and empty words are the hard cases.
+    return rng.integers(0, draw(st.sampled_from([3, 1000])), shape).astype(float)
+
+
+def obeys(mask, pattern):
+    """The definition of the patterns, word by word."""
+    if mask.sum() > budget(mask.shape, pattern):
+        return False
+    if isinstance(pattern, KernelPattern):
+        return bool((mask.sum(axis=-1) <= mask.shape[-1] // pattern.alpha).all())
+    starts = range(0, mask.shape[1], pattern.m)
+    return all((mask[:, s : s + pattern.m].sum(axis=1) <= pattern.n).all() for s in starts)
+
+
+@given(energies(), PATTERNS)
+def test_projection_obeys_its_pattern(energy, pattern):
+    mask = project(energy, pattern)
+    assert obeys(mask, pattern)
+    assert mask.mean() <= pattern.density + 1e-12
+    assert not (mask & (energy == 0)).any()
+
+
+@given(energies(), PATTERNS)
+def test_projection_is_idempotent(energy, pattern):
+    mask = project(energy, pattern)
+    np.testing.assert_array_equal(project(energy * mask, pattern), mask)
+
+
+@settings(max_examples=60)
+@given(energies(n=2, c=3, f=2), PATTERNS)
+def test_projection_is_the_nearest_point(energy, pattern):
+    best = max(
+        energy[mask].sum()
+        for bits in product((False, True), repeat=energy.size)
+        if obeys(mask := np.array(bits).reshape(energy.shape), pattern)
+    )
+    assert energy[project(energy, pattern)].sum() == best
+
+
+@given(PATTERNS)
+def test_text_round_trip(pattern):
+    assert parse(str(pattern)) == pattern
+
+
+def test_layers_with_few_channels_still_reach_their_density():
+    energy = np.random.default_rng(0).random((20, 1, 32))
+    assert project(energy, ChannelPattern(1, 4)).sum() == 20 * 32 // 4
+    assert project(energy, KernelPattern(4)).sum(axis=-1).tolist() == [[8]] * 20
+
+
+def test_full_groups_are_all_used():
+    energy = np.random.default_rng(0).random((5, 16, 32))
+    mask = project(energy, ChannelPattern(1, 4))
+    assert (mask.reshape(5, 4, 4, 32).sum(axis=2) == 1).all()
+
+
+def test_ties_go_to_the_lowest_index():
+    mask = project(np.ones((1, 1, 8)), KernelPattern(4))
+    assert np.flatnonzero(mask).tolist() == [0, 1]
+
+
+def test_linear_words_pair_adjacent_inputs():
+    weight = np.array([[1.0, 2.0, 0.0, 3.0, 4.0]])
+    energy = linear_energy(weight)
+    assert energy[..., 0].tolist() == [[5.0, 9.0, 16.0]]
+    mask = project(energy, ChannelPattern(1, 3))
+    assert linear_mask(mask, 5).tolist() == [[False, False, False, False, True]]
+
+
+@pytest.mark.parametrize("text", ["", "kernel", "channel 4", "channel 1:4 x", "block 4"])
+def test_unknown_text_is_refused(text):
+    with pytest.raises(ValueError, match="unknown pattern"):
+        parse(text)
+
+
+def test_bad_arguments_are_refused():
+    with pytest.raises(ValueError, match="5:4"):
+        ChannelPattern(5, 4)
+    with pytest.raises(ValueError, match="alpha must be at least 1, not 0"):
+        KernelPattern(0)
+    with pytest.raises(TypeError, match="2.5"):
+        KernelPattern(2.5)
+    with pytest.raises(TypeError, match="None"):
+        parse(None)
+    with pytest.raises(TypeError, match="no projection for 'kernel 4'"):
+        project(np.ones((1, 1, 8)), "kernel 4")
+    for energy, message in ((np.ones((1, 8)), r"\(1, 8\)"), (-np.ones((1, 1, 8)), "negative"),
+                            (np.full((1, 1, 8), np.nan), "numbers")):
+        with pytest.raises(ValueError, match=message):
+            project(energy, KernelPattern(4))
+    with pytest.raises(ValueError, match=r"\(3,\)"):
+        linear_energy(np.ones(3))
