@@ -1,0 +1,40 @@
+"""Write the first MNIST test digits as a small ``.npz``: ``python -m pruning.export_digits``."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from model.errors import UserError, command
+from pruning.data import data_directory, load_digits
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse the options and write the file."""
+    parser = argparse.ArgumentParser(prog="python -m pruning.export_digits", description=__doc__)
+    parser.add_argument("--data", metavar="DIR", help="folder of the MNIST files")
+    parser.add_argument("--count", type=int, default=300, help="digits to keep (default 300)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("model/zoo/mnist_test.npz"), metavar="FILE",
+        help="file to write (default %(default)s)",
+    )
+    args = parser.parse_args(argv)
+    digits = load_digits(data_directory(args.data), "t10k")
+    if not 1 <= args.count <= len(digits.labels):
+        raise UserError(f"--count must be 1..{len(digits.labels)}, not {args.count}")
+    try:
+        np.savez_compressed(
+            args.out, images=digits.images[: args.count], labels=digits.labels[: args.count]
+        )
+    except OSError as error:
+        raise UserError(f"{args.out} cannot be written: {error}") from error
+    print(f"{args.count} digits in {args.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

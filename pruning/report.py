@@ -1,0 +1,70 @@
+"""The record of a run: a JSON log and a convergence plot."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from model.errors import UserError
+
+
+def write_json(path: Path, content: dict) -> None:
+    """Write `content` atomically."""
+    partial = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error}") from error
+
+
+def plot(path: Path, history: list[dict], title: str) -> None:
+    """Draw loss, ADMM residual, test accuracy and sparsity over the epochs of all stages.
+
+    Parameters
+    ----------
+    path : Path
+        PNG to write.
+    history : list of dict
+        One entry per epoch, see `pruning.stages.Run`.
+    title : str
+        Heading.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(4, 1, figsize=(7, 9), sharex=True)
+    series = (
+        ("loss", (("loss", "training loss"),), "log"),
+        ("ADMM residual", (("residual", "largest ||W-Z||/||W||"),), "log"),
+        ("test accuracy, %", (("accuracy", "network"), ("accuracy_pruned", "projected")), "linear"),
+        ("zeros, %", (("zeros_conv", "convolution words"), ("zeros_linear", "linear weights")),
+         "linear"),
+    )
+    for axis, (label, lines, scale) in zip(axes, series, strict=True):
+        for key, name in lines:
+            points = [(i + 1, entry[key]) for i, entry in enumerate(history)
+                      if entry.get(key) is not None]
+            if points:
+                axis.plot(*zip(*points, strict=True), marker=".", label=name)
+        axis.set_ylabel(label)
+        axis.set_yscale(scale)
+        axis.grid(alpha=0.3)
+        if axis.lines:
+            axis.legend(fontsize=8)
+        for i in range(1, len(history)):
+            if history[i]["stage"] != history[i - 1]["stage"]:
+                axis.axvline(i + 0.5, color="grey", linestyle=":")
+    axes[2].set_ylim(bottom=max(90.0, axes[2].get_ylim()[0]))
+    axes[-1].set_xlabel("epoch (dense, ADMM, masked retraining)")
+    axes[0].set_title(title)
+    figure.tight_layout()
+    try:
+        figure.savefig(path, dpi=100)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error}") from error
+    finally:
+        pyplot.close(figure)
