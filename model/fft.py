@@ -15,11 +15,13 @@ Forward: rows first (bins 0 and 4 of a real row share one complex value, so a ro
 values), then 4 complex columns; column 0 carries two real columns, which are separated by
 ``A(u) = (Z(u) + conj Z(-u)) / 2`` and ``B(u) = (Z(u) - conj Z(-u)) / 2j``.
 
-The inverse saturates because 18-bit *components* allow words of sqrt(2) times full scale: all 64
-bins in phase can reach 1.21 x 2**23 (see `inverse_bound`).  Words of magnitude up to ``2**17``
-stay below ``2**23`` but for the rounding.
+The inverse saturates because 18-bit *components* allow words of sqrt(2) times full scale: with
+all 64 bins in phase a value reaches 1.21 x 2**23.  Words of magnitude up to ``2**17`` stay within
+2**23 but for the rounding.
 
-Measured against `numpy.fft` with uniform random pixels: see ``tests/model/test_fft.py``.
+Accuracy against `numpy.fft` (``tests/model/test_fft.py`` holds these to it): forward, uniform
+8-bit pixels, 71 dB SQNR with and 62 dB without the mean; inverse 81 dB; the round trip is within
+0.35 of a pixel step, so it rounds back to the pixels.
 """
 
 from __future__ import annotations
