@@ -1,0 +1,225 @@
+"""Program image: what the core loads. Format: docs/program-image.md.
+
+Header of `HEADER_BEATS` beats, section DESC (descriptors), section KERN (kernel streams); 64-bit
+beats, little endian. `rtl.checker` makes the checks of `ProgramImage.parse` in the same order.
+"""
+
+from __future__ import annotations
+
+import enum
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.config import AcceleratorConfig
+from model.descriptor import BEATS, pack, unpack
+from model.errors import UserError
+from model.files import write_atomic
+
+__all__ = ["HEADER_BEATS", "MAGIC", "VERSION", "ErrorCode", "ImageError", "ProgramImage",
+           "build_image", "load_image", "save_image"]
+
+HEADER_BEATS = 8
+MAGIC = int.from_bytes(b"SPECTRAL", "little")
+VERSION = 1
+
+
+class ErrorCode(enum.IntEnum):
+    """Error field of the core's STATUS register; up to `LAYERS`, also those of `parse`."""
+
+    NONE = 0
+    MAGIC = 1
+    VERSION = 2
+    CONFIG = 3
+    TRUNCATED = 4
+    HEADER_CRC = 5
+    DESCRIPTOR_CRC = 6
+    KERNEL_CRC = 7
+    BUS = 8
+    NOT_LOADED = 9
+    LAYERS = 10
+
+
+class ImageError(UserError):
+    """A program image that fails a check; ``code`` is the error the core would report."""
+
+    def __init__(self, code: ErrorCode, text: str) -> None:
+        self.code = code
+        super().__init__(f"program image: {text}")
+
+
+def _beats(values: Sequence[int]) -> NDArray[np.uint64]:
+    return np.array(values, dtype="<u8")
+
+
+def _crc(beats: NDArray[np.uint64]) -> int:
+    return zlib.crc32(np.ascontiguousarray(beats, dtype="<u8").tobytes())
+
+
+def _pair(low: int, high: int, name: str) -> int:
+    for value in (low, high):
+        if not 0 <= value < 1 << 32:
+            raise ValueError(f"header {name} = {value} does not fit 32 bits")
+    return low | high << 32
+
+
+def build_image(
+    config: AcceleratorConfig, descriptors: Sequence[dict[str, int]],
+    kernel_streams: Sequence[NDArray[np.uint64]], input_base: int, input_rows: int,
+    output_base: int, output_rows: int,
+) -> NDArray[np.uint64]:
+    """Assemble the image of a program.
+
+    Parameters
+    ----------
+    config : AcceleratorConfig
+        Config the program was compiled for.
+    descriptors : list of dict
+        One per layer; ``stream_offset`` (beats from the start of KERN) and ``stream_beats`` are
+        filled in here.
+    kernel_streams : list of uint64 array
+        Kernel stream of each layer.
+    input_base, input_rows, output_base, output_rows : int
+        Feature-memory rows of the input and of the output map.
+
+    Returns
+    -------
+    uint64 array
+        The beats of the image.
+    """
+    if not 1 <= len(descriptors) <= config.max_layers:
+        raise ValueError(f"a program has 1 to {config.max_layers} layers, not {len(descriptors)}")
+    if len(descriptors) != len(kernel_streams):
+        raise ValueError(f"{len(descriptors)} descriptors, {len(kernel_streams)} kernel streams")
+    rows = (("input", input_base, input_rows), ("output", output_base, output_rows))
+    for name, base, count in rows:
+        if base < 0 or count < 0 or base + count > config.feature_depth:
+            raise ValueError(f"{name} rows {base}..{base + count - 1} lie outside the feature "
+                             f"memory of {config.feature_depth} rows")
+    offset = 0
+    for descriptor, stream in zip(descriptors, kernel_streams, strict=True):
+        descriptor["stream_offset"], descriptor["stream_beats"] = offset, len(stream)
+        offset += len(stream)
+    desc = _beats([beat for descriptor in descriptors for beat in pack(descriptor)])
+    kern = np.concatenate([np.asarray(stream, dtype="<u8") for stream in kernel_streams])
+    kern_offset = HEADER_BEATS + len(desc)
+    header = [
+        MAGIC,
+        _pair(VERSION, config.digest, "version"),
+        _pair(len(descriptors), kern_offset + len(kern), "beats"),
+        _pair(HEADER_BEATS, len(desc), "DESC"),
+        _pair(_crc(desc), _crc(kern), "CRC"),
+        _pair(kern_offset, len(kern), "KERN"),
+        input_base | input_rows << 16 | output_base << 32 | output_rows << 48,
+    ]
+    header.append(_crc(_beats(header)))
+    return np.concatenate([_beats(header), desc, kern])
+
+
+@dataclass(frozen=True)
+class ProgramImage:
+    """A parsed and checked image.
+
+    Attributes
+    ----------
+    config_digest : int
+        Digest of the config it was compiled for.
+    descriptors : tuple of dict
+        Fields of each layer.
+    kernels : uint64 array
+        Section KERN.
+    input_base, input_rows, output_base, output_rows : int
+        Feature-memory rows of the input and of the output map.
+    """
+
+    config_digest: int
+    descriptors: tuple[dict[str, int], ...]
+    kernels: NDArray[np.uint64]
+    input_base: int
+    input_rows: int
+    output_base: int
+    output_rows: int
+
+    def stream(self, layer: int) -> NDArray[np.uint64]:
+        """Kernel stream of a layer."""
+        start = self.descriptors[layer]["stream_offset"]
+        return self.kernels[start:start + self.descriptors[layer]["stream_beats"]]
+
+    @classmethod
+    def parse(cls, content: bytes, config: AcceleratorConfig | None = None) -> ProgramImage:
+        """Check an image as the core does; `ImageError` names the section and what is wrong.
+
+        Without ``config`` any config digest and any number of layers will do.
+        """
+        if len(content) < 8 * HEADER_BEATS:
+            raise ImageError(ErrorCode.TRUNCATED, f"section HEADER needs {8 * HEADER_BEATS} "
+                             f"bytes, the file has {len(content)}")
+        beats = np.frombuffer(content[:len(content) // 8 * 8], dtype="<u8")
+        header = [int(beat) for beat in beats[:HEADER_BEATS]]
+        (version, digest), (layers, total) = map(_split, header[1:3])
+        desc_part, (desc_crc, kern_crc), kern_part = map(_split, header[3:6])
+        if header[0] != MAGIC:
+            raise ImageError(ErrorCode.MAGIC, "section HEADER does not begin with 'SPECTRAL'")
+        if header[7] != _crc(beats[:HEADER_BEATS - 1]):
+            raise ImageError(ErrorCode.HEADER_CRC, "section HEADER is corrupt (CRC-32)")
+        if version != VERSION:
+            raise ImageError(ErrorCode.VERSION, f"section HEADER has version {version}, this "
+                             f"reader knows {VERSION}")
+        if config is not None and digest != config.digest:
+            raise ImageError(ErrorCode.CONFIG, f"section HEADER was compiled for config digest "
+                             f"{digest:08x}, {config.name} has {config.digest:08x}")
+        if layers == 0 or config is not None and layers > config.max_layers:
+            limit = "1 or more" if config is None else f"1 to {config.max_layers}"
+            raise ImageError(ErrorCode.LAYERS, f"section HEADER has {layers} layers instead of "
+                             f"{limit}")
+        if total > len(beats):
+            raise ImageError(ErrorCode.TRUNCATED, f"section HEADER announces {8 * total} bytes, "
+                             f"the file has {len(content)}")
+        for name, (offset, count) in (("DESC", desc_part), ("KERN", kern_part)):
+            if offset + count > total:
+                raise ImageError(ErrorCode.TRUNCATED, f"section {name} (beats {offset} to "
+                                 f"{offset + count - 1}) ends after the image ({total} beats)")
+        if desc_part[1] != BEATS * layers:
+            raise ImageError(ErrorCode.TRUNCATED, f"section DESC has {desc_part[1]} beats, "
+                             f"{layers} layers take {BEATS * layers}")
+        desc = beats[desc_part[0]:sum(desc_part)]
+        kern = beats[kern_part[0]:sum(kern_part)]
+        if _crc(desc) != desc_crc:
+            raise ImageError(ErrorCode.DESCRIPTOR_CRC, "section DESC is corrupt (CRC-32)")
+        if _crc(kern) != kern_crc:
+            raise ImageError(ErrorCode.KERNEL_CRC, "section KERN is corrupt (CRC-32)")
+        return cls(
+            digest,
+            tuple(unpack([int(beat) for beat in part]) for part in desc.reshape(layers, BEATS)),
+            kern, *(header[6] >> shift & 0xFFFF for shift in (0, 16, 32, 48)),
+        )
+
+
+def _split(beat: int) -> tuple[int, int]:
+    return beat & 0xFFFF_FFFF, beat >> 32
+
+
+def save_image(path: Path | str, image: NDArray[np.uint64]) -> None:
+    """Write the beats of an image to a file, whole or not at all."""
+    try:
+        write_atomic(path, np.ascontiguousarray(image, dtype="<u8").tobytes())
+    except OSError as error:
+        raise UserError(f"cannot write program image {path}: {error.strerror}") from error
+
+
+def load_image(path: Path | str, config: AcceleratorConfig | None = None) -> NDArray[np.uint64]:
+    """Read and check an image file; `UserError` names the file and what is wrong with it."""
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read program image {path}: {error.strerror}") from error
+    try:
+        ProgramImage.parse(content, config)
+    except ImageError as error:
+        raise ImageError(error.code, f"{path}: {str(error).removeprefix('program image: ')}"
+                         ) from error
+    return np.frombuffer(content[:len(content) // 8 * 8], dtype="<u8")
