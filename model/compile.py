@@ -71,7 +71,7 @@ class Program:
         return layout.pack_plane(image, self.input_region)
 
     def unpack_output(self, beats: NDArray[np.uint64]) -> NDArray[np.int64]:
-        """Outputs (N, H, W) of the last layer from the beats of the output DMA."""
+        """Turn the beats of the output DMA into outputs (N, H, W) of the last layer."""
         last = self.network.layers[-1]
         dtype = "<i2" if last.out_wide else ("<i1" if last.out_signed else "<u1")
         count = int(np.prod(last.out_shape))

@@ -130,7 +130,7 @@ def run(network: LoweredNetwork, image: NDArray) -> list[LayerTrace]:
 
 
 def scores(network: LoweredNetwork, images: NDArray, batch: int = 64) -> Ints:
-    """Outputs of the last layer, (B, N), for images (B, C, H, W)."""
+    """Compute the outputs of the last layer, (B, N), for images (B, C, H, W)."""
     images = _check_images(network, np.asarray(images))
     outputs = []
     for start in range(0, len(images), batch):

@@ -226,10 +226,12 @@ class QuantisedNetwork:
     def load(cls, path: str | Path) -> QuantisedNetwork:
         """Read what `save` wrote; anything wrong with the file is a `UserError`."""
         try:
-            with np.load(path, allow_pickle=False) as data:
+            with open(path, "rb") as file, np.load(file, allow_pickle=False) as data:
                 meta = json.loads(bytes(data["meta"]).decode())
                 if meta["format"] != FORMAT_VERSION:
-                    raise ValueError(f"format {meta['format']}, this version reads {FORMAT_VERSION}")
+                    raise ValueError(
+                        f"format {meta['format']}, this version reads {FORMAT_VERSION}"
+                    )
                 network = Network.from_dict(meta["network"])
                 layers = []
                 for layer, pattern, scale, shift in zip(
@@ -237,10 +239,7 @@ class QuantisedNetwork:
                     strict=True,
                 ):
                     raw = data[f"{layer.name}.weight"]
-                    if not np.issubdtype(raw.dtype, np.integer):
-                        if not np.isfinite(raw).all():
-                            raise ValueError(f"layer {layer.name}: weights hold NaN or infinity")
-                        raise ValueError(f"layer {layer.name}: weights are {raw.dtype}, not integers")
+                    _require_integers(layer.name, raw)
                     layers.append(QuantisedLayer(
                         weight=raw.astype(np.int64), pattern=pattern, out_scale=float(scale),
                         weight_scale=data[f"{layer.name}.weight_scale"],
@@ -253,6 +252,15 @@ class QuantisedNetwork:
             raise UserError(f"network file {path} does not exist") from error
         except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, EOFError) as error:
             raise UserError(f"network file {path} cannot be used: {error}") from error
+
+
+def _require_integers(name: str, raw: NDArray) -> None:
+    """Raise unless ``raw`` holds integers; a NaN is named as such."""
+    if np.issubdtype(raw.dtype, np.integer):
+        return
+    if not np.isfinite(raw).all():
+        raise ValueError(f"layer {name}: weights hold NaN or infinity")
+    raise ValueError(f"layer {name}: weights are {raw.dtype}, not integers")
 
 
 NETWORKS = {

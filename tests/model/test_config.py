@@ -1,0 +1,67 @@
+import dataclasses
+
+import pytest
+
+from model.config import PRESETS, AcceleratorConfig, load_config
+from model.errors import UserError
+
+TINY = PRESETS["tiny"]
+
+
+@pytest.mark.parametrize("config", PRESETS.values(), ids=PRESETS)
+def test_json_round_trip(config, tmp_path):
+    path = tmp_path / "c.json"
+    path.write_text(config.to_json())
+    assert load_config(str(path)) == config
+
+
+def test_digest_follows_the_hardware_not_the_name():
+    assert dataclasses.replace(TINY, name="x", clock_hz=1).digest == TINY.digest
+    assert dataclasses.replace(TINY, tile_lanes=3).digest != TINY.digest
+
+
+def test_reference_config_stays_within_100_multipliers():
+    assert PRESETS["ecp5-85f"].multipliers == 100
+
+
+@pytest.mark.parametrize("change, match", [
+    ({"kernel_lanes": 3}, "kernel_lanes must be a power of two of at least 4.*not 3"),
+    ({"kernel_lanes": 16}, "kernel_lanes must be at most 8"),
+    ({"tile_depth": 100}, "tile_depth must be a power of two of at least 64, not 100"),
+    ({"weight_bits": 12}, "weight_bits must be 8 or 16, not 12"),
+    ({"tile": 16}, "tile must be 8"),
+    ({"tile_lanes": 0}, "tile_lanes must be positive, not 0"),
+    ({"acc_bits": 60}, "acc_bits must be 26 to 48, not 60"),
+])
+def test_bad_values(change, match):
+    with pytest.raises(ValueError, match=match):
+        dataclasses.replace(TINY, **change)
+
+
+def test_bad_type():
+    with pytest.raises(TypeError, match="tile_lanes must be an integer, not '4'"):
+        dataclasses.replace(TINY, tile_lanes="4")
+
+
+@pytest.mark.parametrize("text, match", [
+    ("{", "Expecting property name"), ("[]", "a config is a JSON object"),
+    ('{"name": "x"}', "config field 'kernel_lanes' is missing"),
+    ('{"name": "x", "lanes": 1}', "unknown config field 'lanes'"),
+])
+def test_bad_files(text, match, tmp_path):
+    path = tmp_path / "c.json"
+    path.write_text(text)
+    with pytest.raises(UserError, match=match):
+        load_config(str(path))
+
+
+def test_unknown_name_and_missing_file():
+    with pytest.raises(UserError, match="unknown config 'big': give one of ecp5-85f"):
+        load_config("big")
+    with pytest.raises(UserError, match="cannot read config no.json"):
+        load_config("no.json")
+
+
+def test_positional_arguments_are_refused():
+    with pytest.raises(TypeError):
+        AcceleratorConfig("x", 1, 4)

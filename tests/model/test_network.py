@@ -1,0 +1,91 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from model.errors import UserError
+from model.lower import lower
+from model.network import NETWORKS, Conv, Linear, Network, QuantisedNetwork
+from tests.model.toys import toy_lenet
+
+
+def test_shapes_of_the_lenets():
+    assert NETWORKS["lenet"].shapes()[1:3] == [(20, 12, 12), (50, 4, 4)]
+    assert NETWORKS["lenet5"].shapes()[-1] == (10, 1, 1)
+
+
+def test_save_and_load(tmp_path):
+    network = dataclasses.replace(toy_lenet())
+    network.save(tmp_path / "n.npz")
+    back = QuantisedNetwork.load(tmp_path / "n.npz")
+    assert back.network == network.network and back.in_scale == network.in_scale
+    for ours, theirs in zip(network.layers, back.layers, strict=True):
+        np.testing.assert_array_equal(ours.weight, theirs.weight)
+        np.testing.assert_array_equal(ours.bias, theirs.bias)
+        assert (ours.pattern, ours.out_scale, ours.sum_shift) == (
+            theirs.pattern, theirs.out_scale, theirs.sum_shift)
+    assert [path.name for path in tmp_path.iterdir()] == ["n.npz"]
+
+
+def corrupt(path, change):
+    data = dict(np.load(path))
+    change(data)
+    np.savez(path, **data)
+
+
+@pytest.mark.parametrize("change, match", [
+    (lambda d: d.update({"conv1.weight": np.full((6, 1, 32, 2), np.nan)}), "NaN"),
+    (lambda d: d.update({"conv1.weight": np.zeros((6, 1, 32, 2))}), "float64, not integers"),
+    (lambda d: d.update({"conv1.weight": np.zeros((5, 1, 32, 2), np.int8)}), "weight shape"),
+    (lambda d: d.update({"conv1.bias": np.full(6, np.nan)}), "layer conv1: bias holds NaN"),
+    (lambda d: d.pop("fc1.weight"), "fc1.weight"),
+    (lambda d: d.update(meta=np.frombuffer(b"{}", np.uint8)), "format"),
+    (lambda d: d.update({"fc1.weight": np.full((40, 256), -128, np.int8)}), "does not fit 8 bits"),
+    (lambda d: d.update({"fc1.weight_scale": np.zeros(40)}), "scales must be positive"),
+])
+def test_broken_files_are_one_clear_error(change, match, tmp_path):
+    toy_lenet().save(tmp_path / "n.npz")
+    corrupt(tmp_path / "n.npz", change)
+    with pytest.raises(UserError, match=match):
+        QuantisedNetwork.load(tmp_path / "n.npz")
+
+
+def test_truncated_and_missing_files(tmp_path):
+    toy_lenet().save(tmp_path / "n.npz")
+    raw = (tmp_path / "n.npz").read_bytes()
+    (tmp_path / "n.npz").write_bytes(raw[: len(raw) // 2])
+    with pytest.raises(UserError, match="cannot be used"):
+        QuantisedNetwork.load(tmp_path / "n.npz")
+    with pytest.raises(UserError, match="does not exist"):
+        QuantisedNetwork.load(tmp_path / "none.npz")
+
+
+def test_unknown_operator_is_named():
+    data = NETWORKS["lenet"].to_dict()
+    data["layers"][1]["type"] = "Deconv"
+    with pytest.raises(ValueError, match="layer 'conv2': unknown operator 'Deconv'"):
+        Network.from_dict(data)
+
+
+def test_chain_that_does_not_fit():
+    network = Network("n", (3, 8, 8), (Conv("a", 4, 2, 3), Linear("b", 3, 2)))
+    with pytest.raises(ValueError, match="layer a expects 4 channels, its input has 3"):
+        network.shapes()
+    network = Network("n", (4, 8, 8), (Conv("a", 4, 2, 3), Linear("b", 3, 2)))
+    with pytest.raises(ValueError, match="layer b expects 3 features, its input has 72"):
+        network.shapes()
+
+
+def test_bias_beyond_its_field_halves_the_weights_of_that_output_only():
+    network = toy_lenet()
+    layer = network.layers[0]
+    bias = layer.bias.copy()
+    bias[2] = 1e5
+    scale = layer.weight_scale.copy()
+    scale[2] = 1e-4
+    changed = dataclasses.replace(layer, bias=bias, weight_scale=scale)
+    plain = lower(network).layers[0]
+    lowered = lower(dataclasses.replace(network, layers=(changed, *network.layers[1:]))).layers[0]
+    assert np.abs(lowered.bias).max() < 1 << 17
+    assert np.abs(lowered.weight[2]).max() < np.abs(plain.weight[2]).max()
+    np.testing.assert_array_equal(np.delete(lowered.weight, 2, 0), np.delete(plain.weight, 2, 0))
