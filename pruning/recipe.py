@@ -54,8 +54,8 @@ class Recipe:
     rate_dense: float = 2e-3
     rate_admm: float = 1e-3
     rate_retrain: float = 1e-3
-    rho_first: float = 1e-3
-    rho_last: float = 1e-1
+    rho_first: float = 5e-3
+    rho_last: float = 1.0
     updates: int = 4
     distill: float = 0.0
     seed: int = 0

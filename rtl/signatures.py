@@ -12,7 +12,7 @@ from model.descriptor import FIELDS
 __all__ = [
     "Complex", "Descriptor", "ReadRequest", "ReadData", "WriteRequest", "MemorySignature",
     "FeatureReadSignature", "FeatureWrite", "Segment", "RowPair", "TileTag", "Column", "Step",
-    "KernelEntry", "KernelParameters", "SumWrite", "LayerStats", "Event",
+    "KernelEntry", "KernelParameters", "LaneSums", "SumWrite", "LayerStats", "Event",
 ]
 
 
@@ -139,6 +139,17 @@ def Step(config: AcceleratorConfig) -> data.StructLayout:  # noqa: N802
         "last": 1,          # the sums are complete after this step
         "dot": 1, "sum_shift": 6,
         "frequency": 5, "half": 1, "block_last": 1,
+    })
+
+
+def LaneSums(config: AcceleratorConfig) -> data.StructLayout:  # noqa: N802
+    """Complete sums of one frequency: per tile and kernel lane the accumulators a1, a2, a3."""
+    lane = data.ArrayLayout(signed(config.acc_bits), 3)
+    return data.StructLayout({
+        "acc": data.ArrayLayout(
+            data.ArrayLayout(lane, config.kernel_lanes), config.tile_lanes
+        ),
+        "real": 1, "dot": 1, "sum_shift": 6, "frequency": 5, "half": 1, "block_last": 1,
     })
 
 
