@@ -1,0 +1,256 @@
+"""Multiply-accumulate array: every tile lane times every kernel lane, three products a lane.
+
+A lane multiplies the word x that its kernel's select picks out of its tile's r banks by the
+weight w, in Gauss' form:
+
+    a1 += wr·(xr + xi)        a2 += (wi - wr)·xr        a3 += (wr + wi)·xi
+
+so that x·w = (a1 - a3) + j(a1 + a2). The weight's sums are formed once per kernel lane. For two
+independent reals (real words, dot layers) the factors are 0, wr and -wi: a2 = Σ wr·xr,
+a3 = -Σ wi·xi. `rtl.drain` combines the three.
+
+An idle cycle and a disabled lane are steps with a zero weight, which needs no clock enable.
+Operands have at most 17 bits, so each product is one 18 x 18 multiplier.
+
+Source: K. F. Gauss' three-multiplication complex product; lanes and selects as in FPGA 2020,
+"Reuse Kernels or Activations?".
+"""
+
+from __future__ import annotations
+
+from amaranth.hdl import Cat, Module, Mux, Signal, signed
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from model.config import AcceleratorConfig
+from rtl.signatures import Complex, Event, LaneSums, Step
+
+__all__ = ["TILE_LATENCY", "Mac", "MacLane", "MacArray"]
+
+#: Cycles from `MacArray.tile_en` to the data at `MacArray.tile_data` (RAM, output register).
+TILE_LATENCY = 2
+
+
+class Mac(wiring.Component):
+    """One multiplier with a product register and an accumulator.
+
+    The only place of the accelerator's lanes with a ``*``: replace this class to use a vendor's
+    primitive. The product of the operands is added ``PRODUCT_LATENCY`` cycles later; ``first``,
+    given in the cycle of the addition, loads instead of adding.
+
+    Parameters
+    ----------
+    a_bits, b_bits : int
+        Width of the signed operands.
+    acc_bits : int
+        Width of the accumulator, which wraps.
+
+    Attributes
+    ----------
+    a, b : In(signed(a_bits)), In(signed(b_bits))
+        Operands; zero to add nothing.
+    first : In(1)
+        Start a new sum, aligned with the product (one cycle after its operands).
+    acc : Out(signed(acc_bits))
+        Sum including the operands of ``LATENCY`` cycles ago.
+    """
+
+    PRODUCT_LATENCY = 1
+    LATENCY = 2
+
+    def __init__(self, *, a_bits: int, b_bits: int, acc_bits: int) -> None:
+        for name, bits in (("a_bits", a_bits), ("b_bits", b_bits)):
+            if not 2 <= bits <= 18:
+                raise ValueError(f"{name} must be 2 to 18 (one multiplier), not {bits!r}")
+        self._product_bits = a_bits + b_bits
+        super().__init__({
+            "a": In(signed(a_bits)), "b": In(signed(b_bits)), "first": In(1),
+            "acc": Out(signed(acc_bits)),
+        })
+
+    def elaborate(self, platform) -> Module:
+        """Product register, then one adder."""
+        m = Module()
+        product = Signal(signed(self._product_bits), reset_less=True)
+        total = Signal(self.acc.shape(), name="total", reset_less=True)
+        m.d.sync += [
+            product.eq(self.a * self.b),
+            total.eq(Mux(self.first, 0, total) + product),
+        ]
+        m.d.comb += self.acc.eq(total)
+        return m
+
+
+class MacLane(wiring.Component):
+    """One complex lane: bank multiplexer, word and pre-add registers, three `Mac`.
+
+    Parameters
+    ----------
+    banks, word_bits, weight_bits, acc_bits : int
+        As in `model.config.AcceleratorConfig`.
+
+    Attributes
+    ----------
+    words : In(ArrayLayout(Complex(word_bits), banks))
+        Data of the lane's tile.
+    select : In(range(banks))
+        Bank to take, in the cycle of ``words``.
+    factors : In({c1, c2, c3})
+        wr, wi - wr and wr + wi, `FACTOR_LATENCY` cycles after ``words``; all zero if idle.
+    first : In(1)
+        Start a new sum, one cycle after ``factors``.
+    acc : Out(ArrayLayout(signed(acc_bits), 3))
+        a1, a2, a3, ``LATENCY`` cycles after ``words``.
+    """
+
+    FACTOR_LATENCY = 2
+    LATENCY = FACTOR_LATENCY + Mac.LATENCY
+
+    def __init__(self, *, banks: int, word_bits: int, weight_bits: int, acc_bits: int) -> None:
+        self._word_bits, self._acc_bits = word_bits, acc_bits
+        self._factor_bits = [weight_bits, weight_bits + 1, weight_bits + 1]
+        super().__init__({
+            "words": In(data.ArrayLayout(Complex(word_bits), banks)),
+            "select": In(range(banks)),
+            "factors": In(Factors(weight_bits)),
+            "first": In(1),
+            "acc": Out(data.ArrayLayout(signed(acc_bits), 3)),
+        })
+
+    def elaborate(self, platform) -> Module:
+        """Stage s1 holds the chosen word, s2 the operands of the products."""
+        m = Module()
+        word = Complex(self._word_bits)
+        s1_x = Signal(word, reset_less=True)
+        s2_x = Signal(word, reset_less=True)
+        s2_sum = Signal(signed(self._word_bits + 1), reset_less=True)
+        m.d.sync += [
+            s1_x.eq(self.words[self.select]),
+            s2_x.eq(s1_x),
+            s2_sum.eq(s1_x.re + s1_x.im),
+        ]
+        operands = (
+            (self.factors.c1, s2_sum), (self.factors.c2, s2_x.re), (self.factors.c3, s2_x.im),
+        )
+        for index, (factor, x) in enumerate(operands):
+            mac = Mac(a_bits=len(factor), b_bits=len(x), acc_bits=self._acc_bits)
+            m.submodules[f"mac{index + 1}"] = mac
+            m.d.comb += [
+                mac.a.eq(factor), mac.b.eq(x), mac.first.eq(self.first),
+                self.acc[index].eq(mac.acc),
+            ]
+        return m
+
+
+def Factors(weight_bits: int) -> data.StructLayout:  # noqa: N802
+    """Three factors that stand for a weight: wr, wi - wr, wr + wi, or 0, wr, -wi."""
+    return data.StructLayout({
+        "c1": signed(weight_bits), "c2": signed(weight_bits + 1), "c3": signed(weight_bits + 1),
+    })
+
+
+class MacArray(wiring.Component):
+    """``tile_lanes`` x ``kernel_lanes`` complex lanes, their delays and the way to the drain.
+
+    Takes a step every cycle. Words are broadcast along the kernel lanes and weights along the
+    tile lanes.
+
+    Parameters
+    ----------
+    config : AcceleratorConfig
+        Lanes and widths.
+
+    Attributes
+    ----------
+    i : In(Event(Step(config)))
+        Steps; ``first`` opens and ``last`` completes the sums of a frequency.
+    tile_en : Out(1)
+        Read enable of the tile buffer, in the cycle of the step.
+    tile_addr : Out(ArrayLayout(range(tile_depth), banks))
+        Address of each bank, the same for all tile lanes.
+    tile_data : In(ArrayLayout(ArrayLayout(Complex(word_bits), banks), tile_lanes))
+        Words read, `TILE_LATENCY` cycles after ``tile_en``.
+    o : Out(Event(LaneSums(config)))
+        Accumulators, valid for one cycle, ``LATENCY`` cycles after a step with ``last``.
+    """
+
+    LATENCY = TILE_LATENCY + MacLane.LATENCY
+
+    def __init__(self, config: AcceleratorConfig) -> None:
+        self._config = config
+        word = Complex(config.word_bits)
+        super().__init__({
+            "i": In(Event(Step(config))),
+            "tile_en": Out(1),
+            "tile_addr": Out(data.ArrayLayout(range(config.tile_depth), config.banks)),
+            "tile_data": In(data.ArrayLayout(
+                data.ArrayLayout(word, config.banks), config.tile_lanes
+            )),
+            "o": Out(Event(LaneSums(config))),
+        })
+
+    def elaborate(self, platform) -> Module:
+        """Delay the step's parts to the stage that needs them; s0 is the step's cycle."""
+        m = Module()
+        config, step = self._config, self.i.payload
+        m.d.comb += [self.tile_en.eq(self.i.valid), self.tile_addr.eq(step.addr)]
+
+        selects = self._delay(m, step.select, TILE_LATENCY, "select")
+        factors = [
+            self._factors(m, lane, TILE_LATENCY + MacLane.FACTOR_LATENCY)
+            for lane in range(config.kernel_lanes)
+        ]
+        first = self._delay(m, step.first & self.i.valid, self.LATENCY - 1, "first")
+
+        sums = []
+        for tile in range(config.tile_lanes):
+            for kernel in range(config.kernel_lanes):
+                lane = MacLane(
+                    banks=config.banks, word_bits=config.word_bits,
+                    weight_bits=config.weight_bits, acc_bits=config.acc_bits,
+                )
+                m.submodules[f"lane{tile}_{kernel}"] = lane
+                m.d.comb += [
+                    lane.words.eq(self.tile_data[tile]),
+                    lane.select.eq(selects[kernel]),
+                    lane.factors.eq(factors[kernel]),
+                    lane.first.eq(first),
+                ]
+                sums.append(lane.acc)
+        m.d.comb += self.o.payload.acc.eq(Cat(*sums))
+
+        last = self._delay(m, step.last & self.i.valid, self.LATENCY, "last", reset_less=False)
+        m.d.comb += self.o.valid.eq(last)
+        for name in ("real", "dot", "sum_shift", "frequency", "half", "block_last"):
+            m.d.comb += self.o.payload[name].eq(self._delay(m, step[name], self.LATENCY, name))
+        return m
+
+    @staticmethod
+    def _delay(m: Module, value, cycles: int, name: str, start: int = 0, reset_less: bool = True):
+        """Register ``value``, at hand in stage ``start``, ``cycles`` times."""
+        for stage in range(start + 1, start + cycles + 1):
+            delayed = Signal(value.shape(), name=f"s{stage}_{name}", reset_less=reset_less)
+            m.d.sync += delayed.eq(value)
+            value = delayed
+        return value
+
+    def _factors(self, m: Module, lane: int, cycles: int):
+        """Zero the weight of a disabled lane; in the last of ``cycles`` form its factors."""
+        step = self.i.payload
+        weight = Signal(Complex(self._config.weight_bits), name=f"s1_weight{lane}", reset_less=True)
+        real = Signal(name=f"s1_real{lane}", reset_less=True)
+        m.d.sync += [
+            weight.eq(Mux(self.i.valid & step.enable[lane], step.weight[lane].as_value(), 0)),
+            real.eq(step.real),
+        ]
+        weight = self._delay(m, weight, cycles - 2, f"weight{lane}", start=1)
+        real = self._delay(m, real, cycles - 2, f"real{lane}", start=1)
+        factors = Signal(
+            Factors(self._config.weight_bits), name=f"s{cycles}_factors{lane}", reset_less=True
+        )
+        m.d.sync += [
+            factors.c1.eq(Mux(real, 0, weight.re)),
+            factors.c2.eq(Mux(real, weight.re, weight.im - weight.re)),
+            factors.c3.eq(Mux(real, -weight.im, weight.re + weight.im)),
+        ]
+        return factors

@@ -1,0 +1,172 @@
+import dataclasses
+
+import numpy as np
+import pytest
+from amaranth.hdl import Module
+from amaranth.lib import wiring
+from amaranth.lib.wiring import Component, In, Out
+
+from model.config import PRESETS
+from model.fixed import round_shift, saturate
+from rtl.drain import Drain, Rounder
+from rtl.mac import MacArray
+from rtl.signatures import Event, LaneSums, Step, SumWrite
+from tests.rtl.helpers import collect, drive, idle, pack, simulate
+from tests.rtl.test_mac import (
+    extreme,
+    model_accumulators,
+    pack_steps,
+    random_frequencies,
+    random_memory,
+    tile_memory,
+)
+
+TINY = PRESETS["tiny"]
+TINY16 = dataclasses.replace(TINY, weight_bits=16, acc_bits=40)
+ECP5 = PRESETS["ecp5-85f"]
+ECP5_16 = PRESETS["ecp5-85f-w16"]
+
+
+def combine(acc, real, dot):
+    """Exact sums (re, im) of accumulators (..., 3)."""
+    a1, a2, a3 = np.moveaxis(np.asarray(acc, dtype=np.int64), -1, 0)
+    if dot:
+        return np.stack([a2 - a3, 0 * a2], axis=-1)
+    if real:
+        return np.stack([a2, -a3], axis=-1)
+    return np.stack([a1 - a3, a1 + a2], axis=-1)
+
+
+def model_writes(acc, meta, config):
+    """Packed sum words of one frequency, in order."""
+    sums = combine(acc, meta["real"], meta["dot"])
+    sums = saturate(round_shift(sums, meta["sum_shift"]), config.sum_bits).tolist()
+    quads = config.kernel_lanes // 4
+    for quad in range(quads):
+        yield pack(SumWrite(config), {
+            "sums": [
+                [{"re": re, "im": im} for re, im in lane[4 * quad:4 * quad + 4]] for lane in sums
+            ],
+            "frequency": meta["frequency"], "quad": quad, "half": meta["half"],
+            "block_last": meta["block_last"] and quad == quads - 1,
+        })
+
+
+@pytest.mark.parametrize("config, count, gaps", [
+    (TINY, 100, 0.0), (TINY, 40, 0.5), (TINY16, 100, 0.2), (ECP5, 25, 0.0), (ECP5, 20, 0.5),
+    (ECP5_16, 20, 0.1),
+])
+def test_drain_rounds_and_orders(config, count, gaps):
+    rng = np.random.default_rng(count)
+    dut = Drain(config)
+    items, want, arrivals = [], [], []
+    for _ in range(count):
+        kind = rng.choice(["complex", "real", "dot"])
+        # Values of every magnitude, so that each shift rounds some and saturates others.
+        shape = (config.tile_lanes, config.kernel_lanes, 3)
+        acc = extreme(rng, config.acc_bits, shape, share=0.2) >> rng.integers(
+            0, config.acc_bits - 1, shape
+        )
+        if kind != "complex":
+            acc[..., 0] = 0
+        meta = {
+            "real": int(kind != "complex"), "dot": int(kind == "dot"),
+            "sum_shift": int(rng.integers(0, 32)), "frequency": int(rng.integers(0, 32)),
+            "half": int(rng.integers(0, 2)), "block_last": int(rng.integers(0, 2)),
+        }
+        while rng.random() < gaps:
+            items.append(None)
+        arrivals.append(len(items))
+        items.append(pack(LaneSums(config), {"acc": acc.tolist(), **meta}))
+        items += [None] * (dut.INTERVAL - 1)
+        want += model_writes(acc, meta, config)
+    got, stamps = [], []
+    simulate(
+        dut, drive(dut.i, items), idle(len(items) + dut.LATENCY + dut.INTERVAL),
+        monitors=[collect(dut.o, got, stamps)],
+    )
+    assert got == want
+    first = stamps[0] - dut.LATENCY
+    assert stamps == [
+        first - arrivals[0] + at + dut.LATENCY + quad
+        for at in arrivals for quad in range(dut.INTERVAL)
+    ]
+
+
+def test_rounder_at_the_edges_of_saturation():
+    """Sums within one of the half LSB that decides, for every shift; a pure pipeline."""
+    dut = Rounder(acc_bits=40, sum_bits=18)
+    cases = []
+    for shift in range(22):
+        half = 1 << shift >> 1
+        for peak in (-(1 << 17), -1, 0, (1 << 17) - 1):
+            near = (half * side + step for side in (-1, 1) for step in (-1, 0, 1))
+            cases += [(shift, (peak << shift) + offset) for offset in near]
+    got = []
+
+    async def testbench(ctx):
+        for index in range(len(cases) + dut.LATENCY):
+            if index >= dut.LATENCY:
+                got.append((ctx.get(dut.o.re), ctx.get(dut.o.im)))
+            if index < len(cases):
+                # Real word: re = a2, im = -a3.
+                ctx.set(dut.acc[1], cases[index][1])
+                ctx.set(dut.acc[2], -cases[index][1])
+                ctx.set(dut.real, 1)
+            for late, port in ((1, dut.coarse), (2, dut.fine)):
+                if 0 <= index - late < len(cases):
+                    shift = cases[index - late][0]
+                    ctx.set(port, shift >> 3 if late == 1 else shift & 7)
+            await ctx.tick()
+
+    simulate(dut, testbench)
+    want = [int(saturate(round_shift(np.int64(value), shift), 18)) for shift, value in cases]
+    assert got == [(value, value) for value in want]
+
+
+class ArrayAndDrain(Component):
+    def __init__(self, config):
+        self._config = config
+        self.array, self.drain = MacArray(config), Drain(config)
+        super().__init__({
+            "i": In(Event(Step(config))), "tile_en": Out(1),
+            "tile_addr": Out(self.array.tile_addr.shape()),
+            "tile_data": In(self.array.tile_data.shape()),
+            "o": Out(Event(SumWrite(config))),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.array, m.submodules.drain = self.array, self.drain
+        wiring.connect(m, wiring.flipped(self.i), self.array.i)
+        wiring.connect(m, self.array.o, self.drain.i)
+        wiring.connect(m, self.drain.o, wiring.flipped(self.o))
+        m.d.comb += [
+            self.tile_en.eq(self.array.tile_en), self.tile_addr.eq(self.array.tile_addr),
+            self.array.tile_data.eq(self.tile_data),
+        ]
+        return m
+
+
+@pytest.mark.parametrize("config, count, longest, gaps", [
+    (TINY, 80, 1, 0.0), (TINY, 50, 5, 0.3), (TINY16, 60, 3, 0.0),
+    (ECP5, 15, 2, 0.0), (ECP5, 10, 5, 0.2), (ECP5_16, 12, 4, 0.1),
+])
+def test_array_and_drain_against_numpy(config, count, longest, gaps):
+    """Sums and their order, at the highest rate of complete sums where ``longest`` is lowest."""
+    rng = np.random.default_rng(count + longest)
+    words, packed = random_memory(rng, config)
+    kinds = rng.choice(["complex", "real", "dot"], count)
+    frequencies = list(random_frequencies(rng, config, kinds, longest))
+    want = []
+    for steps in frequencies:
+        want += model_writes(model_accumulators(words, steps, config), steps[-1], config)
+    items = pack_steps(config, frequencies, rng, gaps)
+    dut = ArrayAndDrain(config)
+    latency = dut.array.LATENCY + dut.drain.LATENCY + dut.drain.INTERVAL
+    got = []
+    simulate(
+        dut, drive(dut.i, items), idle(len(items) + latency),
+        monitors=[collect(dut.o, got), tile_memory(dut, packed)],
+    )
+    assert got == want
