@@ -8,8 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from model import golden
+from model.lower import calibrate, lower
 from model.network import QuantisedLayer, QuantisedNetwork
 from model.patterns import Pattern
+from pruning.batches import Samples
 from pruning.layers import ActivationQuantiser
 from pruning.nets import SpectralNet
 
@@ -17,6 +20,8 @@ IN_SCALE = 1 / 255
 # The last layer's scores are signed 16-bit; room for scores beyond those seen in training.
 SCORE_LIMIT = 32767
 SCORE_ROOM = 1.5
+# Training images that set the shift of the accumulators.
+SHIFT_IMAGES = 256
 
 
 def export(
@@ -31,7 +36,7 @@ def export(
     patterns : mapping of str to Pattern
         Pattern each layer obeys.
     calibration : Tensor, shape (B, C, H, W)
-        Training images that set the range of the scores.
+        Training images that set the range of the scores and of the accumulators.
 
     Returns
     -------
@@ -60,10 +65,18 @@ def export(
                 pattern=str(patterns[name]),
             )
         )
-    return QuantisedNetwork(
+    network = QuantisedNetwork(
         network=model.network, layers=tuple(layers), weight_bits=bits, in_scale=IN_SCALE,
         tile=model.tile,
     )
+    pixels = torch.round(calibration[:SHIFT_IMAGES] / IN_SCALE).numpy().astype(np.int64)
+    return calibrate(network, pixels)
+
+
+def integer_accuracy(network: QuantisedNetwork, data: Samples) -> float:
+    """Share of right answers of the bit-exact golden model, in percent."""
+    scores = golden.scores(lower(network), data.images.numpy().astype(np.int64))
+    return 100 * float((scores.argmax(axis=1) == data.labels.numpy()).mean())
 
 
 def sparsity(model: SpectralNet) -> tuple[float, float]:

@@ -125,8 +125,9 @@ class SpectralConv(Compressed):
         """Convolve; (B, C, height, width) to (B, N, out_height, out_width), bias added."""
         plan, outputs = self.tiling, self.layer.out_channels
         (top, bottom), (left, right) = plan.pads
-        padded = functional.pad(x, (left, right, top, bottom)) if any((top, bottom, left, right)) else x
-        patches = padded.unfold(2, plan.tile, plan.step).unfold(3, plan.tile, plan.step)
+        if any((top, bottom, left, right)):
+            x = functional.pad(x, (left, right, top, bottom))
+        patches = x.unfold(2, plan.tile, plan.step).unfold(3, plan.tile, plan.step)
         direct = self.layer.in_channels <= DIRECT_CHANNELS
         tiles = self._direct(patches) if direct else self._by_frequency(patches)
         full = tiles.permute(0, 1, 3, 2, 4, 5).reshape(

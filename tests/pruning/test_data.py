@@ -1,0 +1,60 @@
+"""Reading MNIST, and every way its files can be wrong."""
+
+import gzip
+import shutil
+
+import numpy as np
+import pytest
+
+from model.errors import UserError
+from pruning import export_digits
+from pruning.data import data_directory, load_digits
+
+
+def test_digits_are_read(digits_dir):
+    digits = load_digits(digits_dir, "t10k")
+    assert digits.images.shape == (128, 28, 28)
+    assert digits.images.dtype == digits.labels.dtype == np.uint8
+
+
+def test_the_mnist_folder_is_found(digits_dir, tmp_path):
+    shutil.copytree(digits_dir, tmp_path / "mnist")
+    assert len(load_digits(tmp_path, "train").labels) == 384
+
+
+def test_directory_comes_from_the_option_or_the_environment(monkeypatch, tmp_path):
+    monkeypatch.delenv("SPECTRAL_DATA", raising=False)
+    with pytest.raises(UserError, match="give --data DIR or set SPECTRAL_DATA"):
+        data_directory(None)
+    monkeypatch.setenv("SPECTRAL_DATA", str(tmp_path))
+    assert data_directory(None) == tmp_path
+    with pytest.raises(UserError, match="nowhere does not exist"):
+        data_directory(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("content, message", [
+    (b"no gzip", "cannot be read"),
+    (gzip.compress(b"\0\0\x08\x01" + bytes(4)), "no IDX file of 3-dimensional"),
+    (gzip.compress(b"\0\0\x08\x03" + bytes(11)), "no IDX file of 3-dimensional"),
+    (gzip.compress(b"\0\0\x08\x03" + bytes(12) + b"\x01"), "holds 1 bytes"),
+    (gzip.compress(bytes(3000))[:20], "cannot be read"),
+])
+def test_damaged_files_are_refused(tmp_path, content, message):
+    (tmp_path / "t10k-images-idx3-ubyte.gz").write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        load_digits(tmp_path, "t10k")
+
+
+def test_missing_file_is_named(tmp_path):
+    with pytest.raises(UserError, match="train-images-idx3-ubyte.gz is neither in"):
+        load_digits(tmp_path, "train")
+
+
+def test_export_of_the_first_digits(digits_dir, tmp_path, capsys):
+    out = tmp_path / "digits.npz"
+    assert export_digits.main(["--data", str(digits_dir), "--count", "9", "--out", str(out)]) == 0
+    with np.load(out) as saved:
+        np.testing.assert_array_equal(saved["images"], load_digits(digits_dir, "t10k").images[:9])
+        assert saved["labels"].shape == (9,)
+    assert export_digits.main(["--data", str(digits_dir), "--count", "999"]) == 2
+    assert capsys.readouterr().err == "error: --count must be 1..128, not 999\n"

@@ -1,0 +1,134 @@
+"""Torch layers against NumPy's definition, dense networks, and quantisation rules."""
+
+import numpy as np
+import pytest
+import torch
+
+from model import halfplane
+from model.network import NETWORKS, Conv, Linear, Network
+from pruning import layers
+from pruning.layers import ActivationQuantiser, CompressedLinear, SpectralConv
+from pruning.nets import SpatialNet, SpectralNet
+
+
+def build(channels=3, outputs=4, kernel=5, padding=2, size=(13, 9), tile=8):
+    torch.manual_seed(0)
+    layer = Conv("conv", channels, outputs, kernel, padding)
+    plan = layer.tiling((channels, *size), tile)
+    weight = torch.randn(outputs, channels, kernel, kernel)
+    return SpectralConv(layer, plan, weight, torch.randn(outputs)), weight
+
+
+def reference(module, x):
+    """The layer in NumPy, from `model` alone."""
+    parts = (module.weight * module.mask).detach().double().numpy()
+    words = parts[..., 0] + 1j * parts[..., 1]
+    plan = module.tiling
+    spectra = halfplane.pack(np.fft.fft2(plan.extract(x)))
+    sums = halfplane.multiply(spectra[:, None], words[None, :, :, None]).sum(axis=2)
+    tiles = plan.valid(np.fft.ifft2(halfplane.unpack(sums)).real)
+    return plan.assemble(tiles) + module.bias.detach().numpy()[:, None, None]
+
+
+@pytest.mark.parametrize("direct", [0, 99])
+@pytest.mark.parametrize("shape", [
+    {}, {"padding": 0}, {"kernel": 3, "padding": 1, "size": (14, 14)},
+    {"tile": 16, "size": (20, 12)}, {"kernel": 1, "padding": 0}, {"channels": 1},
+])
+def test_pruned_convolution_is_the_models(monkeypatch, direct, shape):
+    monkeypatch.setattr(layers, "DIRECT_CHANNELS", direct)
+    module, weight = build(**shape)
+    rng = np.random.default_rng(1)
+    x = rng.standard_normal((2, module.layer.in_channels, *_size(module)))
+    single = torch.tensor(x, dtype=torch.float32)
+    dense = torch.nn.functional.conv2d(single, weight, module.bias, padding=module.layer.padding)
+    torch.testing.assert_close(module(single), dense, rtol=1e-4, atol=1e-4)
+    module.mask.copy_(torch.tensor(rng.random(module.mask.shape[:-1]) < 0.3)[..., None])
+    np.testing.assert_allclose(
+        module(single).detach().numpy(), reference(module, x), rtol=1e-4, atol=1e-3
+    )
+
+
+def _size(module):
+    return module.tiling.height, module.tiling.width
+
+
+def test_both_convolution_paths_have_the_same_gradient(monkeypatch):
+    gradients = []
+    for direct in (0, 99):
+        monkeypatch.setattr(layers, "DIRECT_CHANNELS", direct)
+        module, _ = build()
+        x = torch.randn(2, 3, 13, 9, generator=torch.Generator().manual_seed(3)).requires_grad_()
+        module(x).square().sum().backward()
+        gradients.append((x.grad, module.weight.grad, module.bias.grad))
+    for a, b in zip(*gradients, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-2)
+
+
+def test_metric_is_the_energy_of_the_kernel_in_space():
+    module, weight = build()
+    total = (module.weight.square() * module.metric).sum()
+    torch.testing.assert_close(total.detach(), weight.square().sum())
+
+
+@pytest.mark.parametrize("name", sorted(NETWORKS))
+def test_the_swap_to_spectral_layers_is_exact(name):
+    torch.manual_seed(1)
+    network = NETWORKS[name]
+    dense = SpatialNet(network)
+    x = torch.rand(3, *network.input_shape)
+    torch.testing.assert_close(SpectralNet(network, dense)(x), dense(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("bits, limit", [(8, 127), (16, 32767)])
+def test_weight_integers_are_symmetric_and_close(bits, limit):
+    module, _ = build()
+    with pytest.raises(ValueError, match="None"):
+        module.integers()
+    module.weight_bits = bits
+    integers, scale = module.integers()
+    assert integers.abs().flatten(1).amax(1).tolist() == [limit] * 4
+    assert torch.equal(integers, integers.round())
+    error = integers * scale.view(-1, 1, 1, 1) - module.weight
+    assert bool((error.abs() <= 0.51 * scale.view(-1, 1, 1, 1)).all())
+    torch.testing.assert_close(module.effective(), integers * scale.view(-1, 1, 1, 1))
+    module.effective().sum().backward()
+    assert torch.equal(module.weight.grad, torch.ones_like(module.weight))
+
+
+def test_masked_weights_get_no_gradient():
+    torch.manual_seed(0)
+    module = CompressedLinear(Linear("fc", 6, 2), torch.randn(2, 6), torch.zeros(2))
+    module.mask[:, ::2] = 0
+    module(torch.ones(1, 6)).sum().backward()
+    assert module.weight.grad[:, ::2].abs().sum() == 0
+    assert module.weight.grad[:, 1::2].abs().min() > 0
+
+
+def test_activations_round_half_up_and_saturate():
+    quantiser = ActivationQuantiser()
+    x = torch.tensor([0.0, 0.49, 0.5, 1.5, 254.5, 300.0], requires_grad=True)
+    assert quantiser(x) is x
+    quantiser.mode = "on"
+    y = quantiser(x)
+    assert y.tolist() == [0, 0, 1, 2, 255, 255]
+    y.sum().backward()
+    assert x.grad.tolist() == [1, 1, 1, 1, 1, 0]
+
+
+def test_calibration_covers_the_observed_range():
+    quantiser = ActivationQuantiser()
+    quantiser.mode = "observe"
+    quantiser(torch.linspace(0, 10.2, 10_000))
+    quantiser.calibrate()
+    assert float(quantiser.scale) == pytest.approx(10.2 / 255, rel=0.05)
+    with pytest.raises(ValueError, match="no activation"):
+        quantiser.calibrate()
+
+
+def test_hidden_layers_need_their_relu():
+    network = Network("bad", (1, 4, 4), (
+        Linear("a", 16, 4, relu=False), Linear("b", 4, 2, relu=False),
+    ))
+    with pytest.raises(ValueError, match="layer a"):
+        SpectralNet(network, SpatialNet(network))
