@@ -152,3 +152,14 @@ def simulate(dut, *testbenches, monitors=(), limit=20000, vcd=None):
             if not sim.advance():
                 return
     raise TimeoutError(f"simulation still running after {limit} cycles")
+
+
+def collect_level(signal, stamps):
+    """Monitor that appends the number of every cycle in which ``signal`` is high."""
+    async def process(ctx):
+        cycle = 0
+        async for _, _, level in ctx.tick().sample(signal):
+            if level:
+                stamps.append(cycle)
+            cycle += 1
+    return process

@@ -1,0 +1,130 @@
+# amaranth: UnusedElaboratable=no
+"""Tile buffer against an array of banks: the skew, the ring, the moment a block is readable."""
+
+import random
+
+import pytest
+
+from model.config import PRESETS
+from rtl.signatures import Column
+from rtl.tilebuffer import TileBuffer
+from tests.rtl.helpers import collect_level, pack, raw, simulate
+
+BANKS = 8
+
+
+def columns(config, rng, count, bypass):
+    """Random columns of tiles (or bypass rows), as dictionaries in order."""
+    for number in range(count):
+        tag = {
+            "lane": 0 if bypass else rng.randrange(config.tile_lanes),
+            "channel_low": 0 if bypass else rng.randrange(8),
+            # No multiple of 32: blocks of dot layers leave the ring at any word.
+            "addr": rng.randrange(config.tile_depth),
+            "bypass": bypass, "block_last": number == count - 1,
+        }
+        for index in range(1 if bypass else 4):
+            yield {"words": [rng.randrange(1 << 32) for _ in range(BANKS)],
+                   "index": index, "tag": tag}
+
+
+def apply(model, column):
+    """Model of a column written to ``model[lane][bank][addr]``."""
+    tag = column["tag"]
+    for u, word in enumerate(column["words"]):
+        bank = (tag["channel_low"] + u) % BANKS
+        addr = tag["addr"] + (0 if tag["bypass"] else 8 * column["index"] + u)
+        banks = model[tag["lane"]]
+        banks[bank][addr % len(banks[bank])] = word
+
+
+@pytest.mark.parametrize("bypass", [0, 1])
+@pytest.mark.parametrize("name", ["tiny", "ecp5-85f"])
+def test_words_lie_in_the_skewed_banks(name, bypass):
+    config = PRESETS[name]
+    dut = TileBuffer(config=config)
+    rng = random.Random(f"{name}{bypass}")
+    model = [[[0] * config.tile_depth for _ in range(BANKS)] for _ in range(config.tile_lanes)]
+    items = list(columns(config, rng, 60, bypass))
+    loaded = []
+
+    async def bench(ctx):
+        for item in items:
+            while rng.random() < 0.2:
+                ctx.set(dut.i.valid, 0)
+                await ctx.tick()
+            apply(model, item)
+            ctx.set(raw(dut.i.payload), pack(Column(config), item))
+            ctx.set(dut.i.valid, 1)
+            await ctx.tick()
+        ctx.set(dut.i.valid, 0)
+        for _ in range(dut.WRITE_LATENCY - 1):
+            await ctx.tick()
+        # From the cycle of block_loaded on, the whole block is readable.
+        assert ctx.get(dut.block_loaded) == 1
+        expected = []
+        for number in range(config.tile_depth + 1):
+            # Each bank at its own address: the written ones all come by.
+            addrs = [(number + 37 * bank) % config.tile_depth for bank in range(BANKS)]
+            ctx.set(raw(dut.addr), pack(dut.addr.shape(), addrs))
+            ctx.set(dut.en, 1)
+            expected.append([
+                [banks[bank][addr] for bank, addr in enumerate(addrs)] for banks in model
+            ])
+            await ctx.tick()
+            if number >= dut.LATENCY - 1:
+                word = ctx.get(raw(dut.data))
+                got = [
+                    [word >> (32 * (BANKS * lane + bank)) & 0xFFFFFFFF for bank in range(BANKS)]
+                    for lane in range(config.tile_lanes)
+                ]
+                assert got == expected[number - dut.LATENCY + 1], f"read {number}"
+
+    simulate(dut, bench, monitors=[collect_level(dut.block_loaded, loaded)])
+    assert len(loaded) == 1
+
+
+def test_block_loaded_only_after_the_last_column():
+    config = PRESETS["tiny"]
+    dut = TileBuffer(config=config)
+    tag = {"lane": 1, "channel_low": 2, "addr": 32, "bypass": 0}
+    loaded = []
+
+    async def bench(ctx):
+        for block in range(3):
+            for index in range(8):
+                item = {"words": [block] * 8, "index": index % 4,
+                        "tag": tag | {"block_last": index >= 4}}
+                ctx.set(raw(dut.i.payload), pack(Column(config), item))
+                ctx.set(dut.i.valid, 1)
+                await ctx.tick()
+        ctx.set(dut.i.valid, 0)
+        await ctx.tick().repeat(5)
+
+    simulate(dut, bench, monitors=[collect_level(dut.block_loaded, loaded)])
+    assert loaded == [8 * block + 7 + dut.WRITE_LATENCY for block in range(3)]
+
+
+def test_reading_what_is_written_is_caught():
+    config = PRESETS["tiny"]
+    dut = TileBuffer(config=config)
+    tag = {"lane": 0, "channel_low": 0, "addr": 5, "bypass": 1, "block_last": 0}
+
+    async def bench(ctx):
+        ctx.set(raw(dut.i.payload),
+                pack(Column(config), {"words": [1] * 8, "index": 0, "tag": tag}))
+        ctx.set(dut.i.valid, 1)
+        await ctx.tick()
+        ctx.set(dut.i.valid, 0)
+        ctx.set(raw(dut.addr), pack(dut.addr.shape(), [5] * 8))
+        ctx.set(dut.en, 1)
+        await ctx.tick()
+        await ctx.tick()
+
+    with pytest.raises(AssertionError):
+        simulate(dut, bench)
+
+
+def test_refuses_other_configs():
+    with pytest.raises(TypeError, match=r"^config must be an AcceleratorConfig, not None$"):
+        TileBuffer(config=None)
