@@ -28,7 +28,7 @@ class StandIn(wiring.Component):
         regs = {index: Signal(32, name=f"reg{index}") for index in (5, 6, 7, 8, 9)}
         busy, done, loaded, error = Signal(), Signal(), Signal(), Signal(4)
         counters = {index: Signal(32, name=f"count{index}") for index in (10, 11, 12)}
-        running, total, base = Signal(), Signal(16), Signal(16)
+        running, total = Signal(), Signal(16)
         asked, got, put = Signal(32), Signal(32), Signal(32)
         status = Cat(busy, done, loaded)
         with m.Switch(self.csr_addr):
@@ -37,6 +37,8 @@ class StandIn(wiring.Component):
                     m.d.sync += self.csr_r_data.eq(reg)
             with m.Case(4):
                 m.d.sync += self.csr_r_data.eq(status | error << 8)
+            with m.Case(0):
+                m.d.sync += self.csr_r_data.eq(0x53504543)
             with m.Case(13):
                 m.d.sync += self.csr_r_data.eq(1)
             with m.Default():

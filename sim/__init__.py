@@ -1,0 +1,1 @@
+"""Cycle-accurate simulation of the accelerator, compared word by word with the golden model."""

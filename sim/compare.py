@@ -1,0 +1,323 @@
+"""Every word of a run against the golden model, in the exact order of the hardware.
+
+Per layer, in the data's way: spectral words entering the tile buffers, rounded sums leaving the
+array, segments written to the feature memory. The order of the events is part of the check.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.config import AcceleratorConfig
+from model.golden import LayerTrace
+from sim.events import Events, decode, probe_layouts
+
+__all__ = ["Comparison", "Difference", "compare_run"]
+
+Ints = NDArray[np.int64]
+#: Distinct values listed per coordinate of the differing words.
+SPREAD = 6
+
+
+@dataclass(frozen=True)
+class Difference:
+    """First differing word of a run.
+
+    Attributes
+    ----------
+    layer : str
+        Name of the layer.
+    stage : str
+        ``"spectral word"``, ``"sum"`` or ``"output"``.
+    where : dict
+        Coordinates by name: tile block, tile, kernel, frequency...
+    expected, got : tuple of int
+        The word, or the tag field.
+    cycle : int
+        Cycle since the start of the run.
+    note : str
+        How the other differences of this layer and stage are spread.
+    """
+
+    layer: str
+    stage: str
+    where: dict[str, int | str]
+    expected: tuple[int, ...]
+    got: tuple[int, ...]
+    cycle: int
+    note: str = ""
+
+    def __str__(self) -> str:
+        """One line: where, expected, got."""
+        place = ", ".join(f"{name} {value}" for name, value in self.where.items())
+        text = (f"layer {self.layer}: first differing {self.stage}: {place}: "
+                f"expected {_word(self.expected)}, got {_word(self.got)} (cycle {self.cycle})")
+        return f"{text}; {self.note}" if self.note else text
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Outcome for one run."""
+
+    words: int
+    difference: Difference | None
+
+    @property
+    def exact(self) -> bool:
+        """Whether every word was there and equal."""
+        return self.difference is None
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """What one probe should show for one layer; the first axis is the event.
+
+    ``words`` (events, ..., parts) where ``active``; ``tags`` (events, fields); ``where`` holds
+    coordinates that broadcast against ``active``.
+    """
+
+    name: str
+    words: Ints
+    active: NDArray[np.bool_]
+    tags: dict[str, Ints]
+    where: dict[str, Ints]
+
+
+def _word(parts: tuple[int, ...]) -> str:
+    return str(parts[0]) if len(parts) == 1 else "(" + ", ".join(map(str, parts)) + ")"
+
+
+def _tile_stage(config: AcceleratorConfig, desc: dict[str, int], trace: LayerTrace,
+                base: int) -> _Stage:
+    if desc["dot"]:
+        groups = desc["groups"]
+        words = np.zeros((groups * 8, 2), dtype=np.int64)
+        words[:len(trace.tiles)] = trace.tiles
+        number = np.arange(groups * 8).reshape(groups, 8)
+        group = np.arange(groups)
+        tags = {"bypass": np.ones_like(group), "lane": 0 * group,
+                "addr": (base + group) % config.tile_depth}
+        return _Stage("spectral word", words.reshape(groups, 8, 2), number < len(trace.tiles),
+                      tags, {"word": number})
+    lanes, blocks, channels = config.tile_lanes, desc["tile_blocks"], desc["channels"]
+    tiles = np.zeros((blocks * lanes, channels, 32, 2), dtype=np.int64)
+    tiles[:len(trace.tiles)] = trace.tiles
+    # (block, lane, channel, v, u, part) -> (block, channel, lane, v | u, part)
+    words = tiles.reshape(blocks, lanes, channels, 4, 8, 2).transpose(0, 2, 1, 3, 4, 5)
+    shape = words.shape[:4]
+    block, channel, lane, v = np.ogrid[:blocks, :channels, :lanes, :4]
+    tile = block * lanes + lane
+    count = int(np.prod(shape))
+    spread = {"tile block": block, "tile": tile, "lane": lane, "channel": channel, "v": v}
+    where = {name: np.broadcast_to(value, shape).reshape(count, 1)
+             for name, value in spread.items()}
+    where["u"] = np.arange(8).reshape(1, 8)
+    where["word f"] = 8 * where["v"] + where["u"]
+    address = (base + block * desc["groups"] * 32 + (channel >> 3) * 32) % config.tile_depth
+    tag_values = {"bypass": 0, "lane": lane, "channel_low": channel & 7, "addr": address}
+    tags = {name: np.broadcast_to(value, shape).reshape(count)
+            for name, value in tag_values.items()}
+    tags["index"] = where["v"].reshape(count)
+    active = np.broadcast_to(where["tile"] < desc["tiles"], (count, 8))
+    return _Stage("spectral word", words.reshape(count, 8, 2), active, tags, where)
+
+
+def _block_order(desc: dict[str, int]) -> tuple[Ints, Ints]:
+    """(kernel block, tile block) of every block in order."""
+    kernel, tile = np.meshgrid(np.arange(desc["kernel_blocks"]), np.arange(desc["tile_blocks"]),
+                               indexing="ij")
+    if desc["restream"]:
+        kernel, tile = kernel.T, tile.T
+    return kernel.ravel(), tile.ravel()
+
+
+def _sum_stage(config: AcceleratorConfig, desc: dict[str, int], trace: LayerTrace) -> _Stage:
+    lanes, width, quads = config.tile_lanes, config.kernel_lanes, config.kernel_lanes // 4
+    kernel_block, tile_block = _block_order(desc)
+    count = trace.sums.shape[2]
+    sums = np.zeros((desc["tile_blocks"] * lanes, desc["kernel_blocks"] * width, count, 2),
+                    dtype=np.int64)
+    sums[:trace.sums.shape[0], :trace.sums.shape[1]] = trace.sums
+    # Axes: block, frequency, quad | lane, kernel of the quad.
+    block, frequency, quad, lane, inner = np.ogrid[:len(kernel_block), :count, :quads, :lanes, :4]
+    tile = tile_block[block] * lanes + lane
+    kernel = kernel_block[block] * width + quad * 4 + inner
+    words = sums[tile, kernel, frequency]
+    shape = words.shape[:5]
+    events = int(np.prod(shape[:3]))
+
+    def spread(value: Any) -> Ints:
+        return np.broadcast_to(value, shape).reshape(events, lanes, 4)
+
+    where = {
+        "kernel block": spread(kernel_block[block]), "tile block": spread(tile_block[block]),
+        "tile": spread(tile), "lane": spread(lane), "kernel": spread(kernel),
+        "kernel lane": spread(quad * 4 + inner), "frequency": spread(frequency),
+    }
+    tags = {"frequency": where["frequency"][:, 0, 0], "quad": spread(quad)[:, 0, 0]}
+    active = (where["tile"] < desc["tiles"]) & (where["kernel"] < desc["kernels"])
+    return _Stage("sum", words.reshape(events, lanes, 4, 2), active, tags, where)
+
+
+def _write_stage(config: AcceleratorConfig, desc: dict[str, int], trace: LayerTrace) -> _Stage:
+    lanes, width, step = config.tile_lanes, config.kernel_lanes, desc["out_step"]
+    kernel_block, tile_block = _block_order(desc)
+    block, inner, line, lane = np.ogrid[:len(kernel_block), :width, :step, :lanes]
+    tile = tile_block[block] * lanes + lane
+    kernel = kernel_block[block] * width + inner
+    y = tile // desc["tiles_x"] * step + line
+    x = tile % desc["tiles_x"] * step
+    values = np.clip(desc["out_width"] - x, 0, step)
+    written = ((kernel < desc["kernels"]) & (tile < desc["tiles"]) & (y < desc["out_height"])
+               & (values > 0))
+    shape = written.shape
+
+    def spread(value: Any) -> Ints:
+        return np.broadcast_to(value, shape)[written]
+
+    tile, kernel, y, x, values = (spread(item) for item in (tile, kernel, y, x, values))
+    wide = desc["out_wide"]
+    if desc["out_vector"]:
+        index = (kernel * desc["out_map"] + y * desc["out_width"] + x) << wide
+        address, parity, offset = desc["out_base"] + (index >> 4), index >> 3 & 1, index & 7
+    else:
+        address = (desc["out_base"] + kernel * desc["out_plane"]
+                   + ((y >> 1) << desc["out_row_log2"]) + (x >> 3))
+        parity, offset = y & 1, x & 7
+    padded = np.pad(trace.out, ((0, 0), (0, 0), (0, 8)))
+    words = padded[kernel[:, None], y[:, None], x[:, None] + np.arange(8)]
+    if wide:
+        words = np.stack([words & 0xFF, words >> 8 & 0xFF], axis=-1).reshape(len(words), -1)[:, :8]
+    where = {
+        "kernel block": spread(kernel_block[block])[:, None],
+        "tile block": spread(tile_block[block])[:, None], "tile": tile[:, None],
+        "lane": spread(lane)[:, None], "kernel": kernel[:, None], "y": y[:, None],
+        "x": x[:, None] + (np.arange(8) >> wide),
+    }
+    count = values << wide
+    tags = {"addr": address, "parity": parity, "offset": offset, "count": count,
+            "vector": np.full_like(count, desc["out_vector"])}
+    return _Stage("output", (words & 0xFF)[..., None], np.arange(8) < count[:, None], tags, where)
+
+
+def _complex(words: dict[str, Ints]) -> Ints:
+    return np.stack([words["re"], words["im"]], axis=-1)
+
+
+def _check(layer: str, stage: _Stage, words: Ints, tags: dict[str, Ints],
+           cycles: Ints) -> tuple[int, Difference | None]:
+    """Compare one stage with the events of its layer (perhaps fewer than there should be)."""
+    count = len(words)
+    wrong = (stage.words[:count] != words).any(axis=-1) & stage.active[:count]
+    compared = int(stage.active[:count].sum())
+    wrong_words = np.argwhere(wrong)
+    first_word = int(wrong_words[0][0]) if len(wrong_words) else count
+    for name, expected in stage.tags.items():
+        bad = np.flatnonzero(expected[:count] != tags[name])
+        if len(bad) and bad[0] <= first_word:
+            event = int(bad[0])
+            where: dict[str, int | str] = {"event": f"{event} of {len(stage.words)}"}
+            where |= _place(stage, (event, *([0] * (stage.active.ndim - 1))))
+            where["field"] = name
+            return compared, Difference(
+                layer, stage.name, where, (int(expected[event]),), (int(tags[name][event]),),
+                int(cycles[event]), f"{len(bad)} of {count} tags differ",
+            )
+    if len(wrong_words):
+        spot = tuple(int(index) for index in wrong_words[0])
+        return compared, Difference(
+            layer, stage.name, _place(stage, spot),
+            tuple(int(part) for part in stage.words[spot]),
+            tuple(int(part) for part in words[spot]),
+            int(cycles[spot[0]]), _note(stage, wrong, compared),
+        )
+    if count < len(stage.words):
+        spot = (count, *([0] * (stage.active.ndim - 1)))
+        return compared, Difference(
+            layer, stage.name, _place(stage, spot), (len(stage.words),), (count,),
+            int(cycles[-1]) if count else 0,
+            f"the first {count} of {len(stage.words)} events are right, the others never came",
+        )
+    return compared, None
+
+
+def _place(stage: _Stage, spot: tuple[int, ...]) -> dict[str, int | str]:
+    shape = stage.active.shape
+    return {name: int(np.broadcast_to(value, shape)[spot]) for name, value in stage.where.items()}
+
+
+def _note(stage: _Stage, wrong: NDArray[np.bool_], compared: int) -> str:
+    """How many words differ, and what the differing ones have in common."""
+    parts = [f"{int(wrong.sum())} of {compared} words differ"]
+    for name, value in stage.where.items():
+        full = np.broadcast_to(value, stage.active.shape)[:len(wrong)]
+        seen = np.unique(full[wrong])
+        if len(seen) < len(np.unique(full)):
+            listed = ", ".join(str(item) for item in seen[:SPREAD])
+            parts.append(f"{name} only {listed}" + ("…" if len(seen) > SPREAD else ""))
+    return "; ".join(parts)
+
+
+def compare_run(
+    config: AcceleratorConfig, layers: Sequence[tuple[str, dict[str, int]]],
+    traces: Sequence[LayerTrace], events: dict[str, Events], start: int = 0,
+) -> Comparison:
+    """Compare the events of one run, also of one that broke off.
+
+    Parameters
+    ----------
+    config : AcceleratorConfig
+        Config of the core.
+    layers : sequence of (name, descriptor)
+        As compiled.
+    traces : sequence of LayerTrace
+        What the golden model computed.
+    events : dict
+        Probe name to `Events`.
+    start : int
+        Cycle at which the run began.
+    """
+    layouts = probe_layouts(config)
+    tile, total, write = (decode(layouts[name], events[name].payload)
+                          for name in ("tile", "sum", "write"))
+    cycles = {name: item.cycle.astype(np.int64) - start for name, item in events.items()}
+    kept = write["count"] > 0       # a segment wholly outside the map is a token without bytes
+    observed: dict[str, tuple[Ints, dict[str, Ints], Ints]] = {
+        "spectral word": (_complex(tile["words"]), {**tile["tag"], "index": tile["index"]},
+                          cycles["tile"]),
+        "sum": (_complex(total["sums"]), total, cycles["sum"]),
+        "output": (write["data"][kept][..., None],
+                   {name: write[name][kept]
+                    for name in ("addr", "parity", "offset", "count", "vector")},
+                   cycles["write"][kept]),
+    }
+    cursor = dict.fromkeys(observed, 0)
+    addresses = tile["tag"]["addr"]
+    base = int(addresses[0]) if len(addresses) else 0
+    words = 0
+    first: Difference | None = None
+    for (name, desc), trace in zip(layers, traces, strict=True):
+        stages = (_tile_stage(config, desc, trace, base), _sum_stage(config, desc, trace),
+                  _write_stage(config, desc, trace))
+        base += desc["tile_blocks"] * desc["groups"] * (1 if desc["dot"] else 32)
+        for stage in stages:
+            data, tags, when = observed[stage.name]
+            part = slice(cursor[stage.name], cursor[stage.name] + len(stage.words))
+            cursor[stage.name] = part.stop
+            compared, difference = _check(
+                name, stage, data[part],
+                {field: tags[field][part] for field in stage.tags}, when[part],
+            )
+            words += compared
+            first = first or difference
+    for stage_name, (data, _, when) in observed.items():
+        if first is None and len(data) > cursor[stage_name]:
+            extra = cursor[stage_name]
+            first = Difference(layers[-1][0], stage_name, {"event": extra}, (extra,),
+                               (len(data),), int(when[extra]), "more events than expected")
+    return Comparison(words, first)

@@ -1,0 +1,244 @@
+// Verilated core with its memory, behind a small C interface for ctypes.
+//
+// The memory model is the twin of sim/memory.py: same options, same cycle count.
+
+#include <cstdint>
+#include <deque>
+#include <vector>
+
+#include "Vtop.h"
+#include "verilated.h"
+#if TRACE_KIND == 1
+#include "verilated_vcd_c.h"
+using Trace = VerilatedVcdC;
+#elif TRACE_KIND == 2
+#include "verilated_fst_c.h"
+using Trace = VerilatedFstC;
+#endif
+
+// Verilator writes a double underscore in a port's name as ___05F.
+#define PORT2(a, b) a##___05F##b
+#define PORT3(a, b, c) a##___05F##b##___05F##c
+
+namespace {
+
+constexpr uint32_t STATUS = 4, BUSY = 1;
+
+struct Options {
+    uint32_t latency, threshold, gap, outstanding;
+    int64_t error_beat;
+    uint32_t seeds[3];
+    uint32_t record;
+};
+
+struct Request {
+    uint32_t addr, beats;
+    uint64_t due;
+};
+
+struct Probe {
+    std::vector<uint64_t> cycle;
+    std::vector<uint32_t> payload;
+    uint32_t words = 0;
+};
+
+void append(std::vector<uint32_t> &out, uint8_t value) { out.push_back(value); }
+void append(std::vector<uint32_t> &out, uint16_t value) { out.push_back(value); }
+void append(std::vector<uint32_t> &out, uint32_t value) { out.push_back(value); }
+void append(std::vector<uint32_t> &out, uint64_t value) {
+    out.push_back(uint32_t(value));
+    out.push_back(uint32_t(value >> 32));
+}
+template <std::size_t N> void append(std::vector<uint32_t> &out, const VlWide<N> &value) {
+    for (std::size_t i = 0; i < N; ++i) out.push_back(value[i]);
+}
+template <class T> constexpr uint32_t words_of(const T &) { return sizeof(T) <= 4 ? 1 : sizeof(T) / 4; }
+
+struct Sim {
+    VerilatedContext context;
+    Vtop top{&context};
+    Options options;
+    uint64_t *memory;
+    uint64_t size;
+    uint64_t cycle = 0, faults = 0;
+    int64_t beats = 0;
+    uint32_t random[3];
+    uint32_t gap = 0;
+    bool r_valid = false;
+    std::deque<Request> requests;
+    Probe probes[3];
+#if TRACE_KIND
+    Trace trace;
+    bool tracing = false;
+    void dump(uint64_t time) { if (tracing) trace.dump(time); }
+#else
+    void dump(uint64_t) {}
+#endif
+
+    Sim(const Options &chosen, uint64_t *data, uint64_t beats_held)
+        : options(chosen), memory(data), size(beats_held) {
+        for (int i = 0; i < 3; ++i) random[i] = options.seeds[i];
+        probes[0].words = words_of(top.PORT2(probe_tile, payload));
+        probes[1].words = words_of(top.PORT2(probe_sum, payload));
+        probes[2].words = words_of(top.PORT2(probe_write, payload));
+        top.clk = 0;
+        top.rst = 0;
+        top.csr_w_en = 0;
+        drive(false, false);
+    }
+
+    void drive(bool ar_ready, bool w_ready) {
+        top.PORT3(mem, ar, ready) = ar_ready;
+        top.PORT3(mem, r, valid) = r_valid;
+        top.PORT3(mem, w, ready) = w_ready;
+    }
+
+    bool stall(int channel) {
+        if (options.threshold == 0) return false;
+        uint32_t &state = random[channel];
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        return state < options.threshold;
+    }
+
+    template <class T> void record(Probe &probe, bool valid, const T &payload) {
+        if (!valid || !options.record) return;
+        probe.cycle.push_back(cycle);
+        append(probe.payload, payload);
+    }
+
+    void present() {
+        Request &request = requests.front();
+        bool error = beats++ == options.error_beat;
+        uint64_t word = 0;
+        if (request.addr < size) {
+            word = memory[request.addr];
+        } else {
+            error = true;
+            ++faults;
+        }
+        ++request.addr;
+        const bool last = --request.beats == 0;
+        auto &payload = top.PORT3(mem, r, payload);
+        payload[0] = uint32_t(word);
+        payload[1] = uint32_t(word >> 32);
+        payload[2] = uint32_t(last) | uint32_t(error) << 1;
+        if (last) requests.pop_front();
+        r_valid = true;
+    }
+
+    // One clock cycle: settle, take the transfers, edge, drive the next cycle's inputs.
+    void step() {
+        top.clk = 0;
+        top.eval();
+        dump(10 * cycle);
+        if (top.PORT3(mem, ar, valid) && top.PORT3(mem, ar, ready)) {
+            const uint64_t payload = top.PORT3(mem, ar, payload);
+            requests.push_back({uint32_t(payload), uint32_t(payload >> 32) + 1,
+                                cycle + options.latency});
+        }
+        if (r_valid && top.PORT3(mem, r, ready)) {
+            r_valid = false;
+            gap = options.gap;
+        }
+        if (top.PORT3(mem, w, valid) && top.PORT3(mem, w, ready)) {
+            const auto &payload = top.PORT3(mem, w, payload);
+            if (payload[0] < size) {
+                memory[payload[0]] = payload[1] | uint64_t(payload[2]) << 32;
+            } else {
+                ++faults;
+            }
+        }
+        record(probes[0], top.PORT2(probe_tile, valid), top.PORT2(probe_tile, payload));
+        record(probes[1], top.PORT2(probe_sum, valid), top.PORT2(probe_sum, payload));
+        record(probes[2], top.PORT2(probe_write, valid), top.PORT2(probe_write, payload));
+        top.clk = 1;
+        top.eval();
+        dump(10 * cycle + 5);
+        ++cycle;
+        const bool stall_ar = stall(0), stall_r = stall(1), stall_w = stall(2);
+        const bool ar_ready = !stall_ar && requests.size() < options.outstanding;
+        if (!r_valid) {
+            if (gap) {
+                --gap;
+            } else if (!requests.empty() && requests.front().due <= cycle && !stall_r) {
+                present();
+            }
+        }
+        drive(ar_ready, !stall_w);
+    }
+};
+
+}  // namespace
+
+#define EXPORT extern "C" __attribute__((visibility("default")))
+
+EXPORT Sim *sim_new(const Options *options, uint64_t *memory, uint64_t beats) {
+    return new Sim(*options, memory, beats);
+}
+
+EXPORT void sim_delete(Sim *sim) {
+#if TRACE_KIND
+    if (sim->tracing) sim->trace.close();
+#endif
+    sim->top.final();
+    delete sim;
+}
+
+EXPORT int sim_trace(Sim *sim, const char *path) {
+#if TRACE_KIND
+    sim->context.traceEverOn(true);
+    sim->top.trace(&sim->trace, 99);
+    sim->trace.open(path);
+    sim->tracing = sim->trace.isOpen();
+    return sim->tracing;
+#else
+    (void)sim, (void)path;
+    return 0;
+#endif
+}
+
+EXPORT void sim_csr_write(Sim *sim, uint32_t addr, uint32_t value) {
+    sim->top.csr_addr = addr;
+    sim->top.csr_w_data = value;
+    sim->top.csr_w_en = 1;
+    sim->step();
+    sim->top.csr_w_en = 0;
+}
+
+EXPORT uint32_t sim_csr_read(Sim *sim, uint32_t addr) {
+    sim->top.csr_addr = addr;
+    sim->step();
+    return sim->top.csr_r_data;
+}
+
+// Steps until not busy; the first cycles are not trusted, the command is still on its way.
+EXPORT int sim_wait_idle(Sim *sim, uint64_t max_cycles) {
+    sim->top.csr_addr = STATUS;
+    for (int i = 0; i < 4; ++i) sim->step();
+    for (uint64_t i = 0; i < max_cycles; ++i) {
+        if (!(sim->top.csr_r_data & BUSY)) return 1;
+        sim->step();
+    }
+    return 0;
+}
+
+EXPORT uint64_t sim_cycle(Sim *sim) { return sim->cycle; }
+EXPORT uint64_t sim_faults(Sim *sim) { return sim->faults; }
+
+EXPORT uint64_t sim_events(Sim *sim, int index, const uint64_t **cycle, const uint32_t **payload,
+                           uint32_t *words) {
+    Probe &probe = sim->probes[index];
+    *cycle = probe.cycle.data();
+    *payload = probe.payload.data();
+    *words = probe.words;
+    return probe.cycle.size();
+}
+
+EXPORT void sim_clear_events(Sim *sim) {
+    for (Probe &probe : sim->probes) {
+        probe.cycle.clear();
+        probe.payload.clear();
+    }
+}

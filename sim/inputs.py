@@ -1,0 +1,87 @@
+"""Digits to simulate: from the test set by index, or from the user's image files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from model.errors import UserError
+
+__all__ = ["Digit", "parse_indices", "test_digits", "image_files", "as_input"]
+
+SIZE = 28
+TEST_SET = Path(__file__).resolve().parents[1] / "model" / "zoo" / "mnist_test.npz"
+
+
+@dataclass(frozen=True)
+class Digit:
+    """A 28×28 greyscale image (white on black) and, if known, its class."""
+
+    name: str
+    pixels: NDArray[np.uint8]
+    label: int | None = None
+
+
+def parse_indices(texts: Sequence[str]) -> list[int]:
+    """Read indices like ``"7"``, ``"0:100"`` and ``"0:100:10"``."""
+    indices: list[int] = []
+    for text in texts:
+        try:
+            parts = [int(part) for part in text.split(":")]
+            if not 1 <= len(parts) <= 3 or min(parts) < 0:
+                raise ValueError
+            chosen = parts if len(parts) == 1 else list(range(*parts))
+        except ValueError:
+            raise UserError(f"index {text!r} is neither a number nor a range like 0:100") from None
+        if not chosen:
+            raise UserError(f"index range {text!r} is empty")
+        indices += chosen
+    return indices
+
+
+def test_digits(indices: Sequence[int], path: Path = TEST_SET) -> list[Digit]:
+    """Digits of the test set."""
+    try:
+        with np.load(path, allow_pickle=False) as data:
+            images, labels = data["images"], data["labels"]
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"test digits {path} cannot be read: {error}") from error
+    for index in indices:
+        if index >= len(images):
+            raise UserError(f"index {index} is beyond the test set of {len(images)} digits")
+    return [Digit(f"#{index}", images[index], int(labels[index])) for index in indices]
+
+
+def image_files(paths: Sequence[str]) -> list[Digit]:
+    """Read image files; anything but a readable 28×28 picture is a `UserError`."""
+    digits = []
+    for path in paths:
+        try:
+            with Image.open(path) as picture:
+                grey = picture.convert("L")
+        except FileNotFoundError:
+            raise UserError(f"image {path} does not exist") from None
+        except (UnidentifiedImageError, OSError, SyntaxError, ValueError,
+                Image.DecompressionBombError) as error:
+            raise UserError(f"image {path} cannot be read: {error}") from error
+        if grey.size != (SIZE, SIZE):
+            raise UserError(f"image {path} is {grey.width}x{grey.height} pixels, the network takes "
+                            f"{SIZE}x{SIZE}: crop or scale it first")
+        digits.append(Digit(Path(path).name, np.asarray(grey, dtype=np.uint8)))
+    return digits
+
+
+def as_input(digit: Digit, shape: tuple[int, int, int]) -> NDArray[np.int64]:
+    """Input map (C, H, W): the digit in the middle of zeros."""
+    channels, height, width = shape
+    if channels != 1 or height < SIZE or width < SIZE:
+        raise UserError(f"a digit is no input for a network that takes {channels}x{height}x{width}")
+    top, left = (height - SIZE) // 2, (width - SIZE) // 2
+    out = np.zeros(shape, dtype=np.int64)
+    out[0, top:top + SIZE, left:left + SIZE] = digit.pixels
+    return out

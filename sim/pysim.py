@@ -1,0 +1,170 @@
+"""The `pysim` backend: the core on Amaranth's own simulator. Slow, but nothing to install."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from amaranth.hdl import Value
+from amaranth.sim import Simulator
+from numpy.typing import NDArray
+
+from model.config import AcceleratorConfig
+from sim.backend import CSR, STATUS_BUSY, Backend
+from sim.events import PROBES, Events, pack_payloads
+from sim.memory import MemoryModel, MemoryOptions
+
+__all__ = ["PysimBackend"]
+
+
+def _raw(value: Any) -> Value:
+    """Bits of a signal or view, unsigned."""
+    cast = Value.cast(value)
+    return cast.as_unsigned() if cast.shape().signed else cast
+
+
+class PysimBackend(Backend):
+    """Core on Amaranth's simulator.
+
+    One never-ending testbench plays memory and host; the methods hand it operations and advance
+    the simulator until they are done. All payloads travel as packed integers.
+
+    Parameters
+    ----------
+    core : wiring.Component
+        The core, with probes.
+    config, options, max_cycles
+        See `Backend`.
+    memory_beats : int
+        Size of the memory.
+    record : bool
+        Whether probe events are kept.
+    trace : Path or None
+        VCD file to write.
+    """
+
+    name = "pysim"
+
+    def __init__(self, core: Any, *, config: AcceleratorConfig,
+                 options: MemoryOptions | None = None, max_cycles: int = 1_000_000,
+                 memory_beats: int = 1 << 20, record: bool = True,
+                 trace: Path | None = None) -> None:
+        super().__init__(config=config, options=options or MemoryOptions(), max_cycles=max_cycles)
+        self._core = core
+        self._memory = np.zeros(memory_beats, dtype=np.uint64)
+        self._model = MemoryModel(self._memory, self.options)
+        self._record = record
+        self._cycle = 0
+        self._probes = {name: getattr(core, f"probe_{name}") for name in PROBES}
+        self._seen: dict[str, tuple[list[int], list[int]]] = {name: ([], []) for name in PROBES}
+        self._job: Callable[[Any], Any] | None = None
+        self._answer: Any = None
+        self._stack = contextlib.ExitStack()
+        self._sim = Simulator(core)
+        self._sim.add_clock(1e-8)
+        self._sim.add_testbench(self._testbench)
+        if trace:
+            self._stack.enter_context(self._sim.write_vcd(str(trace)))
+
+    async def _testbench(self, ctx: Any) -> None:
+        while True:
+            if self._job is None:
+                # Nobody asked for anything: let the caller's loop see that and stop advancing.
+                await ctx.delay(0)
+                continue
+            self._answer = await self._job(ctx)
+            self._job = None
+
+    def _do(self, job: Callable[[Any], Any]) -> Any:
+        self._job = job
+        while self._job is not None:
+            self._sim.advance()
+        return self._answer
+
+    async def _step(self, ctx: Any) -> None:
+        """One clock cycle, as `Sim::step` in the harness."""
+        model, mem = self._model, self._core.mem
+        ctx.set(mem.ar.ready, model.ar_ready)
+        ctx.set(mem.w.ready, model.w_ready)
+        ctx.set(mem.r.valid, model.r_valid)
+        if model.r_valid:
+            ctx.set(Value.cast(mem.r.payload), model.r_payload)
+        ar_valid = ctx.get(mem.ar.valid)
+        w_valid = ctx.get(mem.w.valid)
+        transfers = (
+            ar_valid, ctx.get(_raw(mem.ar.payload)) if ar_valid else 0, ctx.get(mem.r.ready),
+            w_valid, ctx.get(_raw(mem.w.payload)) if w_valid else 0,
+        )
+        if self._record:
+            for name, probe in self._probes.items():
+                if ctx.get(probe.valid):
+                    cycles, payloads = self._seen[name]
+                    cycles.append(self._cycle)
+                    payloads.append(ctx.get(_raw(probe.payload)))
+        await ctx.tick()
+        self._cycle += 1
+        model.step(*transfers)
+
+    @property
+    def memory(self) -> NDArray[np.uint64]:
+        """The memory, one element per beat."""
+        return self._memory
+
+    @property
+    def cycle(self) -> int:
+        """Cycles since reset."""
+        return self._cycle
+
+    @property
+    def faults(self) -> int:
+        """Accesses outside the memory."""
+        return self._model.faults
+
+    def csr_write(self, address: int, value: int) -> None:
+        """Write a register."""
+        async def job(ctx: Any) -> None:
+            ctx.set(self._core.csr_addr, address)
+            ctx.set(self._core.csr_w_data, value)
+            ctx.set(self._core.csr_w_en, 1)
+            await self._step(ctx)
+            ctx.set(self._core.csr_w_en, 0)
+        self._do(job)
+
+    def csr_read(self, address: int) -> int:
+        """Read a register."""
+        async def job(ctx: Any) -> int:
+            ctx.set(self._core.csr_addr, address)
+            await self._step(ctx)
+            return ctx.get(self._core.csr_r_data)
+        return self._do(job)
+
+    def wait_idle(self, max_cycles: int) -> bool:
+        """Step until not busy."""
+        async def job(ctx: Any) -> bool:
+            ctx.set(self._core.csr_addr, CSR["status"])
+            for _ in range(4):
+                await self._step(ctx)
+            for _ in range(max_cycles):
+                if not ctx.get(self._core.csr_r_data) & STATUS_BUSY:
+                    return True
+                await self._step(ctx)
+            return False
+        return self._do(job)
+
+    def take_events(self) -> dict[str, Events]:
+        """Hand out the recorded events and forget them."""
+        events = {}
+        for name, probe in self._probes.items():
+            cycles, payloads = self._seen[name]
+            width = len(Value.cast(probe.payload))
+            events[name] = Events(np.array(cycles, dtype=np.uint64),
+                                  pack_payloads(payloads, width))
+            self._seen[name] = ([], [])
+        return events
+
+    def close(self) -> None:
+        """Finish the waveform."""
+        self._stack.close()

@@ -1,0 +1,175 @@
+"""Classify digits on the simulated accelerator: ``python -m sim.run lenet``.
+
+Exit code 0: every word equal to the golden model; 1: a word differs, or the core stopped; 2: the
+input or the installation is at fault.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.progress import Progress
+
+from model.compile import Program, compile_network
+from model.config import load_config
+from model.errors import UserError, command
+from model.files import write_atomic
+from model.network import NETWORKS, QuantisedNetwork
+from sim.backend import Backend, CoreError, Watchdog
+from sim.faults import flip_bit
+from sim.inputs import Digit, as_input, image_files, parse_indices, test_digits
+from sim.memory import MemoryOptions
+from sim.report import as_json, print_image, print_layers, print_verdict
+from sim.session import BACKENDS, ImageResult, layer_figures, open_backend, simulate_image
+from sim.waves import vcd_signals, verilog_signals, write_save_file
+
+__all__ = ["main"]
+
+ZOO = Path(__file__).resolve().parents[1] / "model" / "zoo"
+#: Images printed one by one; of more, only the totals.
+LISTED = 10
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m sim.run", description=__doc__)
+    parser.add_argument("network", nargs="?", default="lenet", choices=sorted(NETWORKS),
+                        help="network from the zoo (default: lenet)")
+    parser.add_argument("--network", dest="file", metavar="FILE.npz",
+                        help="a quantised network instead of one from the zoo")
+    parser.add_argument("--config", default="ecp5-85f", metavar="NAME|FILE",
+                        help="accelerator (default: ecp5-85f)")
+    parser.add_argument("--pattern", default="channel", choices=("channel", "kernel"),
+                        help="sparsity pattern of the zoo network (default: channel)")
+    parser.add_argument("--alpha", type=int, default=4, help="compression (default: 4)")
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--images", nargs="+", metavar="FILE", help="28x28 greyscale image files")
+    source.add_argument("--index", nargs="+", default=["0"], metavar="N",
+                        help="digits of the test set, also ranges: 0:100 (default: 0)")
+    parser.add_argument("--backend", default="fast", choices=BACKENDS,
+                        help="fast: Verilator and g++; pysim: Amaranth's simulator")
+    parser.add_argument("--vcd", metavar="FILE", type=Path,
+                        help="waveform (.vcd, or .fst with --backend fast) and a GTKWave save file")
+    parser.add_argument("--latency", type=int, default=8, metavar="CYCLES",
+                        help="read latency of the memory (default: 8)")
+    parser.add_argument("--stall", type=float, default=0.0, metavar="P",
+                        help="probability of a memory stall per cycle and channel")
+    parser.add_argument("--gap", type=int, default=0, metavar="CYCLES",
+                        help="idle cycles after each beat read")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the stalls (default: 1)")
+    parser.add_argument("--max-cycles", type=int, metavar="N", help="watchdog per run")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write everything measured")
+    parser.add_argument("--flip-bit", metavar="[SECTION:]N",
+                        help="invert a bit of the program image: the core must notice")
+    parser.add_argument("--fix-crc", action="store_true",
+                        help="with --flip-bit: make the CRCs right, the comparison must notice")
+    return parser
+
+
+def _load_network(args: argparse.Namespace) -> QuantisedNetwork:
+    if args.file:
+        return QuantisedNetwork.load(args.file)
+    path = ZOO / f"{args.network}-{args.pattern}-a{args.alpha}.npz"
+    if not path.exists():
+        there = ", ".join(sorted(item.stem for item in ZOO.glob("*-a*.npz"))) or "none"
+        raise UserError(f"the zoo has no {path.stem}; it has: {there}. Train it with "
+                        "python -m pruning.train, or give --network FILE.npz")
+    return QuantisedNetwork.load(path)
+
+
+def _check_target(path: Path | None, suffixes: tuple[str, ...]) -> None:
+    if path is None:
+        return
+    if path.suffix not in suffixes:
+        raise UserError(f"{path}: the name must end in {' or '.join(suffixes)}")
+    if not path.parent.is_dir():
+        raise UserError(f"{path}: folder {path.parent} does not exist")
+
+
+def _options(args: argparse.Namespace) -> MemoryOptions:
+    if args.max_cycles is not None and args.max_cycles < 1:
+        raise UserError(f"--max-cycles must be positive, not {args.max_cycles}")
+    try:
+        return MemoryOptions(latency=args.latency, stall=args.stall, seed=args.seed, gap=args.gap)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def _simulate(backend: Backend, program: Program, digits: Sequence[Digit],
+              console: Console) -> list[ImageResult]:
+    results: list[ImageResult] = []
+    shape = program.network.layers[0].in_shape
+    inputs = [as_input(digit, shape) for digit in digits]
+    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(),
+                  transient=True) as progress:
+        task = progress.add_task("images", total=len(digits))
+        for digit, pixels in zip(digits, inputs, strict=True):
+            result = simulate_image(backend, program, pixels)
+            results.append(result)
+            progress.advance(task)
+            if len(digits) <= LISTED or result.failure or not result.comparison.exact:
+                print_image(console, digit, result)
+            if result.run is None:      # the core hangs or has stopped: no sense in going on
+                break
+    return results
+
+
+def _save_file(args: argparse.Namespace, program: Program) -> None:
+    if args.vcd.suffix == ".vcd":
+        signals = vcd_signals(args.vcd)
+    else:
+        from sim.verilator import core_verilog
+
+        signals = verilog_signals(core_verilog(program.config))
+    write_save_file(args.vcd, signals)
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line."""
+    args = _parser().parse_args(argv)
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    _check_target(args.vcd, (".vcd", ".fst") if args.backend == "fast" else (".vcd",))
+    _check_target(args.json, (".json",))
+    if args.fix_crc and args.flip_bit is None:
+        raise UserError("--fix-crc needs --flip-bit")
+    options = _options(args)
+    digits = image_files(args.images) if args.images else test_digits(parse_indices(args.index))
+    network = _load_network(args)
+    program = compile_network(network, load_config(args.config))
+    for digit in digits:
+        as_input(digit, program.network.layers[0].in_shape)
+    image = program.image
+    if args.flip_bit is not None:
+        image, what = flip_bit(image, args.flip_bit, fix_crc=args.fix_crc)
+        console.print(what, highlight=False)
+    try:
+        with open_backend(args.backend, program.config, options=options,
+                          max_cycles=args.max_cycles, trace=args.vcd) as backend:
+            backend.load(np.ascontiguousarray(image, dtype="<u8").tobytes())
+            results = _simulate(backend, program, digits, console)
+    except (CoreError, Watchdog) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    finally:
+        if args.vcd is not None and args.vcd.exists():
+            _save_file(args, program)
+    complete = [result.run for result in results if result.run is not None]
+    if complete:
+        print_layers(console, layer_figures(program, complete[-1]))
+    exact = print_verdict(console, program, results)
+    if args.json is not None:
+        pattern = f"{args.pattern} {args.alpha}" if not args.file else ", ".join(
+            dict.fromkeys(layer.pattern for layer in network.layers))
+        content = as_json(program, digits[:len(results)], results, args.backend, pattern)
+        write_atomic(args.json, (json.dumps(content, indent=2) + "\n").encode())
+    return 0 if exact else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(None))

