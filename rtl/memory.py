@@ -1,0 +1,203 @@
+"""Memory port: arbiter of its readers, and an on-chip memory to put behind it.
+
+`ReadArbiter` shares the read channels of a `MemorySignature` between clients, burst by burst.
+`OnChipMemory` answers a `MemorySignature` from block RAM, for boards without external memory.
+"""
+
+from __future__ import annotations
+
+from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.lib import fifo, memory, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from rtl.signatures import MemorySignature, ReadData, ReadRequest
+
+__all__ = ["ReadArbiter", "OnChipMemory"]
+
+
+class ReadArbiter(wiring.Component):
+    """Share one in-order read port between clients.
+
+    The lowest-numbered client that asks goes first. A request waits in a register, so that the
+    port never sees it change. Data go to the clients in the order of the accepted bursts; a
+    client that does not take its beat blocks those behind it.
+
+    Latency: 1 cycle for a request, 0 for data. Throughput: one request and one beat a cycle.
+
+    Parameters
+    ----------
+    clients : int
+        Number of clients.
+    outstanding : int
+        Bursts under way, beyond which requests wait.
+
+    Attributes
+    ----------
+    ar : In(stream.Signature(ReadRequest)).array(clients)
+        Requests.
+    r : Out(stream.Signature(ReadData)).array(clients)
+        Data for each client.
+    mem_ar, mem_r : Out(stream.Signature(ReadRequest)), In(stream.Signature(ReadData))
+        The port.
+    flush : In(1)
+        Accept no request, and take and drop all data.
+    idle : Out(1)
+        Nothing is under way.
+    """
+
+    def __init__(self, *, clients: int, outstanding: int = 8) -> None:
+        if not isinstance(clients, int) or clients < 1:
+            raise ValueError(f"clients must be a positive integer, not {clients!r}")
+        if not isinstance(outstanding, int) or outstanding < 1:
+            raise ValueError(f"outstanding must be a positive integer, not {outstanding!r}")
+        self._clients, self._outstanding = clients, outstanding
+        super().__init__({
+            "ar": In(stream.Signature(ReadRequest)).array(clients),
+            "r": Out(stream.Signature(ReadData)).array(clients),
+            "mem_ar": Out(stream.Signature(ReadRequest)),
+            "mem_r": In(stream.Signature(ReadData)),
+            "flush": In(1),
+            "idle": Out(1),
+        })
+
+    def elaborate(self, platform) -> Module:
+        """Grant into the request register, remember whose burst it is, route by that."""
+        m = Module()
+        m.submodules.owners = owners = fifo.SyncFIFO(
+            width=max(1, (self._clients - 1).bit_length()), depth=self._outstanding
+        )
+        room = ~self.flush & owners.w_rdy & (~self.mem_ar.valid | self.mem_ar.ready)
+        with m.If(self.mem_ar.ready):
+            m.d.sync += self.mem_ar.valid.eq(0)
+        asking = Cat(client.valid for client in self.ar)
+        for index, client in enumerate(self.ar):
+            with m.If(room & client.valid & ~asking[:index].any()):
+                m.d.comb += [client.ready.eq(1), owners.w_en.eq(1), owners.w_data.eq(index)]
+                m.d.sync += [self.mem_ar.valid.eq(1), self.mem_ar.payload.eq(client.payload)]
+
+        for index, client in enumerate(self.r):
+            mine = owners.r_rdy & (owners.r_data == index)
+            m.d.comb += [
+                client.payload.eq(self.mem_r.payload),
+                client.valid.eq(self.mem_r.valid & mine & ~self.flush),
+            ]
+            with m.If(mine):
+                m.d.comb += self.mem_r.ready.eq(client.ready | self.flush)
+        m.d.comb += [
+            owners.r_en.eq(self.mem_r.valid & self.mem_r.ready & self.mem_r.payload.last),
+            self.idle.eq(~owners.r_rdy),
+        ]
+        return m
+
+
+class OnChipMemory(wiring.Component):
+    """Block RAM behind a memory port, with a port for the host.
+
+    One access a cycle: the host's first, then a write, then the next beat of a read burst. Reads
+    and writes share the address and exclude each other, which maps to bare block RAM. Beats
+    beyond the memory are read as errors and not written.
+
+    Latency: first beat 5 cycles after its request (4 queued). Throughput: one beat a cycle.
+
+    Parameters
+    ----------
+    kib : int
+        Size in KiB.
+
+    Attributes
+    ----------
+    bus : In(MemorySignature())
+        Memory port, addressed in beats.
+    host_addr : In(range(depth))
+        Beat address of the host.
+    host_en, host_w_en, host_w_data : In(1), In(1), In(64)
+        Access by the host, and whether it writes.
+    host_r_data : Out(64)
+        Beat read, ``HOST_LATENCY`` cycles after ``host_en``; held until the next.
+    """
+
+    HOST_LATENCY = 2
+    #: Beats of room behind the RAM: covers the way from the RAM and back to the credit.
+    QUEUE = 8
+
+    def __init__(self, *, kib: int) -> None:
+        if not isinstance(kib, int) or kib < 1:
+            raise ValueError(f"kib must be a positive integer, not {kib!r}")
+        self.depth = kib * 128
+        super().__init__({
+            "bus": In(MemorySignature()),
+            "host_addr": In(range(self.depth)),
+            "host_en": In(1), "host_w_en": In(1), "host_w_data": In(64),
+            "host_r_data": Out(64),
+        })
+
+    def elaborate(self, platform) -> Module:
+        """Burst counter, one shared RAM port, queue with credits."""
+        m = Module()
+        m.submodules.ram = ram = memory.Memory(shape=64, depth=self.depth, init=[])
+        m.submodules.requests = requests = fifo.SyncFIFO(width=ReadRequest.size, depth=4)
+        m.submodules.beats = beats = fifo.SyncFIFO(width=66, depth=self.QUEUE)
+        write_port, read_port = ram.write_port(), ram.read_port()
+        bus = self.bus
+
+        request = ReadRequest(requests.r_data)
+        m.d.comb += [
+            requests.w_data.eq(bus.ar.payload),
+            requests.w_en.eq(bus.ar.valid),
+            bus.ar.ready.eq(requests.w_rdy),
+        ]
+        active = Signal()
+        addr, left = Signal(32), Signal(8)
+        credits = Signal(range(self.QUEUE + 1), init=self.QUEUE)
+
+        writing = ~self.host_en & bus.w.valid
+        reading = ~self.host_en & ~bus.w.valid & active & (credits != 0)
+        ended = reading & (left == 0)
+        with m.If(ended | ~active):
+            m.d.comb += requests.r_en.eq(1)
+            m.d.sync += [
+                active.eq(requests.r_rdy), addr.eq(request.addr), left.eq(request.len),
+            ]
+        with m.Elif(reading):
+            m.d.sync += [addr.eq(addr + 1), left.eq(left - 1)]
+
+        inside = Signal()
+        shared = Signal(range(self.depth))
+        m.d.comb += [
+            bus.w.ready.eq(~self.host_en),
+            inside.eq(Mux(writing, bus.w.payload.addr, addr) < self.depth),
+            shared.eq(Mux(self.host_en, self.host_addr,
+                          Mux(writing, bus.w.payload.addr, addr))),
+            write_port.addr.eq(shared),
+            write_port.data.eq(Mux(self.host_en, self.host_w_data, bus.w.payload.data)),
+            write_port.en.eq(Mux(self.host_en, self.host_w_en, writing & inside)),
+            read_port.addr.eq(shared),
+            read_port.en.eq(~write_port.en),
+        ]
+
+        s1_host, s1_read, s1_last, s1_error = (
+            Signal(name=f"s1_{name}") for name in ("host", "read", "last", "error")
+        )
+        s2_read, s2_last, s2_error = (
+            Signal(name=f"s2_{name}") for name in ("read", "last", "error")
+        )
+        s2_data = Signal(64, reset_less=True)
+        m.d.sync += [
+            s1_host.eq(self.host_en & ~self.host_w_en),
+            s1_read.eq(reading), s1_last.eq(left == 0), s1_error.eq(~inside),
+            s2_read.eq(s1_read), s2_last.eq(s1_last), s2_error.eq(s1_error),
+            s2_data.eq(read_port.data),
+        ]
+        with m.If(s1_host):
+            m.d.sync += self.host_r_data.eq(read_port.data)
+
+        taken = bus.r.valid & bus.r.ready
+        m.d.sync += credits.eq(credits - reading + taken)
+        m.d.comb += [
+            beats.w_en.eq(s2_read),
+            beats.w_data.eq(Cat(s2_data, s2_last, s2_error)),
+            bus.r.valid.eq(beats.r_rdy),
+            bus.r.payload.eq(beats.r_data),
+            beats.r_en.eq(bus.r.ready),
+        ]
+        return m
