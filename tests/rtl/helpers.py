@@ -163,3 +163,21 @@ def collect_level(signal, stamps):
                 stamps.append(cycle)
             cycle += 1
     return process
+
+
+def memory_port(model, ar=None, r=None, w=None):
+    """Process that puts a `sim.memory.MemoryModel` behind the given channels of a memory port."""
+    async def process(ctx):
+        none = Const(0, 1)
+        signals = (
+            (ar.valid, raw(ar.payload), r.ready) if ar is not None else (none, none, none)
+        ) + ((w.valid, raw(w.payload)) if w is not None else (none, none))
+        async for _, _, *values in ctx.tick().sample(*signals):
+            model.step(*values)
+            if ar is not None:
+                ctx.set(ar.ready, model.ar_ready)
+                ctx.set(r.valid, model.r_valid)
+                ctx.set(Value.cast(r.payload), model.r_payload)
+            if w is not None:
+                ctx.set(w.ready, model.w_ready)
+    return process

@@ -1,0 +1,214 @@
+"""LOAD: read a program image, check it, keep its descriptors.
+
+The checks and their order are those of `model.image.ProgramImage.parse`; the first that fails is
+reported as `model.image.ErrorCode`. The image is read once, section by section (HEADER, DESC,
+KERN), each with its CRC-32 on the fly; only the descriptors are stored.
+
+Throughput: one beat per cycle. A load takes about as many cycles as the image has beats.
+"""
+
+from __future__ import annotations
+
+from amaranth.hdl import Array, Cat, Module, Mux, Signal
+from amaranth.lib import memory, stream, wiring
+from amaranth.lib.crc import Algorithm
+from amaranth.lib.wiring import In, Out
+
+from model.config import AcceleratorConfig
+from model.descriptor import BEATS
+from model.image import HEADER_BEATS, MAGIC, VERSION, ErrorCode
+from rtl.signatures import ReadData, ReadRequest
+
+__all__ = ["Checker"]
+
+#: Beats of a read burst.
+BURST = 64
+
+#: zlib's CRC-32, 64 bits at a time.
+CRC = Algorithm(
+    crc_width=32, polynomial=0x04C1_1DB7, initial_crc=0xFFFF_FFFF,
+    reflect_input=True, reflect_output=True, xor_output=0xFFFF_FFFF,
+)(data_width=64)
+
+
+class Checker(wiring.Component):
+    """Reader of program images.
+
+    Parameters
+    ----------
+    config : AcceleratorConfig
+        Uses ``digest`` and ``max_layers``.
+
+    Attributes
+    ----------
+    start : In(1)
+        Begin to load.
+    image_addr, image_beats : In(32), In(32)
+        Where the image lies and how many beats it has according to the host; held during the load.
+    ar, r : Out(stream.Signature(ReadRequest)), In(stream.Signature(ReadData))
+        Memory reads.
+    done : Out(1)
+        Pulse: the load has ended, see ``error``.
+    error : Out(4)
+        `ErrorCode` of the load, valid with ``done``.
+    layers : Out(range(max_layers + 1))
+        Layers of the program; this and the following are right after a load without error.
+    kernel_base : Out(32)
+        Beat address of the section KERN.
+    input_base, input_rows, output_base, output_rows : Out(16)
+        Feature-memory rows of the input and of the output map.
+    desc_addr, desc_data : In(range(max_layers * BEATS)), Out(64)
+        Descriptor store; data one cycle after the address.
+    """
+
+    def __init__(self, *, config: AcceleratorConfig) -> None:
+        if not isinstance(config, AcceleratorConfig):
+            raise TypeError(f"config must be an AcceleratorConfig, not {config!r}")
+        self._config = config
+        super().__init__({
+            "start": In(1), "image_addr": In(32), "image_beats": In(32),
+            "ar": Out(stream.Signature(ReadRequest)), "r": In(stream.Signature(ReadData)),
+            "done": Out(1), "error": Out(4),
+            "layers": Out(range(config.max_layers + 1)), "kernel_base": Out(32),
+            "input_base": Out(16), "input_rows": Out(16),
+            "output_base": Out(16), "output_rows": Out(16),
+            "desc_addr": In(range(config.max_layers * BEATS)), "desc_data": Out(64),
+        })
+
+    def elaborate(self, platform) -> Module:
+        """Build the section reader, the CRC, the header registers and the checks."""
+        m = Module()
+        m.submodules.crc = crc = CRC.create()
+        m.submodules.store = store = memory.Memory(
+            shape=64, depth=self._config.max_layers * BEATS, init=[]
+        )
+        write_port, read_port = store.write_port(), store.read_port()
+        m.d.comb += [
+            read_port.addr.eq(self.desc_addr), read_port.en.eq(1),
+            self.desc_data.eq(read_port.data),
+        ]
+
+        header = Array(Signal(64, name=f"header{i}", reset_less=True) for i in range(HEADER_BEATS))
+        section = Signal(2)         # 0 HEADER, 1 DESC, 2 KERN
+        offset = Array((0, header[3][:32], header[5][:32]))[section]
+        beats = Array((HEADER_BEATS, header[3][32:], header[5][32:]))[section]
+        expected = Array((header[7][:32], header[4][:32], header[4][32:]))[section]
+
+        # One section: requests run ahead of the data, which are taken whenever they come.
+        ask_addr, ask_left, data_left = Signal(32), Signal(32), Signal(32)
+        index = Signal(range(self._config.max_layers * BEATS))
+        bus_error = Signal()
+        s1_valid, s1_data = Signal(), Signal(64, reset_less=True)
+        s1_index = Signal.like(index)
+        count = Signal(9)
+        m.d.comb += [
+            count.eq(Mux(ask_left > BURST, BURST, ask_left)),
+            self.ar.payload.addr.eq(ask_addr),
+            self.ar.payload.len.eq(count - 1),
+            self.r.ready.eq(1),
+        ]
+        beat = self.r.valid & (data_left != 0)
+        m.d.sync += [s1_valid.eq(beat), s1_data.eq(self.r.payload.data), s1_index.eq(index)]
+        with m.If(beat):
+            m.d.sync += [data_left.eq(data_left - 1), index.eq(index + 1)]
+            with m.If(self.r.payload.error):
+                m.d.sync += bus_error.eq(1)
+        # The last beat of the header is the CRC of the others.
+        covered = (section != 0) | (s1_index != HEADER_BEATS - 1)
+        m.d.comb += [
+            crc.data.eq(s1_data), crc.valid.eq(s1_valid & covered),
+            write_port.addr.eq(s1_index), write_port.data.eq(s1_data),
+            write_port.en.eq(s1_valid & (section == 1)),
+        ]
+        with m.If(s1_valid & (section == 0)):
+            m.d.sync += header[s1_index[:3]].eq(s1_data)
+        crc_differs = Signal()
+        m.d.sync += crc_differs.eq(crc.crc != expected)
+
+        fault = self._header_fault(m, header, crc_differs)
+        failed = Signal(4)
+        m.d.sync += failed.eq(Mux(
+            bus_error, ErrorCode.BUS,
+            Array((
+                fault,
+                Mux(crc_differs, ErrorCode.DESCRIPTOR_CRC, ErrorCode.NONE),
+                Mux(crc_differs, ErrorCode.KERNEL_CRC, ErrorCode.NONE),
+            ))[section],
+        ))
+
+        settle = Signal(range(4))
+        with m.FSM():
+            with m.State("IDLE"):
+                m.d.sync += [section.eq(0), bus_error.eq(0)]
+                with m.If(self.start):
+                    with m.If(self.image_beats < HEADER_BEATS):
+                        m.next = "SHORT"
+                    with m.Else():
+                        m.next = "BEGIN"
+            with m.State("SHORT"):
+                m.d.comb += [self.done.eq(1), self.error.eq(ErrorCode.TRUNCATED)]
+                m.next = "IDLE"
+            with m.State("BEGIN"):
+                m.d.comb += crc.start.eq(1)
+                m.d.sync += [
+                    ask_addr.eq(self.image_addr + offset), ask_left.eq(beats),
+                    data_left.eq(beats), index.eq(0), settle.eq(3),
+                ]
+                m.next = "READ"
+            with m.State("READ"):
+                m.d.comb += self.ar.valid.eq(ask_left != 0)
+                with m.If(self.ar.valid & self.ar.ready):
+                    m.d.sync += [ask_addr.eq(ask_addr + count), ask_left.eq(ask_left - count)]
+                with m.If(data_left == 0):
+                    m.next = "SETTLE"
+                with m.Elif(bus_error & self.ar.ready):
+                    # Ask for no more; who owns the port drops what is under way.
+                    m.d.sync += [data_left.eq(0), ask_left.eq(0)]
+            with m.State("SETTLE"):     # last beat, CRC, comparison, choice of the error
+                m.d.sync += settle.eq(settle - 1)
+                with m.If(settle == 0):
+                    m.next = "CHECK"
+            with m.State("CHECK"):
+                with m.If((failed == ErrorCode.NONE) & (section != 2)):
+                    m.d.sync += section.eq(section + 1)
+                    m.next = "BEGIN"
+                with m.Else():
+                    m.d.comb += [self.done.eq(1), self.error.eq(failed)]
+                    m.next = "IDLE"
+
+        m.d.comb += [
+            self.layers.eq(header[2]),
+            Cat(self.input_base, self.input_rows, self.output_base, self.output_rows).eq(header[6]),
+        ]
+        m.d.sync += self.kernel_base.eq(self.image_addr + header[5][:32])
+        return m
+
+    def _header_fault(self, m: Module, header: Array, crc_differs: Signal) -> Signal:
+        """First check of the header that fails, two cycles after the last beat."""
+        layers, total = header[2][:32], header[2][32:]
+        ends = []
+        for name, part in (("desc", header[3]), ("kern", header[5])):
+            end = Signal(33, name=f"{name}_end", reset_less=True)
+            m.d.sync += end.eq(part[:32] + part[32:])
+            ends.append(end)
+        checks = (
+            ("magic", header[0] != MAGIC, ErrorCode.MAGIC),
+            ("crc", None, ErrorCode.HEADER_CRC),
+            ("version", header[1][:32] != VERSION, ErrorCode.VERSION),
+            ("config", header[1][32:] != self._config.digest, ErrorCode.CONFIG),
+            ("layers", (layers == 0) | (layers > self._config.max_layers), ErrorCode.LAYERS),
+            ("total", total > self.image_beats, ErrorCode.TRUNCATED),
+            ("desc", ends[0] > total, ErrorCode.TRUNCATED),
+            ("kern", ends[1] > total, ErrorCode.TRUNCATED),
+            ("length", header[3][32:] != layers * BEATS, ErrorCode.TRUNCATED),
+        )
+        fault = Signal(4)
+        for name, wrong, code in reversed(checks):
+            if name == "crc":
+                found = crc_differs
+            else:
+                found = Signal(name=f"wrong_{name}", reset_less=True)
+                m.d.sync += found.eq(wrong)
+            with m.If(found):
+                m.d.comb += fault.eq(code)
+        return fault
