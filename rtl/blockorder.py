@@ -1,0 +1,139 @@
+"""Order of the blocks (kernel block, tile block) of a layer, and when each may begin.
+
+The next block is offered while the one before is still being issued, as soon as its tiles are
+loaded and its half of the sum buffer is free. If the tiles stay (``restream`` = 0), the kernel
+block is the outer loop and the layer's tile blocks lie one after the other in the ring; if the
+weights are read again for every tile block, the tile block is.
+"""
+
+from __future__ import annotations
+
+from amaranth.hdl import Module, Mux, Signal, unsigned
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from model.config import AcceleratorConfig
+from model.descriptor import FIELDS
+from rtl.signatures import Descriptor
+
+__all__ = ["Layer", "Block", "BlockOrder"]
+
+_USED = (
+    "dot", "scatter", "restream", "groups", "kernel_blocks", "tile_blocks", "entries",
+    "entries_last", "sub_log2", "hold", "sum_shift",
+)
+#: The fields of a descriptor that matter here.
+Layer = data.StructLayout({name: unsigned(bits) for name, bits in FIELDS if name in _USED})
+
+
+def Block(config: AcceleratorConfig) -> data.StructLayout:  # noqa: N802
+    """Ring base and sum buffer half of a block; words its end gives back, if ``frees``."""
+    return data.StructLayout({
+        "base": range(config.tile_depth), "half": 1, "layer_last": 1,
+        "frees": 1, "words": range(config.tile_depth + 1),
+    })
+
+
+class BlockOrder(wiring.Component):
+    """Blocks of the layers in order, each when it may begin.
+
+    Parameters
+    ----------
+    config : AcceleratorConfig
+        Depth of the tile ring.
+
+    Attributes
+    ----------
+    start : In(1)
+        Begin a run: empty ring, both halves free.
+    desc : In(stream.Signature(Descriptor))
+        Layers; taken when the one before is ``done``.
+    done : In(1)
+        The last step of the layer is issued.
+    block_loaded, half_free : In(1)
+        One more tile block is in the ring; one more half of the sum buffer is free.
+    layer : Out(Layer)
+        The layer being issued, until ``done``.
+    o : Out(stream.Signature(Block(config)))
+        The next block; a block per cycle if nothing is waited for.
+    wait_tiles, wait_sums : Out(1)
+        What the next block waits for.
+    """
+
+    def __init__(self, config: AcceleratorConfig) -> None:
+        self._config = config
+        super().__init__({
+            "start": In(1), "desc": In(stream.Signature(Descriptor)), "done": In(1),
+            "block_loaded": In(1), "half_free": In(1), "layer": Out(Layer),
+            "o": Out(stream.Signature(Block(config))),
+            "wait_tiles": Out(1), "wait_sums": Out(1),
+        })
+
+    def elaborate(self, platform) -> Module:
+        """Loops: kernel block outside, or tile block outside if the weights are restreamed."""
+        m = Module()
+        layer, block = self.layer, self.o.payload
+        busy, pending = Signal(), Signal()      # a layer is on; it has blocks left to hand out
+        kernel_block = Signal.like(layer.kernel_blocks)
+        tile_block = Signal.like(layer.tile_blocks)
+        loaded = Signal(block.words.shape())    # tile blocks in the ring that nobody used yet
+        halves = Signal(range(3), init=2)
+        half = Signal()
+        base = Signal(block.base.shape())
+        layer_base, ring_end = Signal.like(base), Signal.like(base)
+        held = Signal(block.words.shape())
+
+        words, held_after = Signal.like(held), Signal.like(held)
+        first_use, kernel_end, tile_end = Signal(), Signal(), Signal()
+        take = self.o.valid & self.o.ready
+        m.d.comb += [
+            words.eq(Mux(layer.dot, layer.groups, layer.groups << 5)),
+            first_use.eq(kernel_block == 0),
+            held_after.eq(Mux(first_use, held + words, held)),
+            kernel_end.eq(kernel_block == layer.kernel_blocks - 1),
+            tile_end.eq(tile_block == layer.tile_blocks - 1),
+
+            self.wait_tiles.eq(pending & first_use & (loaded == 0)),
+            self.wait_sums.eq(pending & ~self.wait_tiles & (halves == 0)),
+            self.o.valid.eq(pending & ~self.wait_tiles & (halves != 0)),
+            block.base.eq(base),
+            block.half.eq(half),
+            block.layer_last.eq(kernel_end & tile_end),
+            block.frees.eq(kernel_end & (tile_end | layer.restream)),
+            block.words.eq(Mux(layer.restream, words, held_after)),
+        ]
+
+        m.d.sync += [
+            loaded.eq(loaded + self.block_loaded - (take & first_use)),
+            halves.eq(halves + self.half_free - take),
+        ]
+        with m.If(take):
+            m.d.sync += [half.eq(~half), held.eq(held_after), pending.eq(~block.layer_last)]
+            with m.If(first_use):
+                m.d.sync += ring_end.eq(base + words)
+            with m.If(layer.restream):
+                m.d.sync += kernel_block.eq(Mux(kernel_end, 0, kernel_block + 1))
+                with m.If(kernel_end):
+                    m.d.sync += [tile_block.eq(tile_block + 1), base.eq(base + words)]
+            with m.Else():
+                m.d.sync += [
+                    tile_block.eq(Mux(tile_end, 0, tile_block + 1)),
+                    base.eq(Mux(tile_end, layer_base, base + words)),
+                ]
+                with m.If(tile_end):
+                    m.d.sync += kernel_block.eq(kernel_block + 1)
+
+        m.d.comb += self.desc.ready.eq(~busy)
+        with m.If(self.desc.valid & ~busy):
+            m.d.sync += [
+                *(layer[name].eq(self.desc.payload[name]) for name in _USED),
+                busy.eq(1), pending.eq(1), kernel_block.eq(0), tile_block.eq(0), held.eq(0),
+                base.eq(ring_end), layer_base.eq(ring_end),
+            ]
+        with m.If(self.done):
+            m.d.sync += busy.eq(0)
+        with m.If(self.start):
+            m.d.sync += [
+                busy.eq(0), pending.eq(0), loaded.eq(0), halves.eq(2), half.eq(0), ring_end.eq(0)
+            ]
+        return m

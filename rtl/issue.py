@@ -1,0 +1,278 @@
+"""Issue unit: the loops of a layer, one step of the array per cycle.
+
+`rtl.blockorder` has the next block ready as soon as it may begin; `Issue` walks the frequencies,
+address groups and entries of a block. So nothing is lost between entries, frequencies or blocks.
+
+For each frequency the entries of the kernel stream are, with G = ``groups`` of eight channels:
+
+* implicit (``scatter`` = 0): ``entries`` for every ``hold`` groups (``entries_last`` for the
+  last). An entry stays for the steps of its groups; lane select s is a channel of group
+  s[7:3], counted from ``hold``'s first, and of that group (entry << ``sub_log2``) + s[2:0].
+* scatter: one step each, up to the entry with bit 7 of lane 0's select; s[2:0] is the channel of
+  group s[6:3]. Lanes that select one bank agree on the group; an idle lane has a zero weight.
+
+Skew: channel c of frequency f lies in bank (c + f) % 8, at ring base + 32·(c//8) + f; in a dot
+layer in bank c % 8 at ring base + c//8.
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+
+from amaranth.hdl import Const, Module, Mux, Signal
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from model.config import AcceleratorConfig
+from rtl.blockorder import Block, BlockOrder
+from rtl.signatures import Descriptor, Event, KernelEntry, LayerStats, Step
+
+__all__ = ["Issue"]
+
+
+class Issue(wiring.Component):
+    """Steps of the multiply-accumulate array from the kernel stream.
+
+    A step per cycle while entries come. Between two ``last`` steps lie at least
+    ``kernel_lanes``/4 cycles, which the drain needs. Between layers two cycles are lost.
+
+    Ring words are given back in the cycle in which their last read leaves (its address is at the
+    RAM then). The Loader writes them no sooner than its own state, a feature memory read and the
+    forward FFT later, more than ten cycles, so no word is overwritten before it is read.
+
+    Parameters
+    ----------
+    config : AcceleratorConfig
+        Lanes, widths and depth of the tile ring.
+
+    Attributes
+    ----------
+    start : In(1)
+        Begin a run, before its first descriptor.
+    desc : In(stream.Signature(Descriptor))
+        Layers in order.
+    entries : In(stream.Signature(KernelEntry(config)))
+        Entries in the order of the steps.
+    block_loaded, half_free : In(1)
+        One more tile block is in the ring; one more half of the sum buffer is free.
+    freed : Out(Event(range(tile_depth + 1)))
+        Ring words given back, oldest first.
+    o : Out(Event(Step(config)))
+        Steps, ``LATENCY`` cycles after their entry. ``block_last`` comes with the last step of
+        a block.
+    stats : Out(Event(LayerStats))
+        At a layer's end: steps, then cycles waiting for tiles, for weights, and for sums.
+    """
+
+    LATENCY = 4
+
+    def __init__(self, config: AcceleratorConfig) -> None:
+        self._config = config
+        super().__init__({
+            "start": In(1), "desc": In(stream.Signature(Descriptor)),
+            "entries": In(stream.Signature(KernelEntry(config))),
+            "block_loaded": In(1), "half_free": In(1),
+            "freed": Out(Event(range(config.tile_depth + 1))),
+            "o": Out(Event(Step(config))), "stats": Out(Event(LayerStats)),
+        })
+
+    def elaborate(self, platform) -> Module:
+        """Walk a block in stage s0; `_steps` turns what it decides into steps."""
+        m = Module()
+        config, entry = self._config, self.entries.payload
+        m.submodules.order = order = BlockOrder(config)
+        layer, following = order.layer, order.o.payload
+        wiring.connect(m, wiring.flipped(self.desc), order.desc)
+        m.d.comb += [
+            order.start.eq(self.start),
+            order.block_loaded.eq(self.block_loaded),
+            order.half_free.eq(self.half_free),
+        ]
+
+        active = Signal()
+        block = Signal(Block(config), reset_less=True)
+        drain = Signal(range(max(2, config.kernel_lanes // 4)))     # cycles it is still busy
+        opening = Signal(reset_less=True)                           # first step of a frequency
+        frequency = Signal(5, reset_less=True)
+        entries_left = Signal(6, reset_less=True)
+        channel = Signal(3, reset_less=True)
+        offset = Signal(6, reset_less=True)     # group within ``hold``
+        # Address and number of groups left: of the step, of its first group.
+        word = Signal(range(config.tile_depth), reset_less=True)
+        group_word = Signal.like(word, reset_less=True)
+        frequency_word = Signal.like(word, reset_less=True)
+        rest = Signal(10, reset_less=True)
+        group_rest = Signal(10, reset_less=True)
+
+        entry_end, group_end, frequency_end, block_end = Signal(), Signal(), Signal(), Signal()
+        blocked, go = Signal(), Signal()
+        offset_end = (offset == layer.hold - 1) | (rest == 0)
+        m.d.comb += [
+            entry_end.eq(layer.scatter | offset_end),
+            group_end.eq(offset_end & (entries_left == 0)),
+            frequency_end.eq(Mux(
+                layer.scatter, entry.select[0][7], group_end & (group_rest < layer.hold)
+            )),
+            block_end.eq(frequency_end & (layer.dot | (frequency == 31))),
+            blocked.eq(frequency_end & (drain != 0)),
+            go.eq(active & self.entries.valid & ~blocked),
+            self.entries.ready.eq(active & entry_end & ~blocked),
+            order.o.ready.eq(~active | (go & block_end)),
+            order.done.eq(go & block_end & block.layer_last),
+        ]
+
+        def entries_of(is_last):
+            return Mux(is_last, layer.entries_last, layer.entries) - 1
+
+        def begin_frequency(at):
+            """State at the first step of the frequency whose group 0 lies at ``at``."""
+            return [
+                opening.eq(1), offset.eq(0), channel.eq(0),
+                frequency_word.eq(at), group_word.eq(at), word.eq(at),
+                rest.eq(layer.groups - 1), group_rest.eq(layer.groups - 1),
+                entries_left.eq(entries_of(layer.groups <= layer.hold)),
+            ]
+
+        next_word = word + Mux(layer.dot, 1, 32)
+        with m.If(go):
+            m.d.sync += opening.eq(0)
+            with m.If(~entry_end):
+                m.d.sync += [offset.eq(offset + 1), word.eq(next_word), rest.eq(rest - 1)]
+            with m.Elif(frequency_end):
+                m.d.sync += [frequency.eq(frequency + 1), *begin_frequency(frequency_word + 1)]
+            with m.Elif(~layer.scatter):
+                m.d.sync += offset.eq(0)
+                with m.If(group_end):
+                    m.d.sync += [
+                        channel.eq(0), word.eq(next_word), group_word.eq(next_word),
+                        rest.eq(rest - 1), group_rest.eq(rest - 1),
+                        entries_left.eq(entries_of(group_rest < (layer.hold << 1))),
+                    ]
+                with m.Else():
+                    m.d.sync += [
+                        channel.eq(channel + (Const(1) << layer.sub_log2)),
+                        word.eq(group_word), rest.eq(group_rest),
+                        entries_left.eq(entries_left - 1),
+                    ]
+        with m.If(go & frequency_end):
+            m.d.sync += drain.eq(config.kernel_lanes // 4 - 1)
+        with m.Elif(drain != 0):
+            m.d.sync += drain.eq(drain - 1)
+        with m.If(order.o.ready):
+            m.d.sync += active.eq(order.o.valid)
+            with m.If(order.o.valid):
+                m.d.sync += [
+                    block.eq(following), frequency.eq(0), *begin_frequency(following.base)
+                ]
+        with m.If(self.start):
+            m.d.sync += [active.eq(0), drain.eq(0)]
+
+        decided = Signal(self._decision())
+        m.d.comb += [
+            decided.tag.real.eq(layer.dot | (frequency[:2] == 0) & (frequency < 8)),
+            decided.tag.first.eq(opening),
+            decided.tag.last.eq(frequency_end),
+            decided.tag.dot.eq(layer.dot),
+            decided.tag.sum_shift.eq(layer.sum_shift),
+            decided.tag.frequency.eq(frequency),
+            decided.tag.half.eq(block.half),
+            decided.tag.block_last.eq(block_end),
+            decided.frees.eq(block_end & block.frees), decided.words.eq(block.words),
+            decided.word.eq(word), decided.weight.eq(entry.weight),
+            decided.select.eq(entry.select), decided.offset.eq(offset),
+            # Dot layers stay at frequency 0; scatter selects are whole channels.
+            decided.skew.eq(frequency[:3] + Mux(layer.scatter, 0, channel)),
+            decided.scatter.eq(layer.scatter),
+            decided.everyone.eq(layer.scatter | (layer.hold == 1)),
+        ]
+        self._steps(m, go, decided)
+        self._count(m, order, go, active, blocked)
+        return m
+
+    def _decision(self) -> data.StructLayout:
+        """Layout of what stage s0 knows of a step."""
+        step = Step(self._config)
+        names = ("real", "first", "last", "dot", "sum_shift", "frequency", "half", "block_last")
+        return data.StructLayout({
+            "tag": data.StructLayout({name: step.members[name] for name in names}),
+            "frees": 1, "words": range(self._config.tile_depth + 1),
+            "word": range(self._config.tile_depth), "weight": step.members["weight"],
+            "select": data.ArrayLayout(8, self._config.kernel_lanes), "offset": 6, "skew": 3,
+            "scatter": 1, "everyone": 1,
+        })
+
+    def _steps(self, m: Module, go, decided) -> None:
+        """Add the skew (s2), find each bank's group (s3), and its address (s4, the step)."""
+        config, step = self._config, Step(self._config).members
+        lanes = config.kernel_lanes
+        late = {name: decided.shape().members[name] for name in ("tag", "frees", "words", "word")}
+        late.update(weight=step["weight"], select=step["select"], enable=step["enable"])
+
+        s1 = Signal(decided.shape(), reset_less=True)
+        s2 = Signal(data.StructLayout({
+            **late, "group": data.ArrayLayout(4, lanes),
+        }), reset_less=True)
+        s3 = Signal(data.StructLayout({
+            **late, "group": data.ArrayLayout(4, config.banks),
+        }), reset_less=True)
+        s4 = Signal(data.StructLayout({
+            **late, "addr": step["addr"],
+        }), reset_less=True)
+        valids = [go, *(Signal(name=f"s{stage}_valid") for stage in range(1, self.LATENCY + 1))]
+        m.d.sync += [after.eq(now) for now, after in zip(valids, valids[1:], strict=False)]
+
+        m.d.sync += s1.eq(decided)
+
+        m.d.sync += [s2[name].eq(s1[name]) for name in ("tag", "frees", "words", "word", "weight")]
+        for lane in range(lanes):
+            select = s1.select[lane]
+            m.d.sync += [
+                s2.select[lane].eq(select[:3] + s1.skew),
+                s2.enable[lane].eq(s1.everyone | (select[3:] == s1.offset)),
+                s2.group[lane].eq(Mux(s1.scatter, select[3:7], 0)),
+            ]
+
+        m.d.sync += [s3[name].eq(s2[name]) for name in late]
+        for bank in range(config.banks):
+            m.d.sync += s3.group[bank].eq(or_all(
+                Mux(s2.select[lane] == bank, s2.group[lane], 0) for lane in range(lanes)
+            ))
+
+        m.d.sync += [s4[name].eq(s3[name]) for name in late]
+        m.d.sync += [s4.addr[b].eq(s3.word + (s3.group[b] << 5)) for b in range(config.banks)]
+
+        m.d.comb += [
+            self.o.valid.eq(valids[-1]),
+            self.freed.valid.eq(valids[-1] & s4.frees), self.freed.payload.eq(s4.words),
+            *(self.o.payload[name].eq(s4.tag[name]) for name in s4.tag.shape().members),
+            *(self.o.payload[name].eq(s4[name]) for name in ("addr", "select", "enable", "weight")),
+        ]
+
+    def _count(self, m: Module, order: BlockOrder, go, active, blocked) -> None:
+        """Count the cycles of a layer and report them in the cycle after its last decision."""
+        counts = Signal(data.ArrayLayout(32, 4))
+        index = Signal(8)
+        done = Signal()
+        reasons = (
+            go,
+            ~active & order.wait_tiles,
+            active & ~self.entries.valid,
+            (active & self.entries.valid & blocked) | (~active & order.wait_sums),
+        )
+        m.d.sync += done.eq(order.done)
+        for count, reason in zip(counts, reasons, strict=True):
+            m.d.sync += count.eq(Mux(done, 0, count + reason))
+        with m.If(done):
+            m.d.sync += index.eq(index + 1)
+        with m.If(self.start):
+            m.d.sync += [counts.eq(0), index.eq(0)]
+        m.d.comb += [
+            self.stats.valid.eq(done),
+            self.stats.payload.layer.eq(index), self.stats.payload.counts.eq(counts),
+        ]
+
+
+def or_all(values):
+    """Bitwise OR of values."""
+    return functools.reduce(operator.or_, values)
