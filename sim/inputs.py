@@ -12,7 +12,7 @@ from PIL import Image, UnidentifiedImageError
 
 from model.errors import UserError
 
-__all__ = ["Digit", "parse_indices", "test_digits", "image_files", "as_input"]
+__all__ = ["Digit", "parse_indices", "stored_digits", "image_files", "as_input"]
 
 SIZE = 28
 TEST_SET = Path(__file__).resolve().parents[1] / "model" / "zoo" / "mnist_test.npz"
@@ -44,7 +44,7 @@ def parse_indices(texts: Sequence[str]) -> list[int]:
     return indices
 
 
-def test_digits(indices: Sequence[int], path: Path = TEST_SET) -> list[Digit]:
+def stored_digits(indices: Sequence[int], path: Path = TEST_SET) -> list[Digit]:
     """Digits of the test set."""
     try:
         with np.load(path, allow_pickle=False) as data:

@@ -23,7 +23,7 @@ from model.files import write_atomic
 from model.network import NETWORKS, QuantisedNetwork
 from sim.backend import Backend, CoreError, Watchdog
 from sim.faults import flip_bit
-from sim.inputs import Digit, as_input, image_files, parse_indices, test_digits
+from sim.inputs import Digit, as_input, image_files, parse_indices, stored_digits
 from sim.memory import MemoryOptions
 from sim.report import as_json, print_image, print_layers, print_verdict
 from sim.session import BACKENDS, ImageResult, layer_figures, open_backend, simulate_image
@@ -138,10 +138,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     _check_target(args.json, (".json",))
     if args.fix_crc and args.flip_bit is None:
         raise UserError("--fix-crc needs --flip-bit")
-    options = _options(args)
-    digits = image_files(args.images) if args.images else test_digits(parse_indices(args.index))
+    options, config = _options(args), load_config(args.config)
+    digits = image_files(args.images) if args.images else stored_digits(parse_indices(args.index))
     network = _load_network(args)
-    program = compile_network(network, load_config(args.config))
+    program = compile_network(network, config)
     for digit in digits:
         as_input(digit, program.network.layers[0].in_shape)
     image = program.image

