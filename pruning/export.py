@@ -12,8 +12,8 @@ from model import golden
 from model.lower import calibrate, lower
 from model.network import QuantisedLayer, QuantisedNetwork
 from model.patterns import Pattern
+from pruning.activations import ActivationQuantiser
 from pruning.batches import Samples
-from pruning.layers import ActivationQuantiser
 from pruning.nets import SpectralNet
 
 IN_SCALE = 1 / 255

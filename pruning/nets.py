@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from model.network import Conv, Linear, Network
-from pruning.layers import ActivationQuantiser, Compressed, CompressedLinear, SpectralConv
+from pruning.activations import ActivationQuantiser
+from pruning.layers import Compressed, CompressedLinear, SpectralConv
 
 
 class SpatialNet(nn.Module):

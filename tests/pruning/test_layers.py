@@ -7,7 +7,8 @@ import torch
 from model import halfplane
 from model.network import NETWORKS, Conv, Linear, Network
 from pruning import layers
-from pruning.layers import ActivationQuantiser, CompressedLinear, SpectralConv
+from pruning.activations import ActivationQuantiser
+from pruning.layers import CompressedLinear, SpectralConv
 from pruning.nets import SpatialNet, SpectralNet
 
 
