@@ -11,8 +11,9 @@ from model.descriptor import FIELDS
 
 __all__ = [
     "Complex", "Descriptor", "ReadRequest", "ReadData", "WriteRequest", "MemorySignature",
-    "FeatureReadSignature", "FeatureWrite", "Segment", "RowPair", "TileTag", "Column", "Step",
+    "FeatureReadSignature", "FeatureWrite", "RowPair", "TileTag", "Column", "Step",
     "KernelEntry", "KernelParameters", "LaneSums", "SumWrite", "LayerStats", "Event",
+    "TileMarks", "StoreTag", "RowMarks",
 ]
 
 
@@ -166,13 +167,16 @@ def SumWrite(config: AcceleratorConfig) -> data.StructLayout:  # noqa: N802
 
 # --- maps out ---------------------------------------------------------------------------------
 
-#: One row of a tile after the pool: up to 8 values, where it goes, and end-of-tile marks.
-Segment = data.StructLayout({
-    "values": data.ArrayLayout(signed(18), 8), "count": 4,
-    "addr": 16, "parity": 1, "offset": 3,
-    "bias": signed(18), "multiplier": 14,
-    "tile_last": 1, "block_last": 1, "layer_last": 1,
-})
+#: What follows the last row of a tile: the next kernel continues from the remembered start
+#: (``rewind``), the start moves on and N' channels are complete (``commit``), the lanes go to the
+#: next tile block (``advance``), the layer ends.
+TileMarks = data.StructLayout({"rewind": 1, "commit": 1, "advance": 1, "layer_last": 1})
+
+#: Travels with a tile of sums through the inverse FFT.
+StoreTag = data.StructLayout({"bias": signed(18), "multiplier": 14, "marks": TileMarks})
+
+#: A row of a tile: is it the tile's last (only then ``tile`` is not zero)?
+RowMarks = data.StructLayout({"tile_last": 1, "tile": TileMarks})
 
 #: Per-layer counters a unit reports when it ends a layer.
 LayerStats = data.StructLayout({"layer": 8, "counts": data.ArrayLayout(32, 4)})

@@ -1,0 +1,157 @@
+"""Store stage: from sums to written feature maps.
+
+::
+
+    sums -> SumBuffer -> P' x InverseFFT -> PostArray -> Writer -> write
+                ^ SumReader   |                 |
+                +-- credits --+-----------------+
+
+Only one layer is inside at a time. This costs nothing: the first block of a layer needs every
+channel of the layer before.
+"""
+
+from __future__ import annotations
+
+from amaranth.hdl import Module, Signal, unsigned
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from model.config import AcceleratorConfig
+from rtl.fft.inverse import InverseFFT
+from rtl.post import PostArray
+from rtl.signatures import (
+    Descriptor,
+    Event,
+    FeatureWrite,
+    KernelParameters,
+    LayerStats,
+    StoreTag,
+    SumWrite,
+)
+from rtl.sums import SumBuffer, SumReader
+from rtl.writer import Writer
+
+__all__ = ["StoreStage"]
+
+
+class StoreStage(wiring.Component):
+    """Everything behind the multiply-accumulate array.
+
+    A kernel of P' tiles takes ``max(8, rows * max(out_step, P'))`` cycles, where a tile has
+    ``rows = out_step`` rows after the pool; a kernel of a dot layer takes 1, up to what the
+    queue holds. A kernel's last write is ``(rows - 1)·max(out_step, P') + P' - 1`` cycles after its
+    first.
+
+    Parameters
+    ----------
+    config : AcceleratorConfig
+        P' tile lanes, N' kernel lanes.
+
+    Attributes
+    ----------
+    desc : In(stream.Signature(Descriptor))
+        Layers in order; the next is taken when the one before is completely written. It must
+        hold ``crop + step <= 8``; with ``pool``, ``crop`` and ``step`` even; with ``out_wide``,
+        ``out_vector`` and ``out_step <= 4``.
+    start : In(1)
+        A run begins.
+    sums : In(Event(SumWrite(config)))
+        Sums of a block, into a free half.
+    half_free : Out(1)
+        A half of the sum buffer is free again.
+    param_ready, param_addr, param_data, param_next : In, Out, In, Out
+        Parameter memory, see `SumReader`.
+    write : Out(Event(FeatureWrite))
+        To the feature memory.
+    layers_done, channels_done, finished, run_cycle, stats
+        See `Writer`.
+    """
+
+    #: Cycles from the last sum of a block to its first write, besides those in which the inverse
+    #: FFT delivers cropped rows and the post collects the values of the first segment (1 each).
+    LATENCY = SumReader.LATENCY + InverseFFT.LATENCY + PostArray.LATENCY + Writer.LATENCY
+
+    def __init__(self, *, config: AcceleratorConfig) -> None:
+        self._config = config
+        super().__init__({
+            "desc": In(stream.Signature(Descriptor)),
+            "start": In(1),
+            "sums": In(Event(SumWrite(config))),
+            "half_free": Out(1),
+            "param_ready": In(1),
+            "param_addr": Out(range(config.kernel_lanes)),
+            "param_data": In(KernelParameters),
+            "param_next": Out(1),
+            "write": Out(Event(FeatureWrite)),
+            "layers_done": Out(8),
+            "channels_done": Out(13),
+            "run_cycle": In(32),
+            "finished": Out(1),
+            "stats": Out(Event(LayerStats)),
+        })
+
+    def elaborate(self, platform) -> Module:
+        """Join the parts."""
+        m = Module()
+        m.submodules.buffer = buffer = SumBuffer(config=self._config)
+        m.submodules.reader = reader = SumReader(config=self._config)
+        m.submodules.post = post = PostArray(config=self._config)
+        m.submodules.writer = writer = Writer(config=self._config)
+
+        layer = Signal(Descriptor)
+        active = Signal()
+        begin = Signal()
+        m.d.comb += self.desc.ready.eq(~active)
+        m.d.sync += begin.eq(0)
+        with m.If(self.desc.valid & self.desc.ready):
+            m.d.sync += [layer.eq(self.desc.payload), active.eq(1), begin.eq(1)]
+        with m.If(writer.layer_end):
+            m.d.sync += active.eq(0)
+        m.d.comb += [
+            reader.layer.eq(layer), reader.begin.eq(begin),
+            post.layer.eq(layer),
+            writer.layer.eq(layer), writer.begin.eq(begin), writer.start.eq(self.start),
+            writer.run_cycle.eq(self.run_cycle),
+        ]
+
+        m.d.comb += [
+            buffer.i.valid.eq(self.sums.valid), buffer.i.payload.eq(self.sums.payload),
+            reader.complete.valid.eq(buffer.complete.valid),
+            reader.complete.payload.eq(buffer.complete.payload),
+            reader.credit.eq(post.credit),
+            reader.param_ready.eq(self.param_ready), self.param_addr.eq(reader.param_addr),
+            reader.param_data.eq(self.param_data), self.param_next.eq(reader.param_next),
+            self.half_free.eq(reader.half_free),
+            buffer.r_en.eq(reader.r_en), buffer.r_half.eq(reader.r_half),
+            buffer.r_kernel.eq(reader.r_kernel), buffer.r_index.eq(reader.r_index),
+        ]
+
+        for lane in range(self._config.tile_lanes):
+            # The lanes are in lock-step: the first one's tag stands for all.
+            inverse = InverseFFT(StoreTag if lane == 0 else unsigned(1))
+            m.submodules[f"inverse{lane}"] = inverse
+            m.d.comb += [
+                inverse.i.valid.eq(reader.o.valid),
+                inverse.i.payload.words.eq(buffer.o[lane]),
+                inverse.i.payload.bypass.eq(reader.o.payload.bypass),
+                post.i.payload.rows[lane].eq(inverse.o.payload.row),
+            ]
+            if lane == 0:
+                m.d.comb += [
+                    inverse.i.payload.tag.eq(reader.o.payload.tag),
+                    post.i.valid.eq(inverse.o.valid),
+                    post.i.payload.index.eq(inverse.o.payload.index),
+                    post.i.payload.tag.eq(inverse.o.payload.tag),
+                ]
+
+        m.d.comb += [
+            writer.i.valid.eq(post.o.valid), writer.i.payload.eq(post.o.payload),
+            writer.reserve.eq(post.reserve), post.spare.eq(writer.spare),
+            self.write.valid.eq(writer.write.valid), self.write.payload.eq(writer.write.payload),
+            self.layers_done.eq(writer.layers_done),
+            self.channels_done.eq(writer.channels_done),
+            self.finished.eq(writer.finished),
+            self.stats.valid.eq(writer.stats.valid),
+            self.stats.payload.eq(writer.stats.payload),
+        ]
+        return m

@@ -1,0 +1,229 @@
+"""What the store stage does with a layer, in NumPy: shared by its tests."""
+
+from math import ceil
+
+import numpy as np
+from amaranth.hdl import Value
+
+from model.config import POST_SHIFT
+from model.descriptor import FIELDS
+from model.fixed import round_shift, saturate
+from rtl.signatures import KernelParameters
+from tests.rtl.helpers import pack
+
+
+def descriptor(config, **fields):
+    """Descriptor of a layer with ``kernels``; unnamed fields are 0."""
+    values = {name: 0 for name, _ in FIELDS} | fields
+    blocks = ceil(values["kernels"] / config.kernel_lanes)
+    return values | {
+        "kernel_blocks": blocks,
+        "lanes_last": values["kernels"] - (blocks - 1) * config.kernel_lanes,
+    }
+
+
+def conv(config, *, kernels, height, width, step, pool=0, **fields):
+    """Descriptor of a convolution with ``height`` x ``width`` results per map before the pool."""
+    tiles_x = ceil(width / step)
+    tiles = ceil(height / step) * tiles_x
+    out_step, out_height, out_width = (size >> pool for size in (step, height, width))
+    row_log2 = (ceil(out_width / 8) - 1).bit_length()
+    return descriptor(
+        config, kernels=kernels, tiles=tiles, tile_blocks=ceil(tiles / config.tile_lanes),
+        tiles_x=tiles_x, step=step, crop=8 - step, pool=pool, out_step=out_step,
+        out_height=out_height, out_width=out_width, out_tile_row=out_step * out_width,
+        out_map=out_height * out_width, out_plane=ceil(out_height / 2) << row_log2,
+        out_row_log2=row_log2, **fields,
+    )
+
+
+def dot(config, *, kernels, **fields):
+    """Descriptor of a fully connected layer."""
+    return descriptor(
+        config, kernels=kernels, dot=1, tiles=1, tile_blocks=1, tiles_x=1, step=1, crop=7,
+        out_step=1, out_height=1, out_width=1, out_tile_row=1, out_map=1, out_vector=1, **fields,
+    )
+
+
+def blocks(layer):
+    """(kernel block, tile block) in the order of the hardware."""
+    pairs = [(kb, tb) for kb in range(layer["kernel_blocks"]) for tb in range(layer["tile_blocks"])]
+    return sorted(pairs, key=lambda pair: pair[::-1]) if layer["restream"] else pairs
+
+
+def kernels(config, layer, kernel_block):
+    """Kernels of a block."""
+    first = kernel_block * config.kernel_lanes
+    return range(first, min(first + config.kernel_lanes, layer["kernels"]))
+
+
+def tile_marks(layer, kernel_block, tile_block, kernel_last):
+    """`TileMarks` of a kernel's tiles."""
+    tiles_last = tile_block == layer["tile_blocks"] - 1
+    kernels_last = kernel_block == layer["kernel_blocks"] - 1
+    if layer["restream"]:
+        rewind, commit, advance = kernels_last, False, kernels_last and not tiles_last
+    else:
+        rewind, commit, advance = not tiles_last, tiles_last, layer["tile_blocks"] > 1
+    marks = {
+        "rewind": rewind, "commit": commit, "advance": advance,
+        "layer_last": tiles_last and kernels_last,
+    }
+    return {mark: int(value and kernel_last) for mark, value in marks.items()}
+
+
+def post(layer, tile, bias, multiplier):
+    """(out_step, out_step) results of an 8 x 8 tile of the inverse FFT."""
+    values = saturate(round_shift(tile, POST_SHIFT), 18)
+    crop, step, size = layer["crop"], layer["step"], layer["out_step"]
+    values = values[crop : crop + step, crop : crop + step]
+    if layer["pool"]:
+        values = values.reshape(size, 2, size, 2).max(axis=(1, 3))
+    values = saturate(values + bias, 18)
+    if layer["relu"]:
+        values = np.maximum(values, 0)
+    values = round_shift(values * multiplier, layer["requant_shift"])
+    if layer["out_wide"]:
+        return saturate(values, 16)
+    return saturate(values, 8, bool(layer["out_signed"]))
+
+
+def segment(layer, row):
+    """Bytes of a row of results."""
+    return np.asarray(row).astype("<i2" if layer["out_wide"] else "u1").tobytes()
+
+
+def place(layer, number, row):
+    """(y, x, values inside the map) of a row of a tile; no values: nothing is written."""
+    step = layer["out_step"]
+    y = number // layer["tiles_x"] * step + row
+    x = number % layer["tiles_x"] * step
+    inside = number < layer["tiles"] and y < layer["out_height"]
+    return y, x, max(0, min(step, layer["out_width"] - x)) if inside else 0
+
+
+def address(layer, kernel, y, x):
+    """(row, parity, offset) of a value in the feature memory."""
+    if layer["out_vector"]:
+        index = kernel * layer["out_map"] + y * layer["out_width"] + x << layer["out_wide"]
+        return layer["out_base"] + (index >> 4), index >> 3 & 1, index & 7
+    row = layer["out_base"] + kernel * layer["out_plane"] + (x >> 3)
+    return row + ((y >> 1) << layer["out_row_log2"]), y & 1, x & 7
+
+
+def writes(config, layer, segments):
+    """Writes of a layer: (row, parity, offset, bytes).
+
+    ``segments``: iterator over the bytes of every segment of every lane, in the hardware's order
+    (block, kernel, row, lane), including those outside the map.
+    """
+    lanes = 1 if layer["dot"] else config.tile_lanes
+    for kernel_block, tile_block in blocks(layer):
+        for kernel in kernels(config, layer, kernel_block):
+            for row in range(layer["out_step"]):
+                for lane in range(lanes):
+                    values = next(segments)
+                    y, x, count = place(layer, tile_block * config.tile_lanes + lane, row)
+                    if count:
+                        size = count << layer["out_wide"]
+                        yield *address(layer, kernel, y, x), values[:size]
+
+
+def written(layer, word):
+    """A `FeatureWrite` (as a `data.Const`) in the form of `writes`."""
+    assert word.vector == layer["out_vector"] and word.count > 0
+    return word.addr, word.parity, word.offset, bytes(word.data[i] for i in range(word.count))
+
+
+#: Layers that between them use every mode and every kind of border, small enough for pysim.
+def layers(config):
+    """List of descriptors."""
+    n, p = config.kernel_lanes, config.tile_lanes
+    return [
+        # Unpooled, odd step: tiles start at odd rows; last block, tiles and kernels partial.
+        conv(config, kernels=n + 1, height=7, width=9, step=5, relu=1, requant_shift=9,
+             out_base=3),
+        # Pooled, pooled size no multiple of the tile's; signed.
+        conv(config, kernels=n + 3, height=10, width=11, step=4, pool=1, out_signed=1,
+             requant_shift=12, out_base=40),
+        # Two rows of 8 bytes per map row; kernels inside, tiles outside.
+        conv(config, kernels=2 * n, height=6, width=18, step=6, restream=1, relu=1,
+             requant_shift=10, out_base=17),
+        # Vectors of maps; a last kernel block of one kernel.
+        conv(config, kernels=n + 1, height=5, width=5, step=4, pool=1, out_vector=1, relu=1,
+             requant_shift=8, out_base=5),
+        conv(config, kernels=n + 2, height=7, width=4, step=3, out_vector=1, out_signed=1,
+             restream=1, requant_shift=11, out_base=9),
+        # One value per tile: blocks shorter than the pipeline.
+        conv(config, kernels=1, height=3, width=p, step=1, requant_shift=9, out_base=2),
+        # Whole tiles.
+        conv(config, kernels=2, height=9, width=8, step=8, requant_shift=0, out_signed=1,
+             out_base=60),
+        dot(config, kernels=3 * n + 1, relu=1, requant_shift=9, out_base=12),
+        conv(config, kernels=2, height=4, width=7, step=4, out_vector=1, out_wide=1,
+             requant_shift=5, out_base=30),
+        dot(config, kernels=2 * n + 2, out_wide=1, out_signed=1, requant_shift=4, out_base=20,
+            last=1),
+    ]
+
+
+def parameters(rng, layer):
+    """Bias and multiplier of every kernel."""
+    return list(zip(
+        rng.integers(-(1 << 17), 1 << 17, layer["kernels"]).tolist(),
+        rng.integers(0, 1 << 14, layer["kernels"]).tolist(),
+        strict=True,
+    ))
+
+
+def block_sums(config, layer, sums, kernel_block, tile_block, half):
+    """`SumWrite` values of a block; ``sums``: (tile, kernel, frequency, component)."""
+    lanes, width = config.tile_lanes, config.kernel_lanes
+    first = kernel_block * width
+    part = np.zeros((lanes, width, *sums.shape[2:]), dtype=int)
+    found = sums[tile_block * lanes :, first:][:lanes, :width]
+    part[: found.shape[0], : found.shape[1]] = found
+    count = 1 if layer["dot"] else 32
+    for frequency in range(count):
+        for quad in range(width // 4):
+            words = part[:, 4 * quad : 4 * quad + 4, frequency]
+            yield {
+                "sums": [
+                    [{"re": re, "im": im} for re, im in lane] for lane in words.tolist()
+                ],
+                "frequency": frequency, "quad": quad, "half": half,
+                "block_last": frequency == count - 1 and quad == width // 4 - 1,
+            }
+
+
+def random_sums(rng, config, layer, scale=1 << 17):
+    """Sums of every tile of every block (also those outside the map) and kernel."""
+    shape = (layer["tile_blocks"] * config.tile_lanes, layer["kernels"], 32, 2)
+    return rng.integers(-scale, scale, shape)
+
+
+def parameter_blocks(config, layer, values):
+    """Parameters in the order in which the reader releases them: a list per kernel block."""
+    released = [kb for kb, tb in blocks(layer) if layer["restream"] or tb == 0]
+    return [
+        [{"bias": values[n][0], "multiplier": values[n][1]} for n in kernels(config, layer, kb)]
+        for kb in released
+    ]
+
+
+def parameter_memory(dut, queue, rng, p=1.0):
+    """Process that serves ``queue`` (of `parameter_blocks`) on the ``param_*`` ports."""
+    async def process(ctx):
+        ready = False
+        samples = ctx.tick().sample(dut.param_addr, dut.param_next)
+        async for *_, addr, release in samples:
+            block = queue[0] if queue else []
+            if addr < len(block):
+                ctx.set(Value.cast(dut.param_data), pack(KernelParameters, block[addr]))
+            if release:
+                queue.pop(0)
+                ready = False
+            if not ready:
+                ready = bool(queue) and rng.random() < p
+                ctx.set(dut.param_ready, ready)
+    return process

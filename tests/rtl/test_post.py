@@ -1,0 +1,131 @@
+"""Post: rows of the inverse FFT in, bytes out, against NumPy; rate and latency."""
+
+import random
+
+import numpy as np
+import pytest
+from amaranth.hdl import Value
+
+from model.config import PRESETS
+from rtl.post import PostArray
+from rtl.signatures import Descriptor
+from rtl.sums import SEGMENT_ROWS
+from tests.rtl import store_model
+from tests.rtl.helpers import pack, raw, simulate, unpack
+
+MARKS = ("rewind", "commit", "advance", "layer_last")
+
+
+def run(config, layer, tiles, seed, pauses=True, spare=1.0):
+    """Send tiles (per tile: values of every lane, bias, multiplier, marks), collect segments."""
+    dut = PostArray(config=config)
+    rng = random.Random(seed)
+    rows_per_tile = layer["out_step"]
+    credits = SEGMENT_ROWS
+    first_row = 7 if layer["dot"] else 0
+    got, stamps, sent = [], [], []
+
+    async def feed(ctx):
+        nonlocal credits
+        ctx.set(Value.cast(dut.layer), pack(Descriptor, layer))
+        await ctx.tick().repeat(3)
+        queue = [(tile, index) for tile in tiles for index in range(first_row, 8)]
+        cycle = 0
+        while len(got) < len(tiles) * rows_per_tile:
+            send = False
+            if queue:
+                (values, bias, multiplier, marks), index = queue[0]
+                if index > first_row:
+                    send = True
+                elif credits >= rows_per_tile and (not pauses or rng.random() < 0.3):
+                    credits -= rows_per_tile
+                    send = True
+            ctx.set(dut.i.valid, send)
+            ctx.set(dut.spare, rng.random() < spare)
+            if send:
+                queue.pop(0)
+                sent.append(cycle)
+                ctx.set(Value.cast(dut.i.payload), pack(dut.i.payload.shape(), {
+                    "rows": [values[lane][index].tolist() for lane in range(config.tile_lanes)],
+                    "index": index,
+                    "tag": {
+                        "bias": bias, "multiplier": multiplier,
+                        "marks": dict(zip(MARKS, marks, strict=True)),
+                    },
+                }))
+            _, _, credit, reserve, can, valid, word = await ctx.tick().sample(
+                dut.credit, dut.reserve, dut.spare, dut.o.valid, raw(dut.o.payload)
+            )
+            credits += credit
+            assert not reserve or can
+            if valid:
+                got.append(unpack(dut.o.payload.shape(), word))
+                stamps.append(cycle)
+            cycle += 1
+
+    simulate(dut, feed, limit=200 * (len(tiles) + 5))
+    return got, stamps, sent
+
+
+def random_tiles(rng, config, layer, count):
+    tiles = []
+    for _ in range(count):
+        scale = int(rng.choice([60, 3000, 300_000, 1 << 23]))
+        values = rng.integers(-scale, scale, (config.tile_lanes, 8, 8))
+        bias = int(rng.choice([0, -(1 << 17), (1 << 17) - 1, rng.integers(-5000, 5000)]))
+        multiplier = int(rng.choice([0, 1, (1 << 14) - 1, rng.integers(1 << 14)]))
+        tiles.append((values, bias, multiplier, rng.integers(0, 2, 4).tolist()))
+    return tiles
+
+
+def modes(config):
+    layers = store_model.layers(config)
+    extremes = [
+        layers[1] | {"requant_shift": 63}, layers[1] | {"requant_shift": 33, "relu": 1},
+        layers[6] | {"requant_shift": 1, "out_signed": 0},
+    ]
+    return layers + extremes
+
+
+@pytest.mark.parametrize("mode", range(len(modes(PRESETS["tiny"]))))
+@pytest.mark.parametrize("name", ["tiny", "ecp5-85f"])
+def test_segments(name, mode):
+    config = PRESETS[name]
+    layer = modes(config)[mode]
+    rng = np.random.default_rng(mode)
+    tiles = random_tiles(rng, config, layer, 10)
+    got, _, _ = run(config, layer, tiles, seed=mode, spare=0.5)
+    got = iter(got)
+    for values, bias, multiplier, marks in tiles:
+        want = [store_model.post(layer, tile, bias, multiplier) for tile in values]
+        for row in range(layer["out_step"]):
+            word = next(got)
+            for lane in range(1 if layer["dot"] else config.tile_lanes):
+                expected = store_model.segment(layer, want[lane][row])
+                assert bytes(word.bytes[lane][i] for i in range(len(expected))) == expected
+            last = row == layer["out_step"] - 1
+            assert word.marks.tile_last == last
+            assert [word.marks.tile[mark] for mark in MARKS] == (marks if last else [0] * 4)
+
+
+@pytest.mark.parametrize(("fields", "cycles"), [
+    ({"step": 4, "pool": 1}, 8), ({"step": 6, "pool": 1}, 12), ({"step": 4}, 16),
+    ({"step": 6}, 36), ({"step": 8}, 64), ({"step": 2}, 8),
+])
+def test_rate(fields, cycles):
+    config = PRESETS["ecp5-85f"]
+    layer = store_model.conv(config, kernels=1, height=16, width=16, **fields)
+    tiles = random_tiles(np.random.default_rng(1), config, layer, 12)
+    got, stamps, _ = run(config, layer, [t[:3] + ([0] * 4,) for t in tiles], 0, pauses=False)
+    rows = layer["out_step"]
+    assert len(got) == 12 * rows
+    # From the fifth tile on the queue is in its steady state.
+    assert stamps[-1] - stamps[5 * rows - 1] == 7 * cycles
+
+
+def test_latency():
+    config = PRESETS["tiny"]
+    layer = store_model.dot(config, kernels=1)
+    tiles = random_tiles(np.random.default_rng(2), config, layer, 1)
+    _, stamps, sent = run(config, layer, [tiles[0][:3] + ([0] * 4,)], 0, pauses=False)
+    assert stamps[0] - sent[0] == PostArray.LATENCY

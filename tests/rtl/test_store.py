@@ -1,0 +1,140 @@
+"""Store stage: sums in, feature writes out, against `model.fft` and NumPy."""
+
+import random
+
+import numpy as np
+import pytest
+from amaranth.hdl import Value
+
+from model import fft
+from model.config import PRESETS
+from rtl.signatures import Descriptor, FeatureWrite, LayerStats
+from rtl.store import StoreStage
+from tests.rtl import store_model
+from tests.rtl.helpers import collect, collect_level, pack, simulate, source, unpack
+
+
+def segments(config, layer, sums, parameters):
+    """Bytes of every segment of every lane, in the hardware's order."""
+    for kernel_block, tile_block in store_model.blocks(layer):
+        first = tile_block * config.tile_lanes
+        for kernel in store_model.kernels(config, layer, kernel_block):
+            words = sums[first : first + config.tile_lanes, kernel]
+            if layer["dot"]:
+                tiles = np.zeros((1, 8, 8), dtype=int)
+                tiles[0, 7, 7] = words[0, 0, 0] << store_model.POST_SHIFT
+            else:
+                tiles = fft.inverse(words)
+            results = [store_model.post(layer, tile, *parameters[kernel]) for tile in tiles]
+            for row in range(layer["out_step"]):
+                for result in results:
+                    yield store_model.segment(layer, result[row])
+
+
+def run(config, layers, sums, parameters, *, p_sum=1.0, p_param=1.0, seed=0, limit=30000):
+    """Run the layers; the writes, their cycles, statistics, and the cycle of each last sum."""
+    dut = StoreStage(config=config)
+    rng = random.Random(seed)
+    free, cycle = [2], [0]
+    writes, stamps, stats, finished, block_ends, queue = [], [], [], [], [], []
+
+    async def watch(ctx):
+        async for *_, half_free in ctx.tick().sample(dut.half_free):
+            free[0] += half_free
+            cycle[0] += 1
+            ctx.set(dut.run_cycle, cycle[0])
+
+    async def feed(ctx):
+        ctx.set(dut.start, 1)
+        await ctx.tick()
+        ctx.set(dut.start, 0)
+        half = 0
+        for index, layer in enumerate(layers):
+            # As in the accelerator: no sum of a layer before the last write of the one before.
+            while ctx.get(dut.layers_done) < index:
+                await ctx.tick()
+            queue.extend(store_model.parameter_blocks(config, layer, parameters[index]))
+            for block in store_model.blocks(layer):
+                await ctx.tick()
+                while not free[0]:
+                    await ctx.tick()
+                free[0] -= 1
+                for word in store_model.block_sums(config, layer, sums[index], *block, half):
+                    while rng.random() >= p_sum:
+                        await ctx.tick()
+                    ctx.set(dut.sums.valid, 1)
+                    ctx.set(Value.cast(dut.sums.payload), pack(dut.sums.payload.shape(), word))
+                    await ctx.tick()
+                    ctx.set(dut.sums.valid, 0)
+                block_ends.append(cycle[0] - 1)
+                half = 1 - half
+        while ctx.get(dut.layers_done) < len(layers):
+            await ctx.tick()
+        await ctx.tick().repeat(4)
+
+    simulate(
+        dut, feed, source(dut.desc, [pack(Descriptor, layer) for layer in layers]),
+        monitors=[
+            collect(dut.write, writes, stamps), collect(dut.stats, stats), watch,
+            collect_level(dut.finished, finished),
+            store_model.parameter_memory(dut, queue, rng, p_param),
+        ],
+        limit=limit,
+    )
+    assert len(finished) == sum(layer["last"] for layer in layers) and not queue
+    stats = [unpack(LayerStats, word) for word in stats]
+    return [unpack(FeatureWrite, word) for word in writes], stamps, stats, block_ends
+
+
+def check(config, layers, sums, parameters, got, stats):
+    position = 0
+    for index, layer in enumerate(layers):
+        values = segments(config, layer, sums[index], parameters[index])
+        wanted = list(store_model.writes(config, layer, values))
+        part = got[position : position + len(wanted)]
+        assert [store_model.written(layer, word) for word in part] == wanted, layer
+        position += len(wanted)
+        assert (stats[index].layer, stats[index].counts[1]) == (index, len(wanted))
+    assert position == len(got)
+
+
+def random_layers(config, layers, seed):
+    rng = np.random.default_rng(seed)
+    sums = [
+        store_model.random_sums(rng, config, layer, int(rng.choice([1 << 10, 1 << 14, 1 << 17])))
+        for layer in layers
+    ]
+    return sums, [store_model.parameters(rng, layer) for layer in layers]
+
+
+@pytest.mark.parametrize(("name", "p_sum", "p_param", "part"), [
+    ("tiny", 1.0, 1.0, slice(0, None)), ("tiny", 0.5, 0.05, slice(4, None)),
+    ("ecp5-85f", 0.9, 0.3, slice(3, 9, 2)),
+])
+def test_layers_in_sequence(name, p_sum, p_param, part):
+    config = PRESETS[name]
+    layers = store_model.layers(config)[part]
+    sums, parameters = random_layers(config, layers, 3)
+    got, _, stats, _ = run(config, layers, sums, parameters, p_sum=p_sum, p_param=p_param, seed=4)
+    check(config, layers, sums, parameters, got, stats)
+
+
+@pytest.mark.parametrize(("step", "pool", "cycles"), [(4, 1, 8), (4, 0, 16), (6, 1, 12)])
+def test_rate_and_latency(step, pool, cycles):
+    config = PRESETS["ecp5-85f"]
+    layer = store_model.conv(
+        config, kernels=config.kernel_lanes, height=step, width=4 * step, step=step, pool=pool,
+        relu=1, requant_shift=9,
+    )
+    sums, parameters = random_layers(config, [layer], 5)
+    got, stamps, stats, ends = run(config, [layer], sums, parameters)
+    check(config, [layer], sums, parameters, got, stats)
+    size = layer["out_step"]
+    assert stamps[0] - ends[0] == StoreStage.LATENCY + layer["crop"] + pool + size - 1
+    # The first kernel's rows come as the inverse FFT delivers them, the last one's as the post
+    # lets them; in between nothing is lost.
+    rows = stamps[:: config.tile_lanes]
+    assert stamps == [row + lane for row in rows for lane in range(config.tile_lanes)]
+    kernels = rows[::size]
+    assert np.diff(kernels).tolist()[-4:] == [cycles] * 4
+    assert kernels[-1] - kernels[0] <= cycles * (config.kernel_lanes - 1)

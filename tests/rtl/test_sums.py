@@ -1,0 +1,172 @@
+"""Sum buffer and its reader: order, credits, halves and parameters against NumPy."""
+
+import random
+
+import numpy as np
+import pytest
+from amaranth.hdl import Module, Value
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from model.config import PRESETS
+from rtl.signatures import Descriptor, Event, KernelParameters, SumWrite
+from rtl.sums import SEGMENT_ROWS, SumBuffer, SumReader
+from tests.rtl import store_model
+from tests.rtl.helpers import pack, raw, simulate, unpack
+
+
+class BufferAndReader(wiring.Component):
+    """Both, joined as in the store stage."""
+
+    def __init__(self, config):
+        self.buffer = SumBuffer(config=config)
+        self.reader = SumReader(config=config)
+        super().__init__({
+            "layer": In(Descriptor), "begin": In(1), "i": In(Event(SumWrite(config))),
+            "credit": In(1), "param_ready": In(1), "param_next": Out(1), "half_free": Out(1),
+            "param_addr": Out(range(config.kernel_lanes)), "param_data": In(KernelParameters),
+        })
+        self.o, self.words = self.reader.o, self.buffer.o
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.buffer, m.submodules.reader = buffer, reader = self.buffer, self.reader
+        for name in ("layer", "begin", "credit", "param_ready", "param_data"):
+            m.d.comb += getattr(reader, name).eq(getattr(self, name))
+        for name in ("param_addr", "param_next", "half_free"):
+            m.d.comb += getattr(self, name).eq(getattr(reader, name))
+        for name in ("r_en", "r_half", "r_kernel", "r_index"):
+            m.d.comb += getattr(buffer, name).eq(getattr(reader, name))
+        m.d.comb += [
+            buffer.i.valid.eq(self.i.valid), buffer.i.payload.eq(self.i.payload),
+            reader.complete.valid.eq(buffer.complete.valid),
+            reader.complete.payload.eq(buffer.complete.payload),
+        ]
+        return m
+
+
+class Bench:
+    """Sends the sums of layers one after the other and notes the tiles read."""
+
+    def __init__(self, config, *, p_sum=1.0, p_param=1.0, p_credit=1.0, parity=None, seed=0):
+        self.config = config
+        self.dut = BufferAndReader(config)
+        self.p_sum, self.p_credit = p_sum, p_credit
+        self.parity = parity            # of the first block of a layer; None: goes on
+        self.rng = random.Random(seed)
+        self.free, self.queued = 2, 0   # halves of the buffer, rows in the queue behind
+        self.reads, self.stamps, self.last_sum = [], [], []
+        self.parameters = []
+        self.memory = store_model.parameter_memory(self.dut, self.parameters, self.rng, p_param)
+        self.layer, self.in_layer, self.cycle = None, 0, 0
+
+    async def watch(self, ctx):
+        dut = self.dut
+        async for *_, valid, tag, words, half_free in ctx.tick().sample(
+            dut.o.valid, raw(dut.o.payload), raw(dut.words), dut.half_free
+        ):
+            if valid:
+                self.reads.append((unpack(dut.o.payload.shape(), tag), words))
+                self.stamps.append(self.cycle)
+                if self.layer["dot"] or self.in_layer % 8 == 0:
+                    self.queued += self.layer["out_step"]
+                    assert self.queued <= SEGMENT_ROWS
+                self.in_layer += 1
+            self.free += half_free
+            credit = self.queued > 0 and self.rng.random() < self.p_credit
+            self.queued -= credit
+            ctx.set(dut.credit, credit)
+            self.cycle += 1
+
+    async def send_layer(self, ctx, layer, sums, values):
+        dut, config = self.dut, self.config
+        self.layer, self.in_layer = layer, 0
+        self.parameters += store_model.parameter_blocks(config, layer, values)
+        ctx.set(Value.cast(dut.layer), pack(Descriptor, layer))
+        ctx.set(dut.begin, 1)
+        await ctx.tick()
+        ctx.set(dut.begin, 0)
+        half = len(self.last_sum) % 2 if self.parity is None else self.parity
+        for block in store_model.blocks(layer):
+            await ctx.tick().repeat(2)
+            while not self.free:
+                await ctx.tick()
+            self.free -= 1
+            for word in store_model.block_sums(config, layer, sums, *block, half):
+                while self.rng.random() >= self.p_sum:
+                    await ctx.tick()
+                ctx.set(dut.i.valid, 1)
+                ctx.set(Value.cast(dut.i.payload), pack(dut.i.payload.shape(), word))
+                await ctx.tick()
+                ctx.set(dut.i.valid, 0)
+            self.last_sum.append(self.cycle)
+            half = 1 - half
+        expected = len(list(reads_of(config, layer, sums, values)))
+        while self.in_layer < expected or self.queued or self.free < 2:
+            await ctx.tick()
+        await ctx.tick().repeat(3)
+        assert not self.parameters and self.in_layer == expected
+
+    def run(self, layers, sums, parameters):
+        async def feed(ctx):
+            for item in zip(layers, sums, parameters, strict=True):
+                await self.send_layer(ctx, *item)
+
+        simulate(self.dut, feed, monitors=[self.watch, self.memory], limit=30000)
+
+
+def reads_of(config, layer, sums, values):
+    """(words of every lane, bypass, bias, multiplier, marks) per cycle of the reader's output."""
+    for kernel_block, tile_block in store_model.blocks(layer):
+        kernels = store_model.kernels(config, layer, kernel_block)
+        for kernel in kernels:
+            marks = store_model.tile_marks(layer, kernel_block, tile_block, kernel == kernels[-1])
+            first = tile_block * config.tile_lanes
+            tiles = sums[first : first + config.tile_lanes, kernel]
+            for i in range(1 if layer["dot"] else 8):
+                yield tiles[:, 4 * i : 4 * i + 4], layer["dot"], *values[kernel], marks
+
+
+def check(config, bench, layers, sums, parameters):
+    got = iter(bench.reads)
+    for item in zip(layers, sums, parameters, strict=True):
+        for words, bypass, bias, multiplier, marks in reads_of(config, *item):
+            note, found = next(got)
+            found = unpack(bench.dut.words.shape(), found)
+            for lane in range(config.tile_lanes):
+                for j in range(1 if bypass else 4):
+                    assert (found[lane][j].re, found[lane][j].im) == tuple(words[lane][j])
+            assert (note.bypass, note.tag.bias, note.tag.multiplier) == (bypass, bias, multiplier)
+            assert {mark: note.tag.marks[mark] for mark in marks} == marks
+    assert next(got, None) is None
+
+
+@pytest.mark.parametrize(("p_sum", "p_param", "p_credit", "parity"), [
+    (1.0, 1.0, 1.0, None), (0.5, 0.1, 1.0, 0), (1.0, 0.5, 0.3, 1),
+])
+@pytest.mark.parametrize("name", ["tiny", "ecp5-85f"])
+def test_tiles(name, p_sum, p_param, p_credit, parity):
+    config = PRESETS[name]
+    rng = np.random.default_rng(11)
+    every = store_model.layers(config)
+    layers = [every[index] for index in (3, 4, 5, 9)]
+    sums = [store_model.random_sums(rng, config, layer) for layer in layers]
+    parameters = [store_model.parameters(rng, layer) for layer in layers]
+    bench = Bench(config, p_sum=p_sum, p_param=p_param, p_credit=p_credit, parity=parity, seed=5)
+    bench.run(layers, sums, parameters)
+    check(config, bench, layers, sums, parameters)
+
+
+def test_back_to_back_and_latency():
+    config = PRESETS["ecp5-85f"]
+    layer = store_model.conv(config, kernels=16, height=4, width=16, step=4, pool=1)
+    rng = np.random.default_rng(1)
+    bench = Bench(config, seed=1)
+    bench.run(
+        [layer], [store_model.random_sums(rng, config, layer)],
+        [store_model.parameters(rng, layer)],
+    )
+    first, second = bench.stamps[:64], bench.stamps[64:]
+    assert first == list(range(first[0], first[0] + 64))
+    assert second == list(range(second[0], second[0] + 64))
+    assert first[0] - (bench.last_sum[0] - 1) == SumReader.LATENCY
