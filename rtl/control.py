@@ -1,0 +1,139 @@
+"""Commands: the order of events of LOAD and RUN, and their outcome.
+
+LOAD: the checker reads the image. RUN: reset the engine, start it together with the input DMA, wait
+for the last layer, then the output DMA. Both end with the read port drained, so that a command
+that failed leaves nothing behind.
+"""
+
+from amaranth.hdl import Module, Signal
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from model.image import ErrorCode
+
+__all__ = ["Controller"]
+
+
+class Controller(wiring.Component):
+    """State of the core.
+
+    Attributes
+    ----------
+    load, run, clear : In(1)
+        Commands; the first two are ignored while busy. ``load`` goes before ``run``.
+    busy, done, loaded : Out(1)
+        At work; the last command ended well; a program is loaded.
+    error : Out(4)
+        `ErrorCode` of the last command.
+    checker_start : Out(1)
+        Begin to load.
+    checker_done, checker_error : In(1), In(4)
+        The load has ended.
+    engine_reset : Out(1)
+        Reset everything that takes part in a run.
+    engine_start : Out(1)
+        Begin a run (engine and input DMA).
+    bus_error : In(1)
+        A read of the run failed.
+    finished : In(1)
+        The last layer is written.
+    output_start, output_done : Out(1), In(1)
+        Output DMA.
+    flush, idle : Out(1), In(1)
+        Drop what is read; nothing is under way.
+    r_taken, w_taken : In(1)
+        A beat is read, written.
+    cycles, read_beats, write_beats : Out(32)
+        Of the present or last run.
+    """
+
+    load: In(1)
+    run: In(1)
+    clear: In(1)
+    busy: Out(1)
+    done: Out(1)
+    loaded: Out(1)
+    error: Out(4)
+    checker_start: Out(1)
+    checker_done: In(1)
+    checker_error: In(4)
+    engine_reset: Out(1)
+    engine_start: Out(1)
+    bus_error: In(1)
+    finished: In(1)
+    output_start: Out(1)
+    output_done: In(1)
+    flush: Out(1)
+    idle: In(1)
+    r_taken: In(1)
+    w_taken: In(1)
+    cycles: Out(32)
+    read_beats: Out(32)
+    write_beats: Out(32)
+
+    def elaborate(self, platform) -> Module:
+        """Build the state machine and the counters."""
+        m = Module()
+        running = Signal()
+        with m.If(self.clear):
+            m.d.sync += [self.done.eq(0), self.error.eq(0)]
+        with m.If(running):
+            m.d.sync += [
+                self.cycles.eq(self.cycles + 1),
+                self.read_beats.eq(self.read_beats + self.r_taken),
+                self.write_beats.eq(self.write_beats + self.w_taken),
+            ]
+
+        # Registered: they reach most flip-flops of the core.
+        reset, start = Signal(), Signal()
+        m.d.sync += [
+            self.engine_reset.eq(reset), self.engine_start.eq(start), self.output_start.eq(0),
+        ]
+        with m.FSM() as fsm:
+            m.d.comb += self.busy.eq(~fsm.ongoing("IDLE"))
+            with m.State("IDLE"):
+                with m.If(self.load):
+                    m.d.comb += self.checker_start.eq(1)
+                    m.d.sync += [self.done.eq(0), self.error.eq(0), self.loaded.eq(0)]
+                    m.next = "LOAD"
+                with m.Elif(self.run):
+                    m.d.sync += [self.done.eq(0), self.error.eq(0)]
+                    with m.If(self.loaded):
+                        m.d.sync += [
+                            self.cycles.eq(0), self.read_beats.eq(0), self.write_beats.eq(0),
+                        ]
+                        m.next = "RESET"
+                    with m.Else():
+                        m.d.sync += self.error.eq(ErrorCode.NOT_LOADED)
+            with m.State("LOAD"):
+                with m.If(self.checker_done):
+                    m.d.sync += [
+                        self.error.eq(self.checker_error),
+                        self.loaded.eq(self.checker_error == ErrorCode.NONE),
+                    ]
+                    m.next = "DRAIN"
+            with m.State("RESET"):
+                m.d.comb += [running.eq(1), reset.eq(1)]
+                m.next = "START"
+            with m.State("START"):
+                m.d.comb += [running.eq(1), start.eq(1)]
+                m.next = "LAYERS"
+            with m.State("LAYERS"):
+                m.d.comb += running.eq(1)
+                with m.If(self.bus_error):
+                    m.d.sync += self.error.eq(ErrorCode.BUS)
+                    m.next = "DRAIN"
+                with m.Elif(self.finished):
+                    m.d.sync += self.output_start.eq(1)
+                    m.next = "OUTPUT"
+            with m.State("OUTPUT"):
+                m.d.comb += running.eq(1)
+                with m.If(self.output_done & ~self.output_start):
+                    m.next = "DRAIN"
+            with m.State("DRAIN"):
+                # The engine is silenced first, then the port runs dry.
+                m.d.comb += [reset.eq(1), self.flush.eq(1)]
+                with m.If(self.idle):
+                    m.d.sync += self.done.eq(self.error == ErrorCode.NONE)
+                    m.next = "IDLE"
+        return m

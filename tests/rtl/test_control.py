@@ -1,0 +1,104 @@
+"""Order of events of the commands."""
+
+from model.image import ErrorCode
+from rtl.control import Controller
+from tests.rtl.helpers import simulate
+
+
+async def pulse(ctx, port, **others):
+    ctx.set(port, 1)
+    await ctx.tick()
+    ctx.set(port, 0)
+
+
+def state(ctx, dut):
+    return tuple(ctx.get(port) for port in (dut.busy, dut.done, dut.loaded, dut.error))
+
+
+async def load(ctx, dut, error=0):
+    ctx.set(dut.load, 1)
+    assert ctx.get(dut.checker_start)
+    await ctx.tick()
+    ctx.set(dut.load, 0)
+    assert state(ctx, dut) == (1, 0, 0, 0)
+    await ctx.tick().repeat(3)
+    ctx.set(dut.checker_error, error)
+    await pulse(ctx, dut.checker_done)
+    assert ctx.get(dut.flush) and ctx.get(dut.busy)
+    await ctx.tick().repeat(2)
+    assert ctx.get(dut.busy)        # until the port is idle
+    ctx.set(dut.idle, 1)
+    await ctx.tick()
+    ctx.set(dut.idle, 0)
+    assert state(ctx, dut) == (0, int(not error), int(not error), error)
+
+
+async def begin_run(ctx, dut):
+    await pulse(ctx, dut.run)
+    assert state(ctx, dut) == (1, 0, 1, 0)
+    await ctx.tick()
+    assert ctx.get(dut.engine_reset) and not ctx.get(dut.engine_start)
+    await ctx.tick()
+    assert not ctx.get(dut.engine_reset) and ctx.get(dut.engine_start)
+    await ctx.tick()
+    assert not ctx.get(dut.engine_start)
+
+
+def test_load_and_run():
+    dut = Controller()
+
+    async def bench(ctx):
+        await pulse(ctx, dut.run)
+        assert state(ctx, dut) == (0, 0, 0, ErrorCode.NOT_LOADED)
+        await pulse(ctx, dut.clear)
+        assert state(ctx, dut) == (0, 0, 0, 0)
+        await load(ctx, dut)
+        await load(ctx, dut, ErrorCode.CONFIG)      # forgets the program
+        await pulse(ctx, dut.run)
+        assert state(ctx, dut) == (0, 0, 0, ErrorCode.NOT_LOADED)
+        await load(ctx, dut)
+
+        await begin_run(ctx, dut)
+        ctx.set(dut.r_taken, 1)
+        await ctx.tick().repeat(10)
+        ctx.set(dut.r_taken, 0)
+        ctx.set(dut.output_done, 1)      # of the run before: does not count
+        await pulse(ctx, dut.finished)
+        assert ctx.get(dut.output_start)
+        ctx.set(dut.w_taken, 1)
+        await ctx.tick()
+        ctx.set(dut.output_done, 0)
+        await ctx.tick().repeat(4)
+        ctx.set(dut.w_taken, 0)
+        assert state(ctx, dut) == (1, 0, 1, 0)
+        await pulse(ctx, dut.output_done)
+        ctx.set(dut.idle, 1)
+        await ctx.tick()
+        ctx.set(dut.idle, 0)
+        assert state(ctx, dut) == (0, 1, 1, 0)
+        assert ctx.get(dut.read_beats) == 10 and ctx.get(dut.write_beats) == 5
+        assert ctx.get(dut.cycles) == 20
+        await pulse(ctx, dut.clear)
+        assert state(ctx, dut) == (0, 0, 1, 0)
+
+    simulate(dut, bench)
+
+
+def test_bus_error_and_recovery():
+    dut = Controller()
+
+    async def bench(ctx):
+        await load(ctx, dut)
+        for _ in range(2):
+            await begin_run(ctx, dut)
+            await ctx.tick().repeat(3)
+            await pulse(ctx, dut.bus_error)
+            assert ctx.get(dut.flush)
+            await ctx.tick()
+            assert ctx.get(dut.engine_reset)
+            ctx.set(dut.idle, 1)
+            await ctx.tick()
+            ctx.set(dut.idle, 0)
+            assert state(ctx, dut) == (0, 0, 1, ErrorCode.BUS)
+
+    simulate(dut, bench)
