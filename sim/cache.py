@@ -6,10 +6,10 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-__all__ = ["cache_folder", "building"]
+__all__ = ["cache_folder", "cached"]
 
 
 def cache_folder() -> Path:
@@ -20,18 +20,37 @@ def cache_folder() -> Path:
     return (Path(root) if root else Path.home() / ".cache") / "spectralcnn"
 
 
-@contextlib.contextmanager
-def building(target: Path) -> Iterator[Path]:
-    """Scratch folder that becomes ``target`` at the end, in one rename.
+def cached(target: Path, build: Callable[[Path], None]) -> Path:
+    """Return folder ``target``, made by ``build`` if it is not there.
 
-    Of two processes that build the same target the first to finish wins; the other's copy, equal
-    by construction, is dropped. An exception leaves nothing behind.
+    ``build`` fills a scratch folder that becomes ``target`` in one rename; if it fails, nothing
+    is left behind. Of two processes that want the same target one builds, the other waits.
     """
+    if target.exists():
+        return target
     target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=target.name + ".part-", dir=target.parent))
+    with _locked(target.with_name(target.name + ".lock")):
+        if target.exists():
+            return target
+        scratch = Path(tempfile.mkdtemp(prefix=target.name + ".part-", dir=target.parent))
+        try:
+            build(scratch)
+            # Without locks (below) another process may have been faster; its copy is equal.
+            with contextlib.suppress(FileExistsError):
+                scratch.rename(target)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+    return target
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold an advisory lock, which ends with the process; no lock where there is no fcntl."""
     try:
-        yield scratch
-        with contextlib.suppress(OSError):      # exists already: another process was faster
-            scratch.rename(target)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        import fcntl
+    except ImportError:
+        yield
+        return
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from model.config import AcceleratorConfig
 from model.errors import UserError
 from sim.backend import Backend
-from sim.cache import building, cache_folder
+from sim.cache import cache_folder, cached
 from sim.events import PROBES, Events
 from sim.memory import MemoryOptions, channel_seeds
 
@@ -60,13 +60,14 @@ def core_verilog(config: AcceleratorConfig) -> str:
     key = hashlib.sha256(f"{config.to_json()}{amaranth.__version__}".encode())
     for path in sorted([*sources.glob("rtl/**/*.py"), *sources.glob("model/*.py")]):
         key.update(str(path.relative_to(sources)).encode() + path.read_bytes())
-    target = cache_folder() / "verilog" / key.hexdigest()[:32]
-    if not (target / "top.v").exists():
+
+    def build(work: Path) -> None:
         from rtl.core import Core
 
-        with building(target) as work:
-            (work / "top.v").write_text(design_verilog(Core(config, probe=True)))
-    return (target / "top.v").read_text()
+        (work / "top.v").write_text(design_verilog(Core(config, probe=True)))
+
+    folder = cached(cache_folder() / "verilog" / key.hexdigest()[:32], build)
+    return (folder / "top.v").read_text()
 
 
 def _verilator_root() -> Path:
@@ -129,10 +130,8 @@ def build_library(verilog: str, *, trace: str | None = None) -> Path:
     key = hashlib.sha256()
     for part in (verilog, HARNESS.read_text(), versions, *verilate, *flags):
         key.update(part.encode() + b"\0")
-    target = cache_folder() / "verilator" / key.hexdigest()[:32]
-    if (target / LIBRARY).exists():
-        return target / LIBRARY
-    with building(target) as work:
+
+    def build(work: Path) -> None:
         (work / "top.v").write_text(verilog)
         _output(binary, *verilate, "--Mdir", str(work), str(work / "top.v"), env=env)
         shutil.copy(HARNESS, work / "harness.cpp")
@@ -140,7 +139,8 @@ def build_library(verilog: str, *, trace: str | None = None) -> Path:
         for item in work.iterdir():
             if item.name not in (LIBRARY, "top.v"):
                 shutil.rmtree(item) if item.is_dir() else item.unlink()
-    return target / LIBRARY
+
+    return cached(cache_folder() / "verilator" / key.hexdigest()[:32], build) / LIBRARY
 
 
 def _compile(work: Path, root: Path, compiler: str, flags: list[str], trace: str | None,
@@ -152,17 +152,18 @@ def _compile(work: Path, root: Path, compiler: str, flags: list[str], trace: str
         names.append(f"verilated_{trace[1:]}_c.cpp")
     # Verilator's runtime is the same for every design: compiled once.
     key = hashlib.sha256("\0".join([versions, *flags, *names]).encode())
-    runtime = cache_folder() / "runtime" / key.hexdigest()[:32]
-    if not runtime.exists():
-        with building(runtime) as scratch:
-            _objects(common, [include / name for name in names], scratch)
-    own = _objects([*common, f"-I{work}"], sorted(work.glob("*.cpp")), work)
+    runtime = cached(
+        cache_folder() / "runtime" / key.hexdigest()[:32],
+        lambda folder: _objects(common, [include / name for name in names], folder),
+    )
+    _objects([*common, f"-I{work}"], list(work.glob("*.cpp")), work)
     libraries = ["-lpthread"] + (["-llz4", "-lz"] if trace == ".fst" else [])
-    _output(compiler, "-shared", "-o", str(work / LIBRARY), *map(str, own),
-            *map(str, sorted(runtime.glob("*.o"))), *libraries, "-Wl,-Bsymbolic")
+    objects = sorted(work.glob("*.o")) + sorted(runtime.glob("*.o"))
+    _output(compiler, "-shared", "-o", str(work / LIBRARY), *map(str, objects), *libraries,
+            "-Wl,-Bsymbolic")
 
 
-def _objects(command: list[str], sources: list[Path], folder: Path) -> list[Path]:
+def _objects(command: list[str], sources: list[Path], folder: Path) -> None:
     """Compile in parallel, the largest first so that no long one is left for the end."""
     sources = sorted(sources, key=lambda path: -path.stat().st_size)
     objects = [folder / (path.stem + ".o") for path in sources]
@@ -171,7 +172,6 @@ def _objects(command: list[str], sources: list[Path], folder: Path) -> list[Path
                 for source, target in zip(sources, objects, strict=True)]
         for job in jobs:
             job.result()
-    return objects
 
 
 class _Options(ctypes.Structure):

@@ -1,5 +1,10 @@
 """Both backends on a stand-in component: protocol, memory model, events, watchdog, cache."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -146,7 +151,7 @@ def test_failed_build_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setenv("SPECTRALCNN_CACHE", str(tmp_path))
     with pytest.raises(RuntimeError, match="verilator_bin failed"):
         build_library("module top; this is not Verilog; endmodule")
-    assert not [item for item in tmp_path.rglob("*") if item.is_file()]
+    assert not list(tmp_path.rglob("*.v")) and not list(tmp_path.rglob("*.part-*"))
 
 
 def test_memory_options_are_checked():
@@ -154,3 +159,30 @@ def test_memory_options_are_checked():
                   {"error_beat": -1}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             MemoryOptions(**wrong)
+
+
+def test_two_processes_build_at_once(library, tmp_path):
+    (tmp_path / "runtime").symlink_to(library.parents[2] / "runtime")   # takes half a minute
+    script = (
+        "from sim.verilator import build_library; "
+        "print(build_library('module top(input clk, rst, csr_w_en, mem__ar__ready, "
+        "mem__r__valid, mem__w__ready, input [9:0] csr_addr, input [31:0] csr_w_data, "
+        "input [65:0] mem__r__payload, output [31:0] csr_r_data, output mem__ar__valid, "
+        "mem__r__ready, mem__w__valid, irq, probe_tile__valid, probe_sum__valid, "
+        "probe_write__valid, output [39:0] mem__ar__payload, output [95:0] mem__w__payload, "
+        "output [69:0] probe_tile__payload, output [7:0] probe_sum__payload, "
+        "output [63:0] probe_write__payload); assign csr_r_data = 7; endmodule'))"
+    )
+    environment = os.environ | {"SPECTRALCNN_CACHE": str(tmp_path)}
+    processes = [
+        subprocess.Popen([sys.executable, "-c", script], env=environment, text=True,
+                         stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        for _ in range(2)
+    ]
+    paths = set()
+    for process in processes:
+        out, err = process.communicate(timeout=300)
+        assert process.returncode == 0, err
+        paths.add(out.strip())
+    assert len(paths) == 1 and Path(paths.pop()).exists()
+    assert not list(tmp_path.rglob("*.part-*"))
