@@ -5,90 +5,90 @@ then shifts by one quad a cycle while the array goes on with the next frequency.
 every tile lane leave per cycle.
 
     complex     re = a1 - a3        im = a1 + a2
-    real word   re = a2             im = -a3            (a1 = 0: the same two sums, swapped)
-    dot         re = a2 - a3        im = 0
+    real word   re = a1 + a2        im = a1 - a3        (`rtl.mac` chose the factors so)
+    dot         re = a1 - a3        im = 0
 
-Rounding is ``rtl.fixed.round_shift_dynamic`` cut into stages: shift by multiples of 8, shift by
-0..7 keeping half an LSB, clamp, add half an LSB, saturate. The clamp to one bit more than a sum
-changes no result, since rounding is monotonic, and keeps the rounding adder narrow.
+So two sums are formed and rounded in any case, and change places at the end.
 """
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Mux, Signal, Value, signed
+from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from model.config import AcceleratorConfig
-from rtl.fixed import round_shift, saturate
+from rtl.fixed import round_shift
 from rtl.signatures import Complex, Event, LaneSums, SumWrite
 
 __all__ = ["Rounder", "Drain"]
 
 
 class Rounder(wiring.Component):
-    """Combine the accumulators of one lane and round them to a sum; a value every cycle.
+    """``saturate(round_shift(value, shift), sum_bits)``; a value every cycle.
+
+    The value is shifted to half an LSB (by multiples of 8, then by 0..7), clamped to the range
+    that rounds into ``sum_bits``, and rounded with an adder that cannot overflow. Clamping first
+    changes no result, since rounding is monotonic, and is the cheaper order: what the last shift
+    drops at the top is compared with the sign on the way.
 
     Parameters
     ----------
-    acc_bits, sum_bits : int
-        Width of the accumulators and of the components of the sum.
+    in_bits, sum_bits : int
+        Width of the value and of the result.
 
     Attributes
     ----------
-    acc : In(ArrayLayout(signed(acc_bits), 3))
-        a1, a2, a3.
-    real, dot : In(1)
-        Which combination, in the cycle of ``acc``.
-    coarse : In(2), fine : In(3)
-        Shift, upper bits one cycle after ``acc``, lower bits two.
-    o : Out(Complex(sum_bits))
-        Rounded sum, ``LATENCY`` cycles after ``acc``.
+    value : In(signed(in_bits))
+        Value to round.
+    coarse, fine : In(2), In(3)
+        Upper bits of the shift, in the cycle of ``value``, and lower bits one later.
+    o : Out(signed(sum_bits))
+        Result, ``LATENCY`` cycles after ``value``.
     """
 
-    LATENCY = 6
+    LATENCY = 4
 
-    def __init__(self, *, acc_bits: int, sum_bits: int) -> None:
-        self._acc_bits, self._sum_bits = acc_bits, sum_bits
+    def __init__(self, *, in_bits: int, sum_bits: int) -> None:
+        if in_bits < sum_bits + 8:
+            raise ValueError(f"in_bits must be at least {sum_bits + 8}, not {in_bits!r}")
+        self._in_bits, self._sum_bits = in_bits, sum_bits
         super().__init__({
-            "acc": In(data.ArrayLayout(signed(acc_bits), 3)), "real": In(1), "dot": In(1),
-            "coarse": In(2), "fine": In(3), "o": Out(Complex(sum_bits)),
+            "value": In(signed(in_bits)), "coarse": In(2), "fine": In(3),
+            "o": Out(signed(sum_bits)),
         })
 
     def elaborate(self, platform) -> Module:
-        """Stages: s1 sum, s2 and s3 shift, s4 clamp, s5 round, s6 saturate."""
+        """Stages: s1 and s2 shift, s3 clamp, s4 round."""
         m = Module()
-        a1, a2, a3 = self.acc
-        raw_re = Signal(signed(self._acc_bits + 1))
-        raw_im = Signal(signed(self._acc_bits + 1))
-        swap = self.real & ~self.dot
-        m.d.comb += [
-            raw_re.eq(Mux(self.dot, a2, a1) - a3),
-            raw_im.eq(a1 + a2),
-        ]
-        self._round(m, "re", Mux(swap, raw_im, raw_re), self.o.re)
-        self._round(m, "im", Mux(swap, raw_re, Mux(self.dot, 0, raw_im)), self.o.im)
-        return m
+        bits = self._sum_bits       # of the magnitude with half an LSB
+        s1 = Signal(signed(self._in_bits + 1), reset_less=True)
+        s2_low = Signal(bits, reset_less=True)
+        s2_sign, s2_over = Signal(reset_less=True), Signal(reset_less=True)
+        s3 = Signal(signed(bits + 1), reset_less=True)
+        s4 = Signal(signed(bits), reset_less=True)
 
-    def _round(self, m: Module, name: str, combined: Value, o: Value) -> None:
-        """Pipeline of one component."""
-        def stage(number: int, bits: int) -> Signal:
-            return Signal(signed(bits), name=f"s{number}_{name}", reset_less=True)
-
-        wide = self._acc_bits + 2       # the sum, and half an LSB
-        s1, s2, s3 = stage(1, wide - 1), stage(2, wide), stage(3, wide)
-        s4, s5, s6 = (
-            stage(4, self._sum_bits + 1), stage(5, self._sum_bits + 1), stage(6, self._sum_bits)
-        )
+        sign = s1[-1]
+        above = s1[bits:-1] ^ sign.replicate(len(s1) - bits - 1)
+        # The bits of the magnitude that remain above the result after the fine shift.
+        over = above[7:].any()
+        for count in range(7):
+            over |= above[count] & (self.fine <= count)
+        # One that would round up to a positive overflow.
+        top = Signal()
+        m.d.comb += top.eq(s2_low.all() & ~s2_sign)
         m.d.sync += [
-            s1.eq(combined),
-            s2.eq((s1 << 1) >> (self.coarse << 3)),
-            s3.eq(s2 >> self.fine),
-            s4.eq(saturate(s3, self._sum_bits + 1)),
-            s5.eq(round_shift(s4, 1)),
-            s6.eq(saturate(s5, self._sum_bits)),
+            s1.eq((self.value << 1) >> (self.coarse << 3)),
+            s2_low.eq(s1 >> self.fine), s2_sign.eq(sign), s2_over.eq(over),
+            s3.eq(Cat(
+                Mux(s2_over, 0, s2_low[0] & ~top),
+                Mux(s2_over, (~s2_sign).replicate(bits - 1), s2_low[1:]),
+                s2_sign,
+            )),
+            s4.eq(round_shift(s3, 1)),
         ]
-        m.d.comb += o.eq(s6)
+        m.d.comb += self.o.eq(s4)
+        return m
 
 
 class Drain(wiring.Component):
@@ -109,8 +109,8 @@ class Drain(wiring.Component):
         ``block_last`` comes with the last of them if it came with the accumulators.
     """
 
-    #: Shadow, then the rounder.
-    LATENCY = 1 + Rounder.LATENCY
+    #: Shadow, combination, rounder, exchange.
+    LATENCY = 3 + Rounder.LATENCY
 
     def __init__(self, config: AcceleratorConfig) -> None:
         self._config = config
@@ -123,7 +123,6 @@ class Drain(wiring.Component):
     def elaborate(self, platform) -> Module:
         """Shift the shadow under the quad counter, delay the tag past the rounders."""
         m = Module()
-        tag = Tag(self._config)
         s1_valid, s1_how, s1_tag = self._sequence(m)
         shadow = self._shadow(m)
 
@@ -133,27 +132,42 @@ class Drain(wiring.Component):
         m.d.sync += [
             s2_coarse.eq(s1_how.shift[3:5]), s2_fine.eq(s1_how.shift[:3]), s3_fine.eq(s2_fine)
         ]
+
+        valid, tag, real, dot = s1_valid, s1_tag, s1_how.real, s1_how.dot
+        for stage in range(2, self.LATENCY + 1):
+            late = Signal(data.StructLayout({
+                "valid": 1, "real": 1, "dot": 1, "tag": Tag(self._config),
+            }), name=f"s{stage}_late")
+            m.d.sync += [
+                late.valid.eq(valid), late.real.eq(real), late.dot.eq(dot), late.tag.eq(tag)
+            ]
+            if stage < self.LATENCY:
+                valid, tag, real, dot = late.valid, late.tag, late.real, late.dot
+        m.d.comb += [
+            self.o.valid.eq(late.valid),
+            *(self.o.payload[name].eq(late.tag[name]) for name in Tag(self._config).members),
+        ]
+
         for index, acc in enumerate(shadow):
             tile, kernel = divmod(index, 4)
-            rounder = Rounder(acc_bits=self._config.acc_bits, sum_bits=self._config.sum_bits)
-            m.submodules[f"round{tile}_{kernel}"] = rounder
-            m.d.comb += [
-                rounder.acc.eq(acc),
-                rounder.real.eq(s1_how.real), rounder.dot.eq(s1_how.dot),
-                rounder.coarse.eq(s2_coarse), rounder.fine.eq(s3_fine),
-                self.o.payload.sums[tile][kernel].eq(rounder.o),
+            name = f"{tile}_{kernel}"
+            rounded = []
+            for part, value in (("re", acc[0] - acc[2]), ("im", acc[0] + acc[1])):
+                s2 = Signal(value.shape(), name=f"s2_{part}{name}", reset_less=True)
+                m.d.sync += s2.eq(value)
+                rounder = Rounder(in_bits=len(s2), sum_bits=self._config.sum_bits)
+                m.submodules[f"round_{part}{name}"] = rounder
+                m.d.comb += [
+                    rounder.value.eq(s2), rounder.coarse.eq(s2_coarse), rounder.fine.eq(s3_fine)
+                ]
+                rounded.append(rounder.o)
+            re, im = rounded
+            s7 = Signal(Complex(self._config.sum_bits), name=f"s7_sum{name}", reset_less=True)
+            m.d.sync += [
+                s7.re.eq(Mux(real & ~dot, im, re)),
+                s7.im.eq(Mux(dot, 0, Mux(real, re, im))),
             ]
-
-        valid, delayed = s1_valid, s1_tag
-        for stage in range(2, self.LATENCY + 1):
-            next_valid = Signal(name=f"s{stage}_valid")
-            next_tag = Signal(tag, name=f"s{stage}_tag", reset_less=True)
-            m.d.sync += [next_valid.eq(valid), next_tag.eq(delayed)]
-            valid, delayed = next_valid, next_tag
-        m.d.comb += [
-            self.o.valid.eq(valid),
-            *(self.o.payload[name].eq(delayed[name]) for name in tag.members),
-        ]
+            m.d.comb += self.o.payload.sums[tile][kernel].eq(s7)
         return m
 
     def _sequence(self, m: Module):

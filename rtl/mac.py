@@ -5,9 +5,9 @@ weight w, in Gauss' form:
 
     a1 += wr·(xr + xi)        a2 += (wi - wr)·xr        a3 += (wr + wi)·xi
 
-so that x·w = (a1 - a3) + j(a1 + a2). The weight's sums are formed once per kernel lane. For two
-independent reals (real words, dot layers) the factors are 0, wr and -wi: a2 = Σ wr·xr,
-a3 = -Σ wi·xi. `rtl.drain` combines the three.
+so that x·w = (a1 - a3) + j(a1 + a2). The weight's sums are formed once per kernel lane. For a real
+word (two independent reals) the factors are 0, wr and -wi, so that the same two sums are wi·xi
+and wr·xr. For a dot layer w is conjugated: a1 - a3 = wr·xr + wi·xi. `rtl.drain` forms the sums.
 
 An idle cycle and a disabled lane are steps with a zero weight, which needs no clock enable.
 Operands have at most 17 bits, so each product is one 18 x 18 multiplier.
@@ -143,7 +143,7 @@ class MacLane(wiring.Component):
 
 
 def Factors(weight_bits: int) -> data.StructLayout:  # noqa: N802
-    """Three factors that stand for a weight: wr, wi - wr, wr + wi, or 0, wr, -wi."""
+    """Three factors that stand for a weight: wr, wi - wr and wr + wi of a complex word."""
     return data.StructLayout({
         "c1": signed(weight_bits), "c2": signed(weight_bits + 1), "c3": signed(weight_bits + 1),
     })
@@ -196,10 +196,11 @@ class MacArray(wiring.Component):
         m.d.comb += [self.tile_en.eq(self.i.valid), self.tile_addr.eq(step.addr)]
 
         selects = self._delay(m, step.select, TILE_LATENCY, "select")
-        factors = [
-            self._factors(m, lane, TILE_LATENCY + MacLane.FACTOR_LATENCY)
-            for lane in range(config.kernel_lanes)
-        ]
+        cycles = TILE_LATENCY + MacLane.FACTOR_LATENCY
+        kind = Signal(data.StructLayout({"real": 1, "negate": 1}), reset_less=True)
+        m.d.sync += [kind.real.eq(step.real & ~step.dot), kind.negate.eq(step.real)]
+        kind = self._delay(m, kind, cycles - 2, "kind", start=1)
+        factors = [self._factors(m, lane, kind, cycles) for lane in range(config.kernel_lanes)]
         first = self._delay(m, step.first & self.i.valid, self.LATENCY - 1, "first")
 
         sums = []
@@ -234,23 +235,22 @@ class MacArray(wiring.Component):
             value = delayed
         return value
 
-    def _factors(self, m: Module, lane: int, cycles: int):
+    def _factors(self, m: Module, lane: int, kind, cycles: int):
         """Zero the weight of a disabled lane; in the last of ``cycles`` form its factors."""
         step = self.i.payload
         weight = Signal(Complex(self._config.weight_bits), name=f"s1_weight{lane}", reset_less=True)
-        real = Signal(name=f"s1_real{lane}", reset_less=True)
-        m.d.sync += [
-            weight.eq(Mux(self.i.valid & step.enable[lane], step.weight[lane].as_value(), 0)),
-            real.eq(step.real),
-        ]
+        m.d.sync += weight.eq(
+            Mux(self.i.valid & step.enable[lane], step.weight[lane].as_value(), 0)
+        )
         weight = self._delay(m, weight, cycles - 2, f"weight{lane}", start=1)
-        real = self._delay(m, real, cycles - 2, f"real{lane}", start=1)
         factors = Signal(
             Factors(self._config.weight_bits), name=f"s{cycles}_factors{lane}", reset_less=True
         )
         m.d.sync += [
-            factors.c1.eq(Mux(real, 0, weight.re)),
-            factors.c2.eq(Mux(real, weight.re, weight.im - weight.re)),
-            factors.c3.eq(Mux(real, -weight.im, weight.re + weight.im)),
+            factors.c1.eq(Mux(kind.real, 0, weight.re)),
+            factors.c2.eq(Mux(kind.real, weight.re, weight.im - weight.re)),
+            factors.c3.eq(
+                Mux(kind.real, 0, weight.re) + Mux(kind.negate, -weight.im, weight.im)
+            ),
         ]
         return factors

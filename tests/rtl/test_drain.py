@@ -14,7 +14,6 @@ from rtl.signatures import Event, LaneSums, Step, SumWrite
 from tests.rtl.helpers import collect, drive, idle, pack, simulate
 from tests.rtl.test_mac import (
     extreme,
-    model_accumulators,
     pack_steps,
     random_frequencies,
     random_memory,
@@ -28,18 +27,35 @@ ECP5_16 = PRESETS["ecp5-85f-w16"]
 
 
 def combine(acc, real, dot):
-    """Exact sums (re, im) of accumulators (..., 3)."""
+    """Exact sums (re, im) of accumulators (..., 3); `test_array_and_drain` ties them to x·w."""
     a1, a2, a3 = np.moveaxis(np.asarray(acc, dtype=np.int64), -1, 0)
     if dot:
-        return np.stack([a2 - a3, 0 * a2], axis=-1)
+        return np.stack([a1 - a3, 0 * a1], axis=-1)
     if real:
-        return np.stack([a2, -a3], axis=-1)
+        return np.stack([a1 + a2, a1 - a3], axis=-1)
     return np.stack([a1 - a3, a1 + a2], axis=-1)
 
 
-def model_writes(acc, meta, config):
-    """Packed sum words of one frequency, in order."""
-    sums = combine(acc, meta["real"], meta["dot"])
+def model_sums(words, steps, config):
+    """Sums of one frequency from the products themselves, shape (tile, kernel lanes, 2)."""
+    sums = np.zeros((config.tile_lanes, config.kernel_lanes, 2), dtype=np.int64)
+    for step in steps:
+        for kernel in np.flatnonzero(step["enable"]):
+            bank = step["select"][kernel]
+            xr, xi = np.moveaxis(words[step["addr"][bank], bank], -1, 0)
+            wr, wi = step["weight"][kernel]["re"], step["weight"][kernel]["im"]
+            if step["dot"]:
+                product = xr * wr + xi * wi, 0 * xr
+            elif step["real"]:
+                product = xr * wr, xi * wi
+            else:
+                product = xr * wr - xi * wi, xr * wi + xi * wr
+            sums[:, kernel] += np.stack(product, axis=-1)
+    return sums
+
+
+def pack_writes(sums, meta, config):
+    """Packed sum words of one frequency, rounded, in order."""
     sums = saturate(round_shift(sums, meta["sum_shift"]), config.sum_bits).tolist()
     quads = config.kernel_lanes // 4
     for quad in range(quads):
@@ -67,8 +83,6 @@ def test_drain_rounds_and_orders(config, count, gaps):
         acc = extreme(rng, config.acc_bits, shape, share=0.2) >> rng.integers(
             0, config.acc_bits - 1, shape
         )
-        if kind != "complex":
-            acc[..., 0] = 0
         meta = {
             "real": int(kind != "complex"), "dot": int(kind == "dot"),
             "sum_shift": int(rng.integers(0, 32)), "frequency": int(rng.integers(0, 32)),
@@ -79,7 +93,7 @@ def test_drain_rounds_and_orders(config, count, gaps):
         arrivals.append(len(items))
         items.append(pack(LaneSums(config), {"acc": acc.tolist(), **meta}))
         items += [None] * (dut.INTERVAL - 1)
-        want += model_writes(acc, meta, config)
+        want += pack_writes(combine(acc, meta["real"], meta["dot"]), meta, config)
     got, stamps = [], []
     simulate(
         dut, drive(dut.i, items), idle(len(items) + dut.LATENCY + dut.INTERVAL),
@@ -94,8 +108,8 @@ def test_drain_rounds_and_orders(config, count, gaps):
 
 
 def test_rounder_at_the_edges_of_saturation():
-    """Sums within one of the half LSB that decides, for every shift; a pure pipeline."""
-    dut = Rounder(acc_bits=40, sum_bits=18)
+    """Values within one of the half LSB that decides, for every shift."""
+    dut = Rounder(in_bits=41, sum_bits=18)
     cases = []
     for shift in range(22):
         half = 1 << shift >> 1
@@ -107,21 +121,17 @@ def test_rounder_at_the_edges_of_saturation():
     async def testbench(ctx):
         for index in range(len(cases) + dut.LATENCY):
             if index >= dut.LATENCY:
-                got.append((ctx.get(dut.o.re), ctx.get(dut.o.im)))
+                got.append(ctx.get(dut.o))
             if index < len(cases):
-                # Real word: re = a2, im = -a3.
-                ctx.set(dut.acc[1], cases[index][1])
-                ctx.set(dut.acc[2], -cases[index][1])
-                ctx.set(dut.real, 1)
-            for late, port in ((1, dut.coarse), (2, dut.fine)):
-                if 0 <= index - late < len(cases):
-                    shift = cases[index - late][0]
-                    ctx.set(port, shift >> 3 if late == 1 else shift & 7)
+                shift, value = cases[index]
+                ctx.set(dut.value, value)
+                ctx.set(dut.coarse, shift >> 3)
+            if 0 < index <= len(cases):
+                ctx.set(dut.fine, cases[index - 1][0] & 7)
             await ctx.tick()
 
     simulate(dut, testbench)
-    want = [int(saturate(round_shift(np.int64(value), shift), 18)) for shift, value in cases]
-    assert got == [(value, value) for value in want]
+    assert got == [int(saturate(round_shift(np.int64(v), shift), 18)) for shift, v in cases]
 
 
 class ArrayAndDrain(Component):
@@ -160,7 +170,7 @@ def test_array_and_drain_against_numpy(config, count, longest, gaps):
     frequencies = list(random_frequencies(rng, config, kinds, longest))
     want = []
     for steps in frequencies:
-        want += model_writes(model_accumulators(words, steps, config), steps[-1], config)
+        want += pack_writes(model_sums(words, steps, config), steps[-1], config)
     items = pack_steps(config, frequencies, rng, gaps)
     dut = ArrayAndDrain(config)
     latency = dut.array.LATENCY + dut.drain.LATENCY + dut.drain.INTERVAL

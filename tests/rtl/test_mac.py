@@ -92,7 +92,12 @@ def model_accumulators(words, steps, config):
             bank = step["select"][kernel]
             x = words[step["addr"][bank], bank]
             re, im = step["weight"][kernel]["re"], step["weight"][kernel]["im"]
-            factors = (0, re, -im) if step["real"] else (re, im - re, re + im)
+            if step["dot"]:
+                factors = re, im - re, re - im
+            elif step["real"]:
+                factors = 0, re, -im
+            else:
+                factors = re, im - re, re + im
             operands = np.stack([x.sum(axis=-1), x[:, 0], x[:, 1]], axis=-1)
             acc[:, kernel] += np.array(factors) * operands
     return wrap(acc, config.acc_bits)
