@@ -1,0 +1,418 @@
+# amaranth: UnusedElaboratable=no
+"""Loader against a NumPy model: which pixels, in which order, when, and never too early.
+
+The feature memory is a process over a byte array whose unwritten bytes are random: a pixel that
+should have been masked, or a channel read before its writer had finished it, shows.
+"""
+
+import random
+from math import ceil
+
+import numpy as np
+import pytest
+from amaranth.hdl import Module
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from model.config import PRESETS
+from model.descriptor import FIELDS
+from model.tiling import Tiling
+from rtl.feature import FeatureMemory
+from rtl.loader import Loader
+from rtl.signatures import Descriptor, Event, FeatureWrite, LayerStats, RowPair
+from tests.rtl.helpers import collect, drive, pack, raw, simulate, source, unpack, until_count
+
+
+class Layer:
+    """One layer: its descriptor, its input, and where each channel's input lies."""
+
+    def __init__(self, config, rng, base, **fields):
+        self.config, self.rng = config, rng
+        self.desc = dict.fromkeys((name for name, _ in FIELDS), 0) | {"in_base": base} | fields
+
+    def write(self, memory, channel):
+        """Put one channel (of a dot layer: everything) into ``memory[row, parity, byte]``."""
+        desc = self.desc
+        if desc["dot"]:
+            count = len(self.values) // 16
+            memory[desc["in_base"]:desc["in_base"] + count] = self.values.reshape(count, 2, 8)
+            return
+        base = desc["in_base"] + channel * desc["in_plane"]
+        for y in range(desc["in_height"]):
+            for x in range(desc["in_width"]):
+                row = base + ((y >> 1) << desc["in_row_log2"]) + (x >> 3)
+                memory[row, y & 1, x & 7] = self.maps[channel, y, x]
+
+
+class Conv(Layer):
+    """A convolution's input: random maps, tiles as `model.tiling` lays them."""
+
+    def __init__(self, config, rng, base, *, size, kernel, pad=0, channels=1, **fields):
+        height, width = size
+        tiling = Tiling(height=height, width=width, kernel=kernel, padding=pad)
+        row_log2 = (ceil(width / 8) - 1).bit_length()
+        self.maps = rng.integers(0, 256, (channels, height, width))
+        self.rows = channels * (ceil(height / 2) << row_log2)
+        super().__init__(
+            config, rng, base, channels=channels, groups=ceil(channels / 8), pad=pad,
+            step=tiling.step, tiles=tiling.tiles, tiles_x=tiling.tiles_x,
+            tile_blocks=ceil(tiling.tiles / config.tile_lanes), in_height=height, in_width=width,
+            in_row_log2=row_log2, in_plane=self.rows // channels, **fields,
+        )
+        self.block_words = self.desc["groups"] * 32
+
+    def expected(self, ring):
+        """Row pairs in order, each with its channel, and the number of reads."""
+        desc, lanes = self.desc, self.config.tile_lanes
+        pixels = np.where(desc["in_signed"] & (self.maps > 127), self.maps - 256, self.maps)
+        pad, size = desc["pad"], 8 + desc["step"]
+        pixels = np.pad(pixels, ((0, 0), (pad, size), (pad, size)))
+        pairs, reads = [], 0
+        for block in range(desc["tile_blocks"]):
+            for channel in range(desc["channels"]):
+                for lane in range(lanes):
+                    ty, tx = divmod(block * lanes + lane, desc["tiles_x"])
+                    patch = np.zeros((8, 8), np.int64)
+                    if block * lanes + lane < desc["tiles"]:
+                        y, x = ty * desc["step"], tx * desc["step"]
+                        cut = pixels[channel, y:y + 8, x:x + 8]
+                        patch[:cut.shape[0], :cut.shape[1]] = cut
+                        top = np.arange(0, 8, 2) + y - pad
+                        reads += int(((top > -2) & (top < desc["in_height"])).sum())
+                    tag = {
+                        "lane": lane, "channel_low": channel % 8, "bypass": 0,
+                        "addr": (ring + 32 * (channel // 8)) % self.config.tile_depth,
+                        "block_last": (channel, lane) == (desc["channels"] - 1, lanes - 1),
+                    }
+                    pairs += [{"rows": patch[i:i + 2].tolist(), "tag": tag} for i in (0, 2, 4, 6)]
+            ring += self.block_words
+        return pairs, reads
+
+
+class Dot(Layer):
+    """A fully connected layer's input: random values, sixteen per row."""
+
+    def __init__(self, config, rng, base, *, length, **fields):
+        groups = ceil(length / 16)
+        self.values, self.rows = rng.integers(0, 256, 16 * groups), groups
+        super().__init__(config, rng, base, dot=1, channels=ceil(length / 2), groups=groups,
+                         tiles=1, tiles_x=1, tile_blocks=1, step=1, **fields)
+        self.block_words = groups
+
+    def expected(self, ring):
+        groups = self.desc["groups"]
+        values = np.where(self.desc["in_signed"] & (self.values > 127), self.values - 256,
+                          self.values).reshape(groups, 2, 8)
+        return [
+            {"rows": values[g].tolist(), "tag": {
+                "lane": 0, "channel_low": 0, "addr": (ring + g) % self.config.tile_depth,
+                "bypass": 1, "block_last": g == groups - 1,
+            }}
+            for g in range(groups)
+        ], groups
+
+
+def memory_model(port, memory):
+    """Process with the timing of `FeatureMemory`'s read port over a live array."""
+    async def process(ctx):
+        fetched = [[0] * 8, [0] * 8]
+        samples = ctx.tick().sample(port.en, port.even_addr, port.odd_addr, port.offset)
+        async for _, _, en, even, odd, offset in samples:
+            for pixels, bank in zip((port.even, port.odd), fetched, strict=True):
+                ctx.set(raw(pixels), sum(byte << (8 * i) for i, byte in enumerate(bank)))
+            if en:
+                fetched = [
+                    [int(memory[(addr + (offset + i) // 8) % len(memory), parity,
+                                (offset + i) % 8]) for i in range(8)]
+                    for parity, addr in enumerate((even, odd))
+                ]
+    return process
+
+
+class Bench:
+    """Everything around a Loader: memory, writer of the inputs, MAC that frees the ring."""
+
+    def __init__(self, config, layers, *, seed=0, slow_write=False, free_delay=(0, 0)):
+        self.config, self.layers = config, layers
+        self.dut = Loader(config=config)
+        self.rng = random.Random(seed)
+        self.slow_write, self.free_delay = slow_write, free_delay
+        self.memory = np.random.default_rng(seed).integers(0, 256, (config.feature_depth, 2, 8))
+        self.got, self.stamps, self.stats = [], [], []
+        self.most_words = 0
+
+    async def writer(self, ctx):
+        """Write each layer's input channel by channel, at random moments if slow."""
+        async def pause(cycles):
+            if self.slow_write:
+                await ctx.tick().repeat(self.rng.randrange(1, cycles))
+
+        dut = self.dut
+        for index, layer in enumerate(self.layers):
+            channels = 1 if layer.desc["dot"] else layer.desc["channels"]
+            for channel in range(channels):
+                await pause(60)
+                layer.write(self.memory, channel)
+                if index:
+                    ctx.set(dut.channels_done, channel + 1)
+            await pause(60)
+            if index == 0:
+                ctx.set(dut.input_ready, 1)
+            else:
+                ctx.set(dut.layers_done, index)
+                ctx.set(dut.channels_done, 0)
+
+    async def mac(self, ctx):
+        """Give blocks back: each, if restreamed; all at the end of the layer, if not."""
+        dut, held, due, cycle = self.dut, 0, [], 0
+        layers = iter(self.layers)
+        layer, blocks, rows = next(layers), 0, 0
+        samples = ctx.tick().sample(dut.o.valid, dut.o.payload.tag)
+        async for _, _, valid, tag in samples:
+            cycle += 1
+            if valid:
+                if rows == 0:
+                    held += layer.block_words
+                    self.most_words = max(self.most_words, held)
+                    assert held <= self.config.tile_depth, "block loaded over one still in use"
+                rows += 1
+                if tag.block_last and (tag.bypass or rows % 4 == 0):
+                    rows, blocks = 0, blocks + 1
+                    ends = blocks == layer.desc["tile_blocks"]
+                    words = layer.block_words
+                    if layer.desc["restream"] or ends:
+                        number = 1 if layer.desc["restream"] else blocks
+                        due.append((cycle + self.rng.randint(*self.free_delay), words * number))
+                    if ends:
+                        layer, blocks = next(layers, None), 0
+            ctx.set(dut.freed.valid, 0)
+            if due and due[0][0] <= cycle:
+                words = due.pop(0)[1]
+                held -= words
+                ctx.set(dut.freed.payload, words)
+                ctx.set(dut.freed.valid, 1)
+
+    def run(self, limit=20000):
+        """Simulate all layers; check row pairs and stats; return the stats' counts."""
+        dut, ring = self.dut, 0
+        expected, ends, reads = [], [], []
+        for layer in self.layers:
+            pairs, count = layer.expected(ring)
+            expected += [pack(RowPair(self.config), pair) for pair in pairs]
+            ends.append(len(expected))
+            reads.append(count)
+            ring += layer.block_words * layer.desc["tile_blocks"]
+        descs = [pack(Descriptor, layer.desc) for layer in self.layers]
+        simulate(
+            dut, self.writer, source(dut.desc, descs), until_count(self.stats, len(descs)),
+            monitors=[
+                memory_model(dut.feature, self.memory), self.mac, collect(dut.stats, self.stats),
+                collect(dut.o, self.got, self.stamps),
+            ], limit=limit,
+        )
+        for number, (got, want) in enumerate(zip(self.got, expected, strict=True)):
+            assert got == want, f"row pair {number}"
+        self.stats = [unpack(LayerStats, word) for word in self.stats]
+        assert [stats.layer for stats in self.stats] == list(range(len(self.layers)))
+        counts = [list(stats.counts) for stats in self.stats]
+        assert [count[2] for count in counts] == reads
+        # Every cycle is a row pair, a wait that was counted, or the gap between two layers.
+        for index in range(1, len(ends)):
+            cycles = self.stamps[ends[index] - 1] - self.stamps[ends[index - 1] - 1]
+            waits = counts[index][0] + counts[index][1]
+            assert cycles == dut.LAYER_GAP + ends[index] - ends[index - 1] + waits
+        return counts
+
+
+def bases(config, rng, *layers):
+    """Layers (class, arguments) with inputs one after the other."""
+    made, base = [], 0
+    for kind, arguments in layers:
+        made.append(kind(config, rng, base, **arguments))
+        base += made[-1].rows
+    assert base <= config.feature_depth
+    return made
+
+
+SHAPES = {
+    "digits": (Conv, {"size": (28, 28), "kernel": 5}),
+    "padded": (Conv, {"size": (14, 14), "kernel": 3, "pad": 1, "channels": 3}),
+    "odd step": (Conv, {"size": (13, 19), "kernel": 4, "pad": 3, "channels": 2, "in_signed": 1}),
+    "many channels": (Conv, {"size": (12, 12), "kernel": 5, "channels": 10}),
+    "one tile": (Conv, {"size": (4, 4), "kernel": 3, "pad": 1, "channels": 17}),
+    "step 1": (Conv, {"size": (8, 10), "kernel": 8, "channels": 1, "in_signed": 1}),
+    "dot": (Dot, {"length": 400}),
+    "signed dot": (Dot, {"length": 84, "in_signed": 1}),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("name", ["tiny", "ecp5-85f"])
+def test_row_pairs_and_full_rate(name, shape):
+    config = PRESETS[name]
+    kind, arguments = SHAPES[shape]
+    layer = kind(config, np.random.default_rng(1), 5, **arguments)
+    words = layer.block_words * layer.desc["tile_blocks"]
+    layer.desc["restream"] = int(words > config.tile_depth)
+    bench = Bench(config, [layer])
+    bench.run()
+    # Blocks of up to half the ring are loaded without a bubble.
+    if layer.block_words <= config.tile_depth // 2:
+        assert bench.stamps[-1] - bench.stamps[0] == len(bench.stamps) - 1
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("name", ["tiny", "ecp5-85f"])
+def test_layers_with_slow_writer_and_slow_mac(name, seed):
+    config = PRESETS[name]
+    layers = bases(
+        config, np.random.default_rng(seed),
+        (Conv, {"size": (12, 12), "kernel": 5, "restream": 1}),
+        (Conv, {"size": (9, 9), "kernel": 3, "pad": 1, "channels": 9, "restream": 1}),
+        (Dot, {"length": 100 + seed}),
+        (Conv, {"size": (6, 6), "kernel": 4, "pad": 1, "channels": 3, "restream": 1}),
+        (Conv, {"size": (5, 5), "kernel": 3, "pad": 1, "channels": 10}),
+        (Dot, {"length": 70}),
+        (Dot, {"length": 33, "in_signed": 1}),
+    )
+    bench = Bench(config, layers, seed=seed, slow_write=True, free_delay=(0, 600))
+    counts = bench.run()
+    assert sum(count[0] for count in counts) > 0, "the slow writer was never waited for"
+    if name == "tiny":
+        assert sum(count[1] for count in counts) > 0, "the ring was never full"
+        assert bench.most_words >= config.tile_depth // 2
+
+
+def test_ring_wraps_over_layers_that_stay():
+    config = PRESETS["tiny"]
+    layer = (Conv, {"size": (12, 12), "kernel": 5, "channels": 2})      # 4 tiles, 2 blocks
+    layers = bases(config, np.random.default_rng(9), *[layer] * 7)
+    counts = Bench(config, layers, free_delay=(200, 260)).run()
+    # 64 of 128 words per layer: two layers fit, the next two wait for them, and so on.
+    assert [count[1] > 50 for count in counts] == [False, False, True, False, True, False, True]
+
+
+def test_a_channel_is_loaded_while_the_next_is_written():
+    config = PRESETS["tiny"]
+    layers = bases(
+        config, np.random.default_rng(3),
+        (Conv, {"size": (8, 8), "kernel": 5, "restream": 1}),
+        (Conv, {"size": (8, 8), "kernel": 5, "channels": 4, "restream": 1}),
+    )
+    bench = Bench(config, layers)
+
+    async def writer(ctx):
+        for layer in layers:
+            for channel in range(layer.desc["channels"]):
+                layer.write(bench.memory, channel)
+        ctx.set(bench.dut.input_ready, 1)
+        for channel in range(4):
+            await ctx.tick().repeat(100)
+            assert len(bench.got) == 8 * (1 + channel), "not exactly the channels that are there"
+            ctx.set(bench.dut.channels_done, channel + 1)
+        await ctx.tick().repeat(100)
+        # The last channel too, though the layer is not said to be done.
+        assert len(bench.got) == 40
+
+    bench.writer = writer
+    counts = bench.run()
+    assert counts[1][0] > 300 and counts[1][1] == 0
+
+
+def test_dot_waits_for_the_whole_layer():
+    config = PRESETS["tiny"]
+    layers = bases(config, np.random.default_rng(4), (Dot, {"length": 16}), (Dot, {"length": 48}))
+    bench = Bench(config, layers)
+
+    async def writer(ctx):
+        layers[0].write(bench.memory, 0)
+        ctx.set(bench.dut.input_ready, 1)
+        ctx.set(bench.dut.channels_done, 4)
+        await ctx.tick().repeat(100)
+        assert len(bench.got) == 1
+        layers[1].write(bench.memory, 0)
+        ctx.set(bench.dut.layers_done, 1)
+
+    bench.writer = writer
+    bench.run()
+
+
+def test_start_forgets_an_unfinished_run():
+    config = PRESETS["tiny"]
+    layer = Conv(config, np.random.default_rng(6), 0, size=(20, 20), kernel=5, channels=2,
+                 restream=1)
+    bench = Bench(config, [layer])
+    dut, desc = bench.dut, pack(Descriptor, layer.desc)
+    for channel in range(2):
+        layer.write(bench.memory, channel)
+    expected = [pack(RowPair(config), pair) for pair in layer.expected(0)[0]]
+    got = []
+
+    async def run(ctx):
+        ctx.set(dut.input_ready, 1)
+        # Broken off in the first tile, waiting for the ring, and in between; nothing was freed.
+        for cycles in (3, 200, 37, 1):
+            await source(dut.desc, [desc])(ctx)
+            await ctx.tick().repeat(cycles)
+            ctx.set(dut.start, 1)
+            await ctx.tick()
+            ctx.set(dut.start, 0)
+            await ctx.tick().repeat(dut.LATENCY)
+            got.clear()
+        await source(dut.desc, [desc])(ctx)
+        await ctx.tick().repeat(120)
+        # Four blocks fill the ring.
+        assert got == expected[:len(got)]
+        assert len(got) == 4 * 2 * config.tile_lanes * 4
+
+    simulate(dut, run, monitors=[memory_model(dut.feature, bench.memory), collect(dut.o, got)])
+
+
+class WithMemory(wiring.Component):
+    """A Loader on the real feature memory."""
+
+    def __init__(self, config):
+        self.loader, self.features = Loader(config=config), FeatureMemory(config=config)
+        super().__init__({"write": In(Event(FeatureWrite)), "o": Out(Event(RowPair(config)))})
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.loader, m.submodules.features = self.loader, self.features
+        wiring.connect(m, self.loader.feature, self.features.read)
+        wiring.connect(m, self.features.write, wiring.flipped(self.write))
+        wiring.connect(m, self.loader.o, wiring.flipped(self.o))
+        return m
+
+
+def test_with_the_real_feature_memory():
+    config = PRESETS["tiny"]
+    layer = Conv(config, np.random.default_rng(8), 2, size=(10, 11), kernel=4, pad=1, channels=2,
+                 restream=1, in_signed=1)
+    dut = WithMemory(config)
+    memory = np.random.default_rng(0).integers(0, 256, (40, 2, 8))
+    for channel in range(2):
+        layer.write(memory, channel)
+    writes = [
+        pack(FeatureWrite, {"addr": row, "parity": parity, "offset": 0, "count": 8, "vector": 0,
+                            "data": memory[row, parity].tolist()})
+        for row in range(40) for parity in range(2)
+    ]
+    expected = [pack(RowPair(config), pair) for pair in layer.expected(0)[0]]
+    got, freed = [], dut.loader.freed
+
+    async def run(ctx):
+        await drive(dut.write, writes)(ctx)
+        ctx.set(dut.loader.input_ready, 1)
+        await source(dut.loader.desc, [pack(Descriptor, layer.desc)])(ctx)
+        ctx.set(freed.payload, 32)
+        while len(got) < len(expected):
+            ctx.set(freed.valid, len(got) % 16 == 15)
+            await ctx.tick()
+
+    simulate(dut, run, monitors=[collect(dut.o, got)])
+    assert got == expected
+
+
+def test_refuses_other_configs():
+    with pytest.raises(TypeError, match=r"^config must be an AcceleratorConfig, not 4$"):
+        Loader(config=4)
