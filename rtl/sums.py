@@ -34,8 +34,7 @@ class SumBuffer(wiring.Component):
     """Memory of two blocks of sums for all tile lanes.
 
     A block is written to one half and read after ``complete``, so a read never meets a write of
-    the same address.  Data and addresses are registered before the RAM, the RAM's output and the
-    rotation behind it once more.
+    the same address.  Both rotations take two stages of 2:1 multiplexers: half the LUTs of 4:1.
 
     Parameters
     ----------
@@ -47,7 +46,7 @@ class SumBuffer(wiring.Component):
     i : In(Event(SumWrite(config)))
         Four kernels of one frequency; taken every cycle.
     complete : Out(Event(1))
-        A half (payload) may be read; 2 cycles after its last write.
+        A half (payload) may be read from the cycle after the next on.
     r_en, r_half, r_kernel, r_index : In
         Read words 4·index .. 4·index+3 of a kernel.
     o : Out(P' x 4 x Complex(18))
@@ -55,7 +54,7 @@ class SumBuffer(wiring.Component):
     """
 
     #: Cycles from ``r_en`` to ``o``.
-    LATENCY = 3
+    LATENCY = 4
 
     def __init__(self, *, config: AcceleratorConfig) -> None:
         self._config = config
@@ -76,21 +75,33 @@ class SumBuffer(wiring.Component):
         lanes = self._config.tile_lanes
         kernel_bits = exact_log2(self._config.kernel_lanes)
 
+        # Writing: kernel k of the quad goes to bank (k + frequency) % 4.
         sums = self.i.payload
-        s0_valid = Signal()
+        s0_valid, s1_valid = Signal(), Signal()
+        s0_words = Signal(self._words, reset_less=True)
+        s1_words = Signal(self._words, reset_less=True)
+        s0_turn = Signal(reset_less=True)
         m.d.sync += [
             s0_valid.eq(self.i.valid),
+            s0_turn.eq(sums.frequency[0]),
+            s1_valid.eq(s0_valid),
             self.complete.valid.eq(self.i.valid & sums.block_last),
             self.complete.payload.eq(sums.half),
         ]
+        self._rotate(m, sums.sums, sums.frequency[1], s0_words, 2)
+        self._rotate(m, s0_words, s0_turn, s1_words, 1)
 
-        # Rotation of the words read: word j is in bank (j + kernel) % 4.
+        # Reading: word j comes from bank (j + kernel) % 4.
         s1_turn = Signal(2, reset_less=True)
         s2_turn = Signal(2, reset_less=True)
+        s3_turn = Signal(reset_less=True)
         s2_words = Signal(self._words, reset_less=True)
         s3_words = Signal(self._words, reset_less=True)
-        m.d.sync += [s1_turn.eq(self.r_kernel), s2_turn.eq(s1_turn)]
-        m.d.comb += self.o.eq(s3_words)
+        s4_words = Signal(self._words, reset_less=True)
+        m.d.sync += [s1_turn.eq(self.r_kernel), s2_turn.eq(s1_turn), s3_turn.eq(s2_turn)]
+        self._rotate(m, s2_words, s2_turn[1], s3_words, 2)
+        self._rotate(m, s3_words, s3_turn, s4_words, -1)
+        m.d.comb += self.o.eq(s4_words)
 
         word = data.ArrayLayout(Complex(self._config.sum_bits), lanes)
         for bank in range(4):
@@ -98,28 +109,36 @@ class SumBuffer(wiring.Component):
             m.submodules[f"bank{bank}"] = memory
             write, read = memory.write_port(), memory.read_port()
 
-            # The kernel of the quad that belongs into this bank.
             kernel = Signal(2, name=f"kernel{bank}")
             s0_addr = Signal(4 + kernel_bits, name=f"s0_addr{bank}", reset_less=True)
-            s0_word = Signal(word, name=f"s0_word{bank}", reset_less=True)
+            s1_addr = Signal(4 + kernel_bits, name=f"s1_addr{bank}", reset_less=True)
             m.d.comb += [
                 kernel.eq(Const(bank, 2) - sums.frequency[:2]),
-                write.en.eq(s0_valid), write.addr.eq(s0_addr), write.data.eq(s0_word),
-            ]
-            m.d.sync += s0_addr.eq(
-                Cat(sums.frequency[2:], Cat(kernel, sums.quad)[:kernel_bits], sums.half)
-            )
-            m.d.comb += [
+                write.en.eq(s1_valid), write.addr.eq(s1_addr),
                 read.en.eq(self.r_en),
                 read.addr.eq(Cat(self.r_index, self.r_kernel, self.r_half)),
             ]
+            m.d.sync += [
+                s0_addr.eq(
+                    Cat(sums.frequency[2:], Cat(kernel, sums.quad)[:kernel_bits], sums.half)
+                ),
+                s1_addr.eq(s0_addr),
+            ]
             for lane in range(lanes):
-                m.d.sync += [
-                    s0_word[lane].eq(sums.sums[lane][kernel]),
-                    s2_words[lane][bank].eq(read.data[lane]),
-                    s3_words[lane][bank].eq(s2_words[lane][(s2_turn + bank)[:2]]),
-                ]
+                m.d.comb += write.data[lane].eq(s1_words[lane][bank])
+                m.d.sync += s2_words[lane][bank].eq(read.data[lane])
         return m
+
+    def _rotate(self, m: Module, words, enable, rotated, by: int) -> None:
+        """Register ``words``, each moved up by ``by`` places if ``enable``."""
+        for lane in range(self._config.tile_lanes):
+            for place in range(4):
+                source = Mux(
+                    enable,
+                    words[lane][(place - by) % 4].as_value(),
+                    words[lane][place].as_value(),
+                )
+                m.d.sync += rotated[lane][place].eq(source)
 
 
 class SumReader(wiring.Component):
@@ -286,8 +305,10 @@ class SumReader(wiring.Component):
         s1_valid = Signal()
         s1_first = Signal()
         s2_valid = Signal()
+        s3_valid = Signal()
         s1_marks = Signal(TileMarks, reset_less=True)
         s2_tag = Signal(StoreTag, reset_less=True)
+        s3_tag = Signal(StoreTag, reset_less=True)
         m.d.comb += [
             self.param_addr.eq(self.r_kernel),
             self.o.payload.bypass.eq(layer.dot),
@@ -297,8 +318,10 @@ class SumReader(wiring.Component):
             s1_first.eq(self.r_en & (self.r_index == 0)),
             s1_marks.eq(marks),
             s2_valid.eq(s1_valid),
-            self.o.valid.eq(s2_valid),
-            self.o.payload.tag.eq(s2_tag),
+            s3_valid.eq(s2_valid),
+            s3_tag.eq(s2_tag),
+            self.o.valid.eq(s3_valid),
+            self.o.payload.tag.eq(s3_tag),
         ]
         with m.If(s1_first):
             m.d.sync += [
