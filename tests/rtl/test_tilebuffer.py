@@ -8,7 +8,7 @@ import pytest
 from model.config import PRESETS
 from rtl.signatures import Column
 from rtl.tilebuffer import TileBuffer
-from tests.rtl.helpers import collect_level, pack, raw, simulate
+from tests.rtl.helpers import collect_level, ecp5_cells, pack, raw, simulate
 
 BANKS = 8
 
@@ -123,6 +123,14 @@ def test_reading_what_is_written_is_caught():
 
     with pytest.raises(AssertionError):
         simulate(dut, bench)
+
+
+@pytest.mark.synth
+def test_every_memory_is_one_block_ram(tmp_path):
+    config = PRESETS["ecp5-85f"]
+    cells = ecp5_cells(TileBuffer(config=config), tmp_path)
+    assert cells["DP16KD"] == 8 * config.tile_lanes
+    assert "MULT18X18D" not in cells
 
 
 def test_refuses_other_configs():
