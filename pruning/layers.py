@@ -122,7 +122,10 @@ class SpectralConv(Compressed):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Convolve; (B, C, height, width) to (B, N, out_height, out_width), bias added."""
+        """Convolve, max-pool and add the bias (pooling first: the bias then meets a smaller map).
+
+        Maps (B, C, height, width) to (B, N, out_height // pool, out_width // pool).
+        """
         plan, outputs = self.tiling, self.layer.out_channels
         (top, bottom), (left, right) = plan.pads
         if any((top, bottom, left, right)):
@@ -133,8 +136,10 @@ class SpectralConv(Compressed):
         full = tiles.permute(0, 1, 3, 2, 4, 5).reshape(
             len(x), plan.tiles_y * plan.step, plan.tiles_x * plan.step, outputs
         )
-        y = full[:, : plan.out_height, : plan.out_width] + self.bias
-        return y.permute(0, 3, 1, 2)
+        y = full[:, : plan.out_height, : plan.out_width].permute(0, 3, 1, 2)
+        if self.layer.pool > 1:
+            y = functional.max_pool2d(y, self.layer.pool)
+        return y + self.bias[:, None, None]
 
     def _direct(self, patches: Tensor) -> Tensor:
         """One matrix product with the block-circulant matrix of the kernels' inverse DFT.

@@ -37,7 +37,10 @@ class SpatialNet(nn.Module):
         for layer in self.network.layers:
             if isinstance(layer, Linear):
                 x = x.flatten(1)
-            x = _finish(self.layers[layer.name](x), layer)
+            x = self.layers[layer.name](x)
+            if isinstance(layer, Conv) and layer.pool > 1:
+                x = functional.max_pool2d(x, layer.pool)
+            x = functional.relu(x) if layer.relu else x
         return x
 
 
@@ -81,7 +84,8 @@ class SpectralNet(nn.Module):
         for layer in self.network.layers:
             if isinstance(layer, Linear):
                 x = x.flatten(1)
-            x = _finish(self.layers[layer.name](x), layer)
+            x = self.layers[layer.name](x)
+            x = functional.relu(x) if layer.relu else x
             if layer.name in self.quantisers:
                 x = self.quantisers[layer.name](x)
         return x
@@ -135,10 +139,3 @@ class SpectralNet(nn.Module):
             groups.append({"params": [module.weight], "lr": rate * gain, "gain": gain})
             groups.append({"params": [module.bias], "lr": rate, "gain": 1})
         return groups
-
-
-def _finish(x: Tensor, layer: Conv | Linear) -> Tensor:
-    """Max pool and ReLU of a layer; they commute, and the pooled map is smaller."""
-    if isinstance(layer, Conv) and layer.pool > 1:
-        x = functional.max_pool2d(x, layer.pool)
-    return functional.relu(x) if layer.relu else x
