@@ -1,125 +1,219 @@
-"""The kernel stream of one layer: packing and unpacking (docs/program-image.md).
+"""Kernel stream of a layer: packed by the compiler, taken apart by `rtl.prefetch`.
 
-Beats are 64 bits, little endian. A block is the entries of one block of N' kernels.
+For each kernel block a header, the parameters of its kernels and its entries in chunks, one beat
+of selects before the weights of as many entries as it covers (docs/program-image.md).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import ceil
-from typing import TypedDict
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model.config import AcceleratorConfig
 from model.descriptor import SELECT_BITS
-from model.fixed import check_range
+from model.fixed import int_range
 
-__all__ = ["StreamBlock", "pack_layer", "unpack_layer", "COUNT_BITS"]
+__all__ = ["ENTRY_BITS", "chunk_entries", "lane_beats", "pack_layer", "select_beats",
+           "unpack_layer"]
 
-COUNT_BITS = 24
+#: Width of the number of entries in a block's header.
+ENTRY_BITS = 24
 BIAS_BITS = 18
 MULTIPLIER_BITS = 14
 
 
-class StreamBlock(TypedDict):
-    """One kernel block.
-
-    ``params`` (N', 2): bias and multiplier per lane. ``weights`` (E, N', 2): real and imaginary
-    part per entry and lane. ``selects`` (E, N').
-    """
-
-    params: NDArray[np.int64]
-    weights: NDArray[np.int64]
-    selects: NDArray[np.int64]
+def chunk_entries(config: AcceleratorConfig, select_bits: int) -> int:
+    """Entries whose selects share a beat; 0 if there are no selects."""
+    if select_bits not in SELECT_BITS:
+        raise ValueError(f"select_bits must be one of {SELECT_BITS}, not {select_bits!r}")
+    return config.port_bits // (config.kernel_lanes * select_bits) if select_bits else 0
 
 
-def _row_beats(config: AcceleratorConfig, lanes: int) -> int:
+def select_beats(config: AcceleratorConfig, entries: int, select_bits: int) -> int:
+    """Rows of the select memory that the entries of a block take."""
+    per_beat = chunk_entries(config, select_bits)
+    return ceil(entries / per_beat) if per_beat else 0
+
+
+def lane_beats(config: AcceleratorConfig, lanes: int) -> int:
+    """Beats of an entry's weights for the first ``lanes`` kernel lanes."""
+    if not 1 <= lanes <= config.kernel_lanes:
+        raise ValueError(f"lanes must be 1 to {config.kernel_lanes}, not {lanes!r}")
     return ceil(lanes * 2 * config.weight_bits / config.port_bits)
 
 
 def pack_layer(
-    config: AcceleratorConfig, blocks: Sequence[StreamBlock], select_bits: int, lanes_last: int
+    config: AcceleratorConfig, blocks: Sequence[Mapping[str, Any]], select_bits: int, *,
+    lanes_last: int | None = None,
 ) -> NDArray[np.uint64]:
-    """Pack the blocks of a layer; the last one stores only the beats of ``lanes_last`` lanes."""
-    if select_bits not in SELECT_BITS:
-        raise ValueError(f"select_bits must be one of {SELECT_BITS}, not {select_bits!r}")
-    if not 1 <= lanes_last <= config.kernel_lanes:
-        raise ValueError(f"lanes_last must be 1..{config.kernel_lanes}, not {lanes_last!r}")
+    """Pack the stream of a layer.
+
+    Parameters
+    ----------
+    config : AcceleratorConfig
+        N' kernel lanes and the width of the weights.
+    blocks : sequence of mappings
+        Per kernel block ``params`` (N', 2): bias and multiplier; ``weights`` (E, N', 2): real and
+        imaginary part; ``selects`` (E, N'). Missing lanes of the last block are zero.
+    select_bits : int
+        Bits of a select, one of `model.descriptor.SELECT_BITS`.
+    lanes_last : int, optional
+        Kernels of the last block. By default, trailing lanes of the last block whose parameters
+        and weights are all zero are missing.
+
+    Returns
+    -------
+    uint64 array
+        The beats; of the last block only those that hold weights of its kernels.
+
+    Raises
+    ------
+    ValueError
+        If an array has the wrong shape or a value does not fit its field.
+    """
+    if not blocks:
+        raise ValueError("a layer has at least one kernel block")
+    checked = [_checked(config, block, index, select_bits) for index, block in enumerate(blocks)]
+    if lanes_last is None:
+        lanes_last = _present_lanes(*checked[-1][:2])
+    beats_last = lane_beats(config, lanes_last)
+    if any(part[..., lanes_last:, :].any() for part in checked[-1][:2]):
+        raise ValueError(f"the last block has values beyond its {lanes_last} lanes")
     parts = []
-    for index, block in enumerate(blocks):
-        lanes = lanes_last if index == len(blocks) - 1 else config.kernel_lanes
-        parts.append(_pack_block(config, block, select_bits, _row_beats(config, lanes)))
+    for index, (params, weights, selects) in enumerate(checked):
+        beats = beats_last if index == len(blocks) - 1 else config.row_beats
+        parts += [
+            np.array([len(weights)], dtype=np.uint64),
+            _pack_params(params),
+            _pack_entries(config, weights, selects, select_bits, beats),
+        ]
     return np.concatenate(parts)
 
 
-def _pack_block(
-    config: AcceleratorConfig, block: StreamBlock, select_bits: int, row_beats: int
-) -> NDArray[np.uint64]:
-    count = len(block["weights"])
-    if not 0 < count < 1 << COUNT_BITS:
-        raise ValueError(f"a block has 1..{(1 << COUNT_BITS) - 1} entries, not {count}")
-    params = _pack_params(block["params"])
-    weights = check_range(block["weights"], config.weight_bits, "weight")
-    dtype = "<i1" if config.weight_bits == 8 else "<i2"
-    rows = np.ascontiguousarray(weights.reshape(count, -1).astype(dtype)).view("<u8")
-    rows = rows[:, :row_beats]
-    header = np.array([count], dtype="<u8")
-    if select_bits == 0:
-        return np.concatenate([header, params, rows.reshape(-1)])
-    selects = check_range(block["selects"], select_bits, "select", signed=False)
-    per_chunk = config.port_bits // (config.kernel_lanes * select_bits)
-    padded = np.zeros((ceil(count / per_chunk) * per_chunk, config.kernel_lanes), dtype=np.uint64)
-    padded[:count] = selects
-    shifts = np.arange(per_chunk * config.kernel_lanes, dtype=np.uint64) * np.uint64(select_bits)
-    beats = (padded.reshape(-1, len(shifts)) << shifts).sum(axis=1, dtype=np.uint64)
-    body: list[NDArray[np.uint64]] = []
-    for chunk, beat in enumerate(beats):
-        body.append(np.array([beat], dtype="<u8"))
-        body.append(rows[chunk * per_chunk:(chunk + 1) * per_chunk].reshape(-1))
-    return np.concatenate([header, params, *body])
+def unpack_layer(
+    config: AcceleratorConfig, beats: NDArray[np.uint64], select_bits: int, kernel_blocks: int,
+    lanes_last: int,
+) -> list[dict[str, NDArray[np.int64]]]:
+    """Inverse of `pack_layer`; `ValueError` if the stream ends early or late."""
+    beats = np.asarray(beats, dtype=np.uint64)
+    row_beats = [config.row_beats] * (kernel_blocks - 1) + [lane_beats(config, lanes_last)]
+    pairs, per_chunk = config.kernel_lanes // 2, chunk_entries(config, select_bits)
+    blocks, at = [], 0
+
+    def take(count: int) -> NDArray[np.uint64]:
+        nonlocal at
+        if at + count > len(beats):
+            raise ValueError(f"kernel stream of {len(beats)} beats ends before beat {at + count}")
+        at += count
+        return beats[at - count:at]
+
+    for row in row_beats:
+        entries = int(take(1)[0])
+        params = take(pairs)
+        chunks = select_beats(config, entries, select_bits)
+        part = take(chunks + entries * row)
+        if chunks:
+            table = np.zeros((chunks, 1 + per_chunk * row), dtype=np.uint64)
+            table.reshape(-1)[:len(part)] = part
+            words, part = table[:, 0], table[:, 1:].reshape(-1)[:entries * row]
+        else:
+            words = np.zeros(0, dtype=np.uint64)
+        blocks.append({
+            "params": _unpack_params(params),
+            "weights": _unpack_weights(config, part.reshape(entries, row)),
+            "selects": _unpack_selects(config, words, entries, select_bits),
+        })
+    if at != len(beats):
+        raise ValueError(f"kernel stream of {len(beats)} beats should end after {at}")
+    return blocks
+
+
+def _checked(
+    config: AcceleratorConfig, block: Mapping[str, Any], index: int, select_bits: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    lanes = config.kernel_lanes
+    params, weights, selects = (
+        np.asarray(block[name], dtype=np.int64) for name in ("params", "weights", "selects")
+    )
+    entries = len(weights)
+    if not 1 <= entries < 1 << ENTRY_BITS:
+        raise ValueError(f"block {index} has {entries} entries, not 1 to {(1 << ENTRY_BITS) - 1}")
+    shapes = ((params, (lanes, 2)), (weights, (entries, lanes, 2)), (selects, (entries, lanes)))
+    for name, (array, shape) in zip(("params", "weights", "selects"), shapes, strict=True):
+        if array.shape != shape:
+            raise ValueError(f"{name} of block {index} must have shape {shape}, not {array.shape}")
+    for name, array, (low, high) in (
+        ("bias", params[:, 0], int_range(BIAS_BITS)),
+        ("multiplier", params[:, 1], (0, (1 << MULTIPLIER_BITS) - 1)),
+        ("weight", weights, int_range(config.weight_bits)),
+        ("select", selects, (0, (1 << select_bits) - 1)),
+    ):
+        if array.min() < low or array.max() > high:
+            wrong = array[(array < low) | (array > high)][0]
+            raise ValueError(f"{name} {wrong} in block {index} lies outside {low}..{high}")
+    return params, weights, selects
+
+
+def _present_lanes(params: NDArray[np.int64], weights: NDArray[np.int64]) -> int:
+    used = params.any(axis=1) | weights.any(axis=(0, 2))
+    return int(np.flatnonzero(used).max(initial=0)) + 1
 
 
 def _pack_params(params: NDArray[np.int64]) -> NDArray[np.uint64]:
-    bias = check_range(params[:, 0], BIAS_BITS, "bias")
-    multiplier = check_range(params[:, 1], MULTIPLIER_BITS, "multiplier", signed=False)
-    words = (bias & (1 << BIAS_BITS) - 1) | multiplier << BIAS_BITS
-    return np.ascontiguousarray(words.astype("<u4")).view("<u8")
+    words = params[:, 0] & (1 << BIAS_BITS) - 1 | params[:, 1] << BIAS_BITS
+    return words.astype("<u4").view("<u8").astype(np.uint64)
 
 
-def unpack_layer(
-    config: AcceleratorConfig, stream: NDArray[np.uint64], blocks: int, select_bits: int,
-    lanes_last: int,
-) -> list[StreamBlock]:
-    """Inverse of `pack_layer`; weights of lanes that are not stored come back as zero."""
-    position, out = 0, []
-    for index in range(blocks):
-        lanes = lanes_last if index == blocks - 1 else config.kernel_lanes
-        row_beats = _row_beats(config, lanes)
-        count = int(stream[position])
-        position += 1
-        words = np.ascontiguousarray(stream[position:position + config.kernel_lanes // 2])
-        position += config.kernel_lanes // 2
-        halves = words.view("<u4").astype(np.int64)
-        bias = (halves & (1 << BIAS_BITS) - 1 ^ 1 << BIAS_BITS - 1) - (1 << BIAS_BITS - 1)
-        rows = np.zeros((count, config.row_beats), dtype="<u8")
-        selects = np.zeros((count, config.kernel_lanes), dtype=np.int64)
-        per_chunk = config.port_bits // (config.kernel_lanes * select_bits) if select_bits else 1
-        for entry in range(count):
-            if select_bits and entry % per_chunk == 0:
-                beat = int(stream[position])
-                position += 1
-            rows[entry, :row_beats] = stream[position:position + row_beats]
-            position += row_beats
-            for lane in range(config.kernel_lanes if select_bits else 0):
-                place = (entry % per_chunk * config.kernel_lanes + lane) * select_bits
-                selects[entry, lane] = beat >> place & (1 << select_bits) - 1
-        dtype = "<i1" if config.weight_bits == 8 else "<i2"
-        weights = rows.view(dtype).reshape(count, config.kernel_lanes, 2).astype(np.int64)
-        out.append(StreamBlock(
-            params=np.stack([bias, halves >> BIAS_BITS], axis=1), weights=weights, selects=selects
-        ))
-    if position != len(stream):
-        raise ValueError(f"the stream has {len(stream)} beats, its blocks take {position}")
-    return out
+def _unpack_params(beats: NDArray[np.uint64]) -> NDArray[np.int64]:
+    words = beats.astype("<u8").view("<u4").astype(np.int64)
+    bias = words & (1 << BIAS_BITS) - 1
+    bias -= (bias >> (BIAS_BITS - 1)) << BIAS_BITS
+    return np.stack([bias, words >> BIAS_BITS], axis=1)
+
+
+def _pack_entries(
+    config: AcceleratorConfig, weights: NDArray[np.int64], selects: NDArray[np.int64],
+    select_bits: int, row_beats: int,
+) -> NDArray[np.uint64]:
+    """Select and weight beats of a block."""
+    entries, lanes, _ = weights.shape
+    lane_words = weights.reshape(entries, -1).astype(f"<i{config.weight_bits // 8}")
+    rows = lane_words.view("<u8")[:, :row_beats].astype(np.uint64)
+    per_chunk = chunk_entries(config, select_bits)
+    if not per_chunk:
+        return rows.reshape(-1)
+    chunks = ceil(entries / per_chunk)
+    fields = np.zeros((chunks * per_chunk, lanes), dtype=np.uint64)
+    fields[:entries] = selects
+    shifts = np.arange(per_chunk * lanes, dtype=np.uint64) * np.uint64(select_bits)
+    words = np.bitwise_or.reduce(fields.reshape(chunks, -1) << shifts, axis=1)
+    table = np.zeros((chunks, 1 + per_chunk * row_beats), dtype=np.uint64)
+    table[:, 0] = words
+    padded = np.zeros((chunks * per_chunk, row_beats), dtype=np.uint64)
+    padded[:entries] = rows
+    table[:, 1:] = padded.reshape(chunks, -1)
+    return table.reshape(-1)[:chunks + entries * row_beats]
+
+
+def _unpack_weights(
+    config: AcceleratorConfig, rows: NDArray[np.uint64]
+) -> NDArray[np.int64]:
+    full = np.zeros((len(rows), config.row_beats), dtype="<u8")
+    full[:, :rows.shape[1]] = rows
+    parts = full.view(f"<i{config.weight_bits // 8}").astype(np.int64)
+    return parts.reshape(len(rows), config.kernel_lanes, 2)
+
+
+def _unpack_selects(
+    config: AcceleratorConfig, words: NDArray[np.uint64], entries: int, select_bits: int
+) -> NDArray[np.int64]:
+    lanes, per_chunk = config.kernel_lanes, chunk_entries(config, select_bits)
+    if not per_chunk:
+        return np.zeros((entries, lanes), dtype=np.int64)
+    shifts = np.arange(per_chunk * lanes, dtype=np.uint64) * np.uint64(select_bits)
+    fields = words[:, None] >> shifts & np.uint64((1 << select_bits) - 1)
+    return fields.reshape(-1, lanes)[:entries].astype(np.int64)

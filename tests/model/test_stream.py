@@ -4,53 +4,132 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.config import PRESETS
-from model.stream import pack_layer, unpack_layer
+from model.descriptor import SELECT_BITS
+from model.stream import chunk_entries, lane_beats, pack_layer, select_beats, unpack_layer
+
+TINY = PRESETS["tiny"]
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
-@given(st.sampled_from(sorted(PRESETS)), st.sampled_from([0, 1, 2, 4, 8]),
-       st.lists(st.integers(1, 40), min_size=1, max_size=3), st.data())
-def test_round_trip(name, select_bits, counts, data):
+def random_blocks(rng, config, select_bits, sizes, lanes_last):
+    half = 1 << (config.weight_bits - 1)
+    blocks = [
+        {
+            "params": np.stack([rng.integers(-1 << 17, 1 << 17, config.kernel_lanes),
+                                rng.integers(0, 1 << 14, config.kernel_lanes)], axis=1),
+            "weights": rng.integers(-half, half, (size, config.kernel_lanes, 2)),
+            "selects": rng.integers(0, 1 << select_bits, (size, config.kernel_lanes)),
+        }
+        for size in sizes
+    ]
+    blocks[-1]["params"][lanes_last:] = 0
+    blocks[-1]["weights"][:, lanes_last:] = 0
+    return blocks
+
+
+def by_loops(config, blocks, select_bits, lanes_last):
+    """The stream as the contract words it, bit by bit."""
+    lanes, bits = config.kernel_lanes, config.weight_bits
+    per_chunk = 64 // (lanes * select_bits) if select_bits else None
+    out = []
+    for index, block in enumerate(blocks):
+        present = lanes_last if index == len(blocks) - 1 else lanes
+        row_beats = -(-present * 2 * bits // 64)
+        entries = range(len(block["weights"]))
+        out.append(len(entries))
+        words = [(int(bias) & 0x3FFFF) | int(multiplier) << 18
+                 for bias, multiplier in block["params"]]
+        out += [low | high << 32 for low, high in zip(words[::2], words[1::2], strict=True)]
+        for entry in entries:
+            if per_chunk and entry % per_chunk == 0:
+                out.append(sum(
+                    int(block["selects"][other][lane])
+                    << (other - entry) * lanes * select_bits + lane * select_bits
+                    for other in entries[entry:entry + per_chunk] for lane in range(lanes)
+                ))
+            row = sum(
+                (int(part) & (1 << bits) - 1) << (2 * lane + imag) * bits
+                for lane in range(lanes) for imag, part in enumerate(block["weights"][entry][lane])
+            )
+            out += [row >> 64 * beat & (1 << 64) - 1 for beat in range(row_beats)]
+    return out
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    name=st.sampled_from(sorted(PRESETS)), select_bits=st.sampled_from(SELECT_BITS),
+    sizes=st.lists(st.integers(1, 40), min_size=1, max_size=4), seed=st.integers(0, 1 << 30),
+    data=st.data(),
+)
+def test_round_trip(name, select_bits, sizes, seed, data):
     config = PRESETS[name]
-    lanes = config.kernel_lanes
-    lanes_last = data.draw(st.integers(1, lanes))
-    rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
-    limit = 1 << (config.weight_bits - 1)
-    blocks = []
-    for index, count in enumerate(counts):
-        weights = rng.integers(-limit, limit, (count, lanes, 2))
-        if index == len(counts) - 1:
-            weights[:, lanes_last:] = 0
-        blocks.append({
-            "params": np.stack([rng.integers(-(1 << 17), 1 << 17, lanes),
-                                rng.integers(0, 1 << 14, lanes)], axis=1),
-            "weights": weights, "selects": rng.integers(0, 1 << select_bits, (count, lanes)),
-        })
-    stream = pack_layer(config, blocks, select_bits, lanes_last)
-    for ours, theirs in zip(
-        blocks, unpack_layer(config, stream, len(blocks), select_bits, lanes_last), strict=True
-    ):
-        for key in ours:
-            np.testing.assert_array_equal(ours[key], theirs[key])
+    lanes_last = data.draw(st.integers(1, config.kernel_lanes))
+    rng = np.random.default_rng(seed)
+    blocks = random_blocks(rng, config, select_bits, sizes, lanes_last)
+    stream = pack_layer(config, blocks, select_bits, lanes_last=lanes_last)
+    assert stream.dtype == np.uint64
+    assert stream.tolist() == by_loops(config, blocks, select_bits, lanes_last)
+    assert len(stream) == sum(
+        1 + config.kernel_lanes // 2 + select_beats(config, size, select_bits)
+        + size * (lane_beats(config, lanes_last) if last else config.row_beats)
+        for size, last in zip(sizes, [False] * (len(sizes) - 1) + [True], strict=True)
+    )
+    back = unpack_layer(config, stream, select_bits, len(blocks), lanes_last)
+    for one, other in zip(blocks, back, strict=True):
+        for key in one:
+            np.testing.assert_array_equal(one[key], other[key])
 
 
-def block(config, weight=0, select=0):
-    lanes = config.kernel_lanes
-    return {"params": np.zeros((lanes, 2), int), "weights": np.full((1, lanes, 2), weight),
-            "selects": np.full((1, lanes), select)}
+@pytest.mark.parametrize("lanes_last", [1, 3, 4, 5, 8])
+def test_missing_lanes_are_those_with_zero_parameters_and_weights(lanes_last):
+    config = PRESETS["ecp5-85f-w16"]
+    blocks = random_blocks(np.random.default_rng(1), config, 2, [5, 6], lanes_last)
+    blocks[-1]["params"][lanes_last - 1] = 0, 1
+    np.testing.assert_array_equal(
+        pack_layer(config, blocks, 2), pack_layer(config, blocks, 2, lanes_last=lanes_last)
+    )
 
 
-def test_size_of_a_dense_layer_and_of_a_partial_last_block():
-    config = PRESETS["ecp5-85f"]
-    # header, 4 parameter beats, select beat, 2 weight beats; the last with one weight beat.
-    assert len(pack_layer(config, [block(config), block(config)], 2, 3)) == 8 + 7
+@pytest.mark.parametrize("name, select_bits, entries", [
+    ("tiny", 8, 2), ("tiny", 1, 16), ("ecp5-85f", 8, 1), ("ecp5-85f", 2, 4), ("ecp5-85f", 0, 0),
+])
+def test_chunks(name, select_bits, entries):
+    assert chunk_entries(PRESETS[name], select_bits) == entries
 
 
-def test_out_of_range_values_are_refused():
-    config = PRESETS["ecp5-85f"]
-    with pytest.raises(ValueError, match="weight spans 200..200, outside the 8-bit range"):
-        pack_layer(config, [block(config, weight=200)], 2, 8)
-    with pytest.raises(ValueError, match="select spans 4..4"):
-        pack_layer(config, [block(config, select=4)], 2, 8)
+def blocks_with(**changes):
+    block = random_blocks(np.random.default_rng(2), TINY, 2, [5], 4)[0]
+    return [{**block, **changes}]
+
+
+@pytest.mark.parametrize("changes, text", [
+    ({"weights": np.zeros((0, 4, 2))}, "block 0 has 0 entries"),
+    ({"weights": np.zeros((5, 8, 2))}, r"weights of block 0 must have shape \(5, 4, 2\)"),
+    ({"selects": np.zeros((4, 4))}, "selects of block 0 must have shape"),
+    ({"params": np.zeros((3, 2))}, "params of block 0 must have shape"),
+    ({"weights": np.full((5, 4, 2), 128)}, r"weight 128 in block 0 lies outside -128\.\.127"),
+    ({"selects": np.full((5, 4), 4)}, r"select 4 in block 0 lies outside 0\.\.3"),
+    ({"params": np.full((4, 2), -1)}, "multiplier -1 in block 0"),
+    ({"params": np.full((4, 2), 1 << 17)}, "bias 131072 in block 0"),
+])
+def test_pack_rejects(changes, text):
+    with pytest.raises(ValueError, match=text):
+        pack_layer(TINY, blocks_with(**changes), 2)
+
+
+def test_pack_rejects_arguments():
+    with pytest.raises(ValueError, match="at least one kernel block"):
+        pack_layer(TINY, [], 2)
     with pytest.raises(ValueError, match="select_bits must be one of"):
-        pack_layer(config, [block(config)], 3, 8)
+        pack_layer(TINY, blocks_with(), 3)
+    with pytest.raises(ValueError, match="values beyond its 3 lanes"):
+        pack_layer(TINY, blocks_with(), 2, lanes_last=3)
+    with pytest.raises(ValueError, match="lanes must be 1 to 4, not 5"):
+        lane_beats(TINY, 5)
+
+
+def test_unpack_rejects_wrong_lengths():
+    stream = pack_layer(TINY, blocks_with(), 2, lanes_last=4)
+    with pytest.raises(ValueError, match="ends before"):
+        unpack_layer(TINY, stream[:-1], 2, 1, 4)
+    with pytest.raises(ValueError, match="should end after"):
+        unpack_layer(TINY, np.append(stream, stream[:1]), 2, 1, 4)
