@@ -18,6 +18,9 @@ Source: K. F. Gauss' three-multiplication complex product; lanes and selects as 
 
 from __future__ import annotations
 
+import functools
+import operator
+
 from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
@@ -93,8 +96,9 @@ class MacLane(wiring.Component):
     ----------
     words : In(ArrayLayout(Complex(word_bits), banks))
         Data of the lane's tile.
-    select : In(range(banks))
-        Bank to take, in the cycle of ``words``.
+    select : In(banks)
+        Bank to take, one-hot, in the cycle of ``words``. AND-OR with a decoded select is smaller
+        and shallower than a tree of multiplexers.
     factors : In({c1, c2, c3})
         wr, wi - wr and wr + wi, `FACTOR_LATENCY` cycles after ``words``; all zero if idle.
     first : In(1)
@@ -111,7 +115,7 @@ class MacLane(wiring.Component):
         self._factor_bits = [weight_bits, weight_bits + 1, weight_bits + 1]
         super().__init__({
             "words": In(data.ArrayLayout(Complex(word_bits), banks)),
-            "select": In(range(banks)),
+            "select": In(banks),
             "factors": In(Factors(weight_bits)),
             "first": In(1),
             "acc": Out(data.ArrayLayout(signed(acc_bits), 3)),
@@ -125,7 +129,10 @@ class MacLane(wiring.Component):
         s2_x = Signal(word, reset_less=True)
         s2_sum = Signal(signed(self._word_bits + 1), reset_less=True)
         m.d.sync += [
-            s1_x.eq(self.words[self.select]),
+            s1_x.eq(functools.reduce(operator.or_, (
+                bank.as_value() & chosen.replicate(2 * self._word_bits)
+                for bank, chosen in zip(self.words, self.select, strict=True)
+            ))),
             s2_x.eq(s1_x),
             s2_sum.eq(s1_x.re + s1_x.im),
         ]
@@ -195,7 +202,7 @@ class MacArray(wiring.Component):
         config, step = self._config, self.i.payload
         m.d.comb += [self.tile_en.eq(self.i.valid), self.tile_addr.eq(step.addr)]
 
-        selects = self._delay(m, step.select, TILE_LATENCY, "select")
+        selects = self._selects(m)
         cycles = TILE_LATENCY + MacLane.FACTOR_LATENCY
         kind = Signal(data.StructLayout({"real": 1, "negate": 1}), reset_less=True)
         m.d.sync += [kind.real.eq(step.real & ~step.dot), kind.negate.eq(step.real)]
@@ -234,6 +241,18 @@ class MacArray(wiring.Component):
             m.d.sync += delayed.eq(value)
             value = delayed
         return value
+
+    def _selects(self, m: Module) -> Signal:
+        """Decode each kernel lane's select in the last cycle of the tile buffer's read."""
+        config = self._config
+        early = self._delay(m, self.i.payload.select, TILE_LATENCY - 1, "select")
+        onehot = Signal(
+            data.ArrayLayout(config.banks, config.kernel_lanes), name=f"s{TILE_LATENCY}_onehot",
+            reset_less=True,
+        )
+        for lane in range(config.kernel_lanes):
+            m.d.sync += onehot[lane].eq(Cat(early[lane] == bank for bank in range(config.banks)))
+        return onehot
 
     def _factors(self, m: Module, lane: int, kind, cycles: int):
         """Zero the weight of a disabled lane; in the last of ``cycles`` form its factors."""
