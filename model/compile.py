@@ -15,7 +15,7 @@ from model.errors import UserError
 from model.image import build_image
 from model.lower import LoweredLayer, LoweredNetwork, lower, worst_accumulator
 from model.network import Conv, QuantisedNetwork
-from model.stream import StreamBlock, pack_layer
+from model.stream import pack_layer
 
 __all__ = ["CompiledLayer", "Program", "compile_network"]
 
@@ -172,7 +172,8 @@ def _compile_layer(
     how = addressing(layer, config)
     parts = blocks(layer, config, how)
     lanes_last = kernels - (len(parts) - 1) * lanes
-    stream = pack_layer(config, _stream_blocks(layer, parts, lanes), how.select_bits, lanes_last)
+    stream = pack_layer(config, _stream_blocks(layer, parts, lanes), how.select_bits,
+                        lanes_last=lanes_last)
     words = geometry["groups"] * (1 if layer.dot else config.words)
     if words > config.tile_depth:
         raise UserError(f"layer {layer.name}: a tile block needs {words} words per bank, config "
@@ -200,7 +201,7 @@ def _compile_layer(
     return compiled, stream
 
 
-def _stream_blocks(layer: LoweredLayer, parts: list[Block], lanes: int) -> list[StreamBlock]:
+def _stream_blocks(layer: LoweredLayer, parts: list[Block], lanes: int) -> list[dict[str, NDArray[np.int64]]]:
     """Blocks in the form `model.stream.pack_layer` takes; missing lanes have zero parameters."""
     out = []
     for index, part in enumerate(parts):
@@ -208,5 +209,5 @@ def _stream_blocks(layer: LoweredLayer, parts: list[Block], lanes: int) -> list[
         params = np.zeros((lanes, 2), dtype=np.int64)
         params[:len(layer.bias[rows]), 0] = layer.bias[rows]
         params[:len(layer.bias[rows]), 1] = layer.multiplier[rows]
-        out.append(StreamBlock(params=params, weights=part.weights, selects=part.selects))
+        out.append({"params": params, "weights": part.weights, "selects": part.selects})
     return out

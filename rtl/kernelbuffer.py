@@ -1,0 +1,296 @@
+"""Kernel buffer: rings of weights and selects, written by prefetch, read entry by entry.
+
+The reader walks the blocks in the issue unit's order by itself. A kernel block that is multiplied with
+several resident tile blocks is replayed: its rows are given back only in the last pass.
+"""
+
+from __future__ import annotations
+
+from amaranth.hdl import Array, Cat, Module, Mux, ResetInserter, Signal
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.fifo import SyncFIFOBuffered
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+
+from model.config import AcceleratorConfig
+from model.descriptor import SELECT_BITS
+from model.stream import ENTRY_BITS
+from rtl.signatures import Descriptor, KernelEntry
+
+__all__ = ["KernelBuffer", "KernelWriteSignature", "Ring"]
+
+
+class KernelWriteSignature(wiring.Signature):
+    """Prefetch to kernel buffer: entry counts, select beats, beats of weights of a row."""
+
+    def __init__(self, config: AcceleratorConfig) -> None:
+        self._config = config
+        super().__init__({
+            "count": Out(stream.Signature(ENTRY_BITS)),
+            "select": Out(stream.Signature(64)),
+            "weight": Out(stream.Signature(data.StructLayout({
+                "data": 64, "bank": range(max(2, config.row_beats)), "last": 1,
+            }))),
+        })
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, KernelWriteSignature) and self._config == other._config
+
+
+class Ring(wiring.Component):
+    """Pointers of a ring whose rows are read, and read again, before they are given back.
+
+    Parameters
+    ----------
+    depth : int
+        Rows, a power of two.
+
+    Attributes
+    ----------
+    room : Out(1)
+        A row may be written.
+    write, w_addr : In(1), Out
+        A row is written at ``w_addr``.
+    available : Out(1)
+        The row at ``r_addr`` is written and was not passed yet.
+    read, r_addr : In(1), Out
+        Pass the row at ``r_addr``.
+    mark : In(1)
+        The next kernel block begins at the row that is next after this cycle.
+    rewind : In(1)
+        Go back to the marked row (wins over ``read``).
+    keep : In(1)
+        Rows since the mark are kept; else they are given back as they are passed.
+    """
+
+    def __init__(self, *, depth: int) -> None:
+        if depth < 2 or depth & (depth - 1):
+            raise ValueError(f"depth must be a power of two, not {depth!r}")
+        self._depth = depth
+        super().__init__({
+            "room": Out(1), "write": In(1), "w_addr": Out(range(depth)),
+            "available": Out(1), "read": In(1), "r_addr": Out(range(depth)),
+            "mark": In(1), "rewind": In(1), "keep": In(1),
+        })
+
+    def elaborate(self, platform) -> Module:
+        """Pointers carry one bit more than the address, so that full and empty differ."""
+        m = Module()
+        pointer = range(2 * self._depth)
+        w_ptr, r_ptr, marked = Signal(pointer), Signal(pointer), Signal(pointer)
+        oldest, used = Signal(pointer), Signal(pointer)
+        m.d.comb += [
+            oldest.eq(Mux(self.keep, marked, r_ptr)),
+            used.eq(w_ptr - oldest),
+            self.room.eq(used < self._depth),
+            self.available.eq(w_ptr != r_ptr),
+            self.w_addr.eq(w_ptr), self.r_addr.eq(r_ptr),
+        ]
+        after = Signal(pointer)
+        m.d.comb += after.eq(Mux(self.rewind, marked, r_ptr + self.read))
+        m.d.sync += [w_ptr.eq(w_ptr + self.write), r_ptr.eq(after)]
+        with m.If(self.mark):
+            m.d.sync += marked.eq(after)
+        return m
+
+
+class KernelBuffer(wiring.Component):
+    """Weights and selects of the kernel stream, delivered one entry per cycle.
+
+    Latency `LATENCY` cycles from a complete row to its entry; one idle cycle between blocks. Lanes
+    that the last kernel block does not have deliver whatever the row held before.
+
+    Parameters
+    ----------
+    config : AcceleratorConfig
+        Uses ``kernel_lanes``, ``weight_bits``, ``kernel_depth``, ``select_depth``.
+
+    Attributes
+    ----------
+    start : In(1)
+        Begin a run: empty rings.
+    desc : In(stream.Signature(Descriptor))
+        The layers.
+    write : In(KernelWriteSignature(config))
+        From prefetch.
+    entries : Out(stream.Signature(KernelEntry(config)))
+        Entries in issue order.
+    """
+
+    LATENCY = 4
+    #: Kernel blocks whose entry count may wait.
+    COUNTS = 32
+    _FIFO = 8
+
+    def __init__(self, *, config: AcceleratorConfig) -> None:
+        self._config = config
+        super().__init__({
+            "start": In(1), "desc": In(stream.Signature(Descriptor)),
+            "write": In(KernelWriteSignature(config)),
+            "entries": Out(stream.Signature(KernelEntry(config))),
+        })
+
+    def elaborate(self, platform) -> Module:
+        """Rings, the walk over blocks, and the read pipeline s0 address, s1 RAM, s2 registers."""
+        m = Module()
+        m.submodules.counts = SyncFIFOBuffered(width=ENTRY_BITS, depth=self.COUNTS)
+        m.submodules.rows = Ring(depth=self._config.kernel_depth)
+        m.submodules.selects = Ring(depth=self._config.select_depth)
+        counts, write = m.submodules.counts, self.write
+        m.d.comb += [
+            counts.w_data.eq(write.count.payload), counts.w_en.eq(write.count.valid),
+            write.count.ready.eq(counts.w_rdy),
+        ]
+        s0_read, s0_place, code = self._walk(m)
+        self._read(m, s0_read, s0_place, code)
+        return ResetInserter(self.start)(m)
+
+    def _walk(self, m: Module):
+        """Blocks in issue order; returns entry strobe, its place in the chunk, select code."""
+        rows, selects, counts = m.submodules.rows, m.submodules.selects, m.submodules.counts
+        lanes_log2 = self._config.kernel_lanes.bit_length() - 1
+        desc = self.desc.payload
+        replay, code = Signal(), Signal(3)
+        blocks, blocks_each = Signal(13), Signal(13)
+        tiles, tiles_each = Signal(16), Signal(16)
+        left, entries = Signal(ENTRY_BITS), Signal(ENTRY_BITS)
+        place, chunk_last = Signal(6), Signal(6)
+        s0_read, s0_place = Signal(), Signal(6)
+        go = Signal()                               # the read pipeline has room
+        m.submodules.credit = credit = _Credit(depth=self._FIFO)
+        m.d.comb += [credit.take.eq(s0_read), go.eq(credit.room)]
+        with m.Switch(code):
+            for value in range(1, 5):
+                with m.Case(value):
+                    m.d.comb += chunk_last.eq((1 << (6 - lanes_log2 - (value - 1))) - 1)
+
+        last_pass = tiles == 1
+        m.d.comb += [rows.keep.eq(replay & ~last_pass), selects.keep.eq(replay & ~last_pass)]
+        with m.FSM():
+            with m.State("LAYER"):
+                m.d.comb += self.desc.ready.eq(1)
+                with m.If(self.desc.valid):
+                    m.d.sync += [
+                        replay.eq(~desc.restream & (desc.tile_blocks != 1)),
+                        code.eq(desc.select_code),
+                        blocks.eq(desc.kernel_blocks), blocks_each.eq(desc.kernel_blocks),
+                        tiles.eq(desc.tile_blocks), tiles_each.eq(desc.tile_blocks),
+                    ]
+                    m.next = "BLOCK"
+            with m.State("BLOCK"):
+                # A new kernel block.
+                m.d.comb += counts.r_en.eq(1)
+                with m.If(counts.r_rdy):
+                    m.d.sync += [left.eq(counts.r_data), entries.eq(counts.r_data), place.eq(0)]
+                    m.next = "ENTRIES"
+            with m.State("ENTRIES"):
+                m.d.comb += [s0_read.eq(go & rows.available), s0_place.eq(place)]
+                end_of_chunk = (place == chunk_last) | (left == 1)
+                with m.If(s0_read):
+                    m.d.comb += [rows.read.eq(1), selects.read.eq((code != 0) & end_of_chunk)]
+                    m.d.sync += [left.eq(left - 1), place.eq(Mux(end_of_chunk, 0, place + 1))]
+                    with m.If(left == 1):
+                        m.next = "NEXT"
+            with m.State("NEXT"):
+                again = replay & ~last_pass
+                m.d.comb += [
+                    rows.rewind.eq(again), selects.rewind.eq(again),
+                    rows.mark.eq(~again), selects.mark.eq(~again),
+                ]
+                with m.If(again):
+                    m.d.sync += [tiles.eq(tiles - 1), left.eq(entries), place.eq(0)]
+                    m.next = "ENTRIES"
+                with m.Elif(replay):
+                    m.d.sync += [tiles.eq(tiles_each), blocks.eq(blocks - 1)]
+                    m.next = "BLOCK"
+                    with m.If(blocks == 1):
+                        m.next = "LAYER"
+                with m.Else():
+                    m.d.sync += blocks.eq(blocks - 1)
+                    m.next = "BLOCK"
+                    with m.If(blocks == 1):
+                        m.d.sync += [blocks.eq(blocks_each), tiles.eq(tiles - 1)]
+                        with m.If(last_pass):
+                            m.next = "LAYER"
+        return s0_read, s0_place, code
+
+    def _read(self, m: Module, s0_read, s0_place, code) -> None:
+        """RAMs, select extraction and the output FIFO."""
+        config, write = self._config, self.write
+        rows, selects = m.submodules.rows, m.submodules.selects
+        lanes, lanes_log2 = config.kernel_lanes, config.kernel_lanes.bit_length() - 1
+
+        s2_row = []
+        for bank in range(config.row_beats):
+            m.submodules[f"weights{bank}"] = ram = Memory(
+                shape=64, depth=config.kernel_depth, init=[]
+            )
+            port, out = ram.write_port(), ram.read_port()
+            m.d.comb += [
+                port.addr.eq(rows.w_addr), port.data.eq(write.weight.payload.data),
+                port.en.eq(write.weight.valid & rows.room & (write.weight.payload.bank == bank)),
+                out.addr.eq(rows.r_addr), out.en.eq(s0_read),
+            ]
+            s2_row.append(Signal(64, name=f"s2_row{bank}", reset_less=True))
+            m.d.sync += s2_row[-1].eq(out.data)
+        m.submodules.select_ram = ram = Memory(shape=64, depth=config.select_depth, init=[])
+        port, out = ram.write_port(), ram.read_port()
+        m.d.comb += [
+            write.weight.ready.eq(rows.room), write.select.ready.eq(selects.room),
+            rows.write.eq(write.weight.valid & rows.room & write.weight.payload.last),
+            selects.write.eq(write.select.valid & selects.room),
+            port.addr.eq(selects.w_addr), port.data.eq(write.select.payload),
+            port.en.eq(selects.write),
+            out.addr.eq(selects.r_addr), out.en.eq(s0_read),
+        ]
+
+        s1_valid, s2_valid = Signal(), Signal()
+        s1_place, s1_code = Signal(6, reset_less=True), Signal(3, reset_less=True)
+        s2_word, s2_code = Signal(8 * lanes, reset_less=True), Signal(3, reset_less=True)
+        m.d.sync += [
+            s1_valid.eq(s0_read), s2_valid.eq(s1_valid),
+            s1_place.eq(s0_place), s1_code.eq(code), s2_code.eq(s1_code),
+        ]
+        # Entry e of a chunk begins at bit e * N' * sb, sb = 1 << (code - 1).
+        offset = Signal(6)
+        with m.Switch(s1_code):
+            for value in range(1, 5):
+                with m.Case(value):
+                    m.d.comb += offset.eq(s1_place << (lanes_log2 + value - 1))
+        m.d.sync += s2_word.eq(
+            Array([out.data[at:at + 8 * lanes] for at in range(0, 64, lanes)])[offset >> lanes_log2]
+        )
+
+        fifo = SyncFIFOBuffered(width=KernelEntry(config).size, depth=self._FIFO)
+        m.submodules.fifo = fifo
+        entry = data.View(KernelEntry(config), Signal(KernelEntry(config).size, name="s2_entry"))
+        for lane in range(lanes):
+            with m.Switch(s2_code):
+                for value in range(1, 5):
+                    bits = SELECT_BITS[value]
+                    with m.Case(value):
+                        m.d.comb += entry.select[lane].eq(s2_word[lane * bits:(lane + 1) * bits])
+        m.d.comb += [
+            entry.weight.as_value().eq(Cat(s2_row)),
+            fifo.w_data.eq(entry.as_value()), fifo.w_en.eq(s2_valid),
+            self.entries.valid.eq(fifo.r_rdy),
+            self.entries.payload.as_value().eq(fifo.r_data),
+            fifo.r_en.eq(self.entries.ready),
+            m.submodules.credit.give.eq(self.entries.valid & self.entries.ready),
+        ]
+
+
+class _Credit(wiring.Component):
+    """Counts the entries between the read strobe and the consumer, at most ``depth``."""
+
+    def __init__(self, *, depth: int) -> None:
+        self._depth = depth
+        super().__init__({"room": Out(1), "take": In(1), "give": In(1)})
+
+    def elaborate(self, platform) -> Module:
+        """Up with ``take``, down with ``give``."""
+        m = Module()
+        level = Signal(range(self._depth + 1))
+        m.d.comb += self.room.eq(level != self._depth)
+        m.d.sync += level.eq(level + self.take - self.give)
+        return m

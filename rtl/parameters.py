@@ -1,0 +1,82 @@
+"""Parameter memory: bias and multiplier of the kernel blocks between prefetch and store stage."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Cat, Module, Mux, ResetInserter, Signal
+from amaranth.lib import wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+
+from model.config import AcceleratorConfig
+from rtl.signatures import KernelParameters
+
+__all__ = ["ParamMemory"]
+
+
+class ParamMemory(wiring.Component):
+    """Ring of `BLOCKS` kernel blocks, two kernels a beat.
+
+    Parameters
+    ----------
+    config : AcceleratorConfig
+        Uses ``kernel_lanes``.
+
+    Attributes
+    ----------
+    start : In(1)
+        Begin a run: empty the ring.
+    room : Out(1)
+        A block may be written.
+    w_en, w_data, w_last : In
+        A beat of the block being written: even kernel low; ``w_last`` completes the block.
+    ready : Out(1)
+        The parameters of the current block are there.
+    r_addr : In
+        Kernel lane.
+    r_data : Out(KernelParameters)
+        Its parameters, one cycle later.
+    next : In(1)
+        Release the current block.
+    """
+
+    #: Kernel blocks the ring holds: how far the kernel stream may run ahead of the store stage.
+    BLOCKS = 16
+    #: Cycles from ``r_addr`` to ``r_data``.
+    LATENCY = 1
+
+    def __init__(self, *, config: AcceleratorConfig) -> None:
+        self._pairs = config.kernel_lanes // 2
+        super().__init__({
+            "start": In(1), "room": Out(1), "w_en": In(1), "w_data": In(64), "w_last": In(1),
+            "ready": Out(1), "r_addr": In(range(config.kernel_lanes)),
+            "r_data": Out(KernelParameters), "next": In(1),
+        })
+
+    def elaborate(self, platform) -> Module:
+        """One RAM of 64-bit rows; the read picks the half."""
+        m = Module()
+        m.submodules.ram = ram = Memory(shape=64, depth=self.BLOCKS * self._pairs, init=[])
+        write, read = ram.write_port(), ram.read_port()
+
+        w_block, r_block = Signal(range(self.BLOCKS)), Signal(range(self.BLOCKS))
+        pair = Signal(range(self._pairs))
+        level = Signal(range(self.BLOCKS + 1))
+        done = self.w_en & self.w_last
+        m.d.comb += [
+            write.en.eq(self.w_en), write.data.eq(self.w_data),
+            write.addr.eq(Cat(pair, w_block)),
+            read.en.eq(1), read.addr.eq(Cat(self.r_addr[1:], r_block)),
+            self.room.eq(level != self.BLOCKS), self.ready.eq(level != 0),
+        ]
+        with m.If(self.w_en):
+            m.d.sync += pair.eq(Mux(self.w_last, 0, pair + 1))
+        with m.If(done):
+            m.d.sync += w_block.eq(w_block + 1)
+        with m.If(self.next):
+            m.d.sync += r_block.eq(r_block + 1)
+        m.d.sync += level.eq(level + done - self.next)
+
+        odd = Signal(reset_less=True)
+        m.d.sync += odd.eq(self.r_addr[0])
+        m.d.comb += self.r_data.eq(Mux(odd, read.data[32:], read.data[:32]))
+        return ResetInserter(self.start)(m)

@@ -1,0 +1,213 @@
+"""Prefetch: reads the kernel streams over the memory port, ahead of use, and takes them apart.
+
+Two halves run through the layers by themselves: one requests bursts, the other sorts the beats that
+come back (docs/program-image.md) into the kernel buffer and the parameter memory. A beat without
+room waits on the read channel. That cannot lock up the core: the only other reads of a run are the
+input DMA's, which are requested first, and everything that makes room needs no read.
+"""
+
+from __future__ import annotations
+
+from amaranth.hdl import Module, Mux, ResetInserter, Signal
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from model.config import AcceleratorConfig
+from model.stream import ENTRY_BITS
+from rtl.kernelbuffer import KernelWriteSignature
+from rtl.signatures import Descriptor, Event, LayerStats, ReadData, ReadRequest
+
+__all__ = ["Prefetch"]
+
+#: What the sorting half needs of a layer.
+_Format = data.StructLayout({
+    "restream": 1, "kernel_blocks": 13, "tile_blocks": 16, "select_code": 3, "row_beats_last": 8,
+})
+
+
+class Prefetch(wiring.Component):
+    """Reader of section KERN.
+
+    Parameters
+    ----------
+    config : AcceleratorConfig
+        Uses ``kernel_lanes``, ``weight_bits``, ``port_bits``.
+
+    Attributes
+    ----------
+    start : In(1)
+        Begin a run: forget everything.
+    kernel_base : In(32)
+        Beat address of section KERN.
+    desc : In(stream.Signature(Descriptor))
+        The layers.
+    ar, r : memory read channels
+        Bursts of up to `BURST` beats, at most `OUTSTANDING` on their way.
+    kernels : Out(KernelWriteSignature(config))
+        To the kernel buffer.
+    param_room, param_en, param_data, param_last
+        To the parameter memory.
+    stats : Out(Event(LayerStats))
+        At the last beat of a layer: beats, cycles a beat waited for room.
+    error : Out(1)
+        A beat arrived with a bus error.
+    """
+
+    BURST = 16
+    OUTSTANDING = 8
+
+    def __init__(self, *, config: AcceleratorConfig) -> None:
+        self._config = config
+        super().__init__({
+            "start": In(1), "kernel_base": In(32),
+            "desc": In(stream.Signature(Descriptor)),
+            "ar": Out(stream.Signature(ReadRequest)), "r": In(stream.Signature(ReadData)),
+            "kernels": Out(KernelWriteSignature(config)),
+            "param_room": In(1), "param_en": Out(1), "param_data": Out(64), "param_last": Out(1),
+            "stats": Out(Event(LayerStats)), "error": Out(1),
+        })
+
+    def elaborate(self, platform) -> Module:
+        """Build both halves and the small FIFO of formats between them."""
+        m = Module()
+        formats = stream.Signature(_Format).create()
+        self._request(m, formats)
+        self._sort(m, formats)
+        m.d.comb += self.error.eq(self.r.valid & self.r.ready & self.r.payload.error)
+        return ResetInserter(self.start)(m)
+
+    def _request(self, m: Module, formats) -> None:
+        """Burst requests of one layer after the other; hands each layer's format on."""
+        desc = self.desc.payload
+        addr, beats = Signal(32), Signal(32)        # rest of the present pass
+        first, length = Signal(32), Signal(32)      # the pass
+        passes = Signal(16)
+        held, held_valid = Signal(_Format), Signal()
+        in_flight = Signal(range(self.OUTSTANDING + 1))
+        size = Mux(beats > self.BURST, self.BURST, beats[:5])
+        last = beats <= self.BURST
+        issued = self.ar.valid & self.ar.ready
+        m.d.comb += [
+            self.ar.valid.eq((beats != 0) & (in_flight != self.OUTSTANDING)),
+            self.ar.payload.addr.eq(addr),
+            self.ar.payload.len.eq(size - 1),
+            self.desc.ready.eq((beats == 0) & ~held_valid),
+            formats.valid.eq(held_valid), formats.payload.eq(held),
+        ]
+        m.d.sync += in_flight.eq(
+            in_flight + issued - (self.r.valid & self.r.ready & self.r.payload.last)
+        )
+        with m.If(issued):
+            m.d.sync += [addr.eq(addr + self.BURST), beats.eq(Mux(last, 0, beats - self.BURST))]
+            with m.If(last & (passes != 1)):
+                m.d.sync += [addr.eq(first), beats.eq(length), passes.eq(passes - 1)]
+        with m.If(formats.ready):
+            m.d.sync += held_valid.eq(0)
+        with m.If(self.desc.valid & self.desc.ready):
+            begin = self.kernel_base + desc.stream_offset
+            m.d.sync += [
+                addr.eq(begin), first.eq(begin),
+                beats.eq(desc.stream_beats), length.eq(desc.stream_beats),
+                passes.eq(Mux(desc.restream, desc.tile_blocks, 1)),
+                held_valid.eq(1),
+                *(held[name].eq(desc[name]) for name in _Format.members),
+            ]
+
+    def _sort(self, m: Module, formats) -> None:
+        """Header, parameters, then chunks of one select beat and the weights of its entries."""
+        config, kernels = self._config, self.kernels
+        beat, value = self.r, self.r.payload.data
+        pairs = config.kernel_lanes // 2
+        lanes_log2 = config.kernel_lanes.bit_length() - 1
+
+        form = Signal(_Format)
+        blocks, passes = Signal(13), Signal(16)     # kernel blocks and passes still to come
+        entries = Signal(ENTRY_BITS)
+        pair = Signal(range(pairs))
+        row_beat = Signal(range(max(2, config.row_beats)))
+        in_chunk = Signal(range(64 // config.kernel_lanes + 1))
+        counted, stalled = Signal(32), Signal(32)
+        layer = Signal(8)
+
+        # Entries of a chunk: 64 / (N' * sb), with sb = 1 << (code - 1).
+        chunk = Signal(range(64 // config.kernel_lanes + 1))
+        with m.Switch(form.select_code):
+            for code in range(1, 5):
+                with m.Case(code):
+                    m.d.comb += chunk.eq(1 << (6 - lanes_log2 - (code - 1)))
+        row_beats = Mux(blocks == 1, form.row_beats_last, config.row_beats)
+        row_done = row_beat == row_beats - 1
+        taken = beat.valid & beat.ready
+        m.d.comb += [
+            kernels.count.payload.eq(value[:ENTRY_BITS]),
+            kernels.select.payload.eq(value), kernels.weight.payload.data.eq(value),
+            kernels.weight.payload.bank.eq(row_beat), kernels.weight.payload.last.eq(row_done),
+            self.param_data.eq(value), self.param_last.eq(pair == pairs - 1),
+        ]
+        m.d.comb += [
+            self.stats.payload.layer.eq(layer),
+            self.stats.payload.counts[0].eq(counted), self.stats.payload.counts[1].eq(stalled),
+        ]
+        with m.If(taken):
+            m.d.sync += counted.eq(counted + 1)
+        with m.If(beat.valid & ~beat.ready):
+            m.d.sync += stalled.eq(stalled + 1)
+
+        with m.FSM():
+            with m.State("IDLE"):
+                m.d.comb += formats.ready.eq(1)
+                with m.If(formats.valid):
+                    m.d.sync += [
+                        form.eq(formats.payload), blocks.eq(formats.payload.kernel_blocks),
+                        passes.eq(Mux(formats.payload.restream, formats.payload.tile_blocks, 1)),
+                        counted.eq(0), stalled.eq(0),
+                    ]
+                    m.next = "HEADER"
+            with m.State("HEADER"):
+                # Room for the parameters is asked for here, so that they never wait.
+                m.d.comb += [
+                    beat.ready.eq(kernels.count.ready & self.param_room),
+                    kernels.count.valid.eq(beat.valid & self.param_room),
+                ]
+                with m.If(taken):
+                    m.d.sync += [entries.eq(value[:ENTRY_BITS]), pair.eq(0), row_beat.eq(0)]
+                    m.next = "PARAMETERS"
+            with m.State("PARAMETERS"):
+                m.d.comb += [beat.ready.eq(1), self.param_en.eq(beat.valid)]
+                with m.If(taken):
+                    m.d.sync += pair.eq(pair + 1)
+                    with m.If(self.param_last):
+                        with m.If(form.select_code == 0):
+                            m.next = "WEIGHTS"
+                        with m.Else():
+                            m.next = "SELECT"
+            with m.State("SELECT"):
+                m.d.comb += [
+                    beat.ready.eq(kernels.select.ready), kernels.select.valid.eq(beat.valid),
+                ]
+                with m.If(taken):
+                    m.d.sync += in_chunk.eq(chunk)
+                    m.next = "WEIGHTS"
+            with m.State("WEIGHTS"):
+                m.d.comb += [
+                    beat.ready.eq(kernels.weight.ready), kernels.weight.valid.eq(beat.valid),
+                ]
+                with m.If(taken):
+                    m.d.sync += row_beat.eq(Mux(row_done, 0, row_beat + 1))
+                    with m.If(row_done):
+                        m.d.sync += [entries.eq(entries - 1), in_chunk.eq(in_chunk - 1)]
+                        with m.If(entries == 1):
+                            m.d.sync += blocks.eq(blocks - 1)
+                            with m.If(blocks != 1):
+                                m.next = "HEADER"
+                            with m.Elif(passes != 1):
+                                m.d.sync += [passes.eq(passes - 1), blocks.eq(form.kernel_blocks)]
+                                m.next = "HEADER"
+                            with m.Else():
+                                m.next = "DONE"
+                        with m.Elif((form.select_code != 0) & (in_chunk == 1)):
+                            m.next = "SELECT"
+            with m.State("DONE"):
+                m.d.comb += self.stats.valid.eq(1)
+                m.d.sync += layer.eq(layer + 1)
+                m.next = "IDLE"

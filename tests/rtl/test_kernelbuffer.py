@@ -1,0 +1,195 @@
+"""Prefetch, kernel buffer and parameter memory against the packed stream."""
+
+import random
+
+import numpy as np
+import pytest
+from amaranth.hdl import Module
+from amaranth.lib import wiring
+
+from model.config import PRESETS
+from model.descriptor import FIELDS, SELECT_BITS, pack
+from model.stream import pack_layer
+from rtl.kernelbuffer import KernelBuffer
+from rtl.parameters import ParamMemory
+from rtl.prefetch import Prefetch
+from sim.memory import MemoryModel, MemoryOptions
+from tests.rtl.helpers import collect, contract, memory_port, simulate, sink, source, unpack
+
+BASE = 40
+
+
+class Chain(wiring.Component):
+    """The three units as the core joins them; their outer ports are driven directly."""
+
+    def __init__(self, config):
+        super().__init__({})
+        self.prefetch = Prefetch(config=config)
+        self.buffer = KernelBuffer(config=config)
+        self.params = ParamMemory(config=config)
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.prefetch, m.submodules.buffer = self.prefetch, self.buffer
+        m.submodules.params = self.params
+        wiring.connect(m, self.prefetch.kernels, self.buffer.write)
+        m.d.comb += [
+            self.prefetch.param_room.eq(self.params.room), self.prefetch.kernel_base.eq(BASE),
+            self.params.w_en.eq(self.prefetch.param_en),
+            self.params.w_data.eq(self.prefetch.param_data),
+            self.params.w_last.eq(self.prefetch.param_last),
+        ]
+        return m
+
+
+def make_layer(config, rng, code, counts, tile_blocks=1, restream=0):
+    lanes, limit = config.kernel_lanes, 1 << (config.weight_bits - 1)
+    lanes_last = int(rng.integers(1, lanes + 1))
+    blocks = [{
+        "params": np.stack([rng.integers(-(1 << 17), 1 << 17, lanes),
+                            rng.integers(0, 1 << 14, lanes)], axis=1),
+        "weights": rng.integers(-limit, limit, (count, lanes, 2)),
+        "selects": rng.integers(0, 1 << SELECT_BITS[code], (count, lanes)),
+    } for count in counts]
+    for key in ("params", "weights"):
+        blocks[-1][key][..., lanes_last:, :] = 0
+    stream = pack_layer(config, blocks, SELECT_BITS[code], lanes_last=lanes_last)
+    descriptor = dict.fromkeys((name for name, _ in FIELDS), 0) | {
+        "kernel_blocks": len(counts), "tile_blocks": tile_blocks, "restream": restream,
+        "select_code": code, "lanes_last": lanes_last, "stream_beats": len(stream),
+        "row_beats_last": -(-lanes_last * 2 * config.weight_bits // 64),
+    }
+    return blocks, stream, descriptor
+
+
+def in_order(blocks, descriptor):
+    """Blocks in the order the issue unit multiplies them, and in parameter order."""
+    if descriptor["restream"]:
+        repeated = blocks * descriptor["tile_blocks"]
+        return repeated, repeated
+    return [block for block in blocks for _ in range(descriptor["tile_blocks"])], blocks
+
+
+def run(config, layers, p_out=1.0, latency=10, stall=0.0, seed=0):
+    """Run layers through the chain and compare every entry and parameter."""
+    streams, descriptors, expected, parameters = [], [], [], []
+    offset = 0
+    for blocks, stream, descriptor in layers:
+        descriptor["stream_offset"] = offset
+        offset += len(stream)
+        streams.append(stream)
+        descriptors.append(sum(beat << 64 * i for i, beat in enumerate(pack(descriptor))))
+        entry_order, parameter_order = in_order(blocks, descriptor)
+        for index, block in enumerate(entry_order):
+            passes = descriptor["tile_blocks"]
+            kernel_block = index % len(blocks) if descriptor["restream"] else index // passes
+            last = kernel_block == len(blocks) - 1
+            lanes = descriptor["lanes_last"] if last else config.kernel_lanes
+            expected += [(w[:lanes], s) for w, s in zip(
+                block["weights"], block["selects"], strict=True)]
+        parameters += [block["params"] for block in parameter_order]
+    memory = np.concatenate([np.zeros(BASE, np.uint64), *streams])
+    dut = Chain(config)
+    model = MemoryModel(memory, MemoryOptions(latency=latency, stall=stall, seed=seed))
+    got, read = [], []
+
+    async def read_parameters(ctx):
+        rng = random.Random(seed)
+        for block in parameters:
+            while not ctx.get(dut.params.ready) or rng.random() < 0.3:
+                await ctx.tick()
+            for lane in range(config.kernel_lanes):
+                ctx.set(dut.params.r_addr, lane)
+                await ctx.tick()
+                value = ctx.get(dut.params.r_data)
+                assert (value.bias, value.multiplier) == tuple(block[lane])
+            read.append(block)
+            ctx.set(dut.params.next, 1)
+            await ctx.tick()
+            ctx.set(dut.params.next, 0)
+
+    stats = []
+    simulate(
+        dut,
+        source(dut.prefetch.desc, descriptors), source(dut.buffer.desc, descriptors),
+        sink(dut.buffer.entries, got, len(expected), p=p_out, seed=seed), read_parameters,
+        monitors=[
+            memory_port(model, dut.prefetch.ar, dut.prefetch.r),
+            contract(dut.buffer.entries), contract(dut.prefetch.ar),
+            collect(dut.prefetch.stats, stats),
+        ],
+        limit=60000,
+    )
+    assert len(read) == len(parameters) and len(stats) == len(layers)
+    for index, (bits, (weights, selects)) in enumerate(zip(got, expected, strict=True)):
+        entry = unpack(dut.buffer.entries.payload.shape(), bits)
+        for lane, weight in enumerate(weights):
+            assert (entry.weight[lane].re, entry.weight[lane].im) == tuple(weight), (index, lane)
+        assert [entry.select[lane] for lane in range(config.kernel_lanes)] == list(selects), index
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+@pytest.mark.parametrize("p_out, latency, stall", [(1, 1, 0), (0.5, 30, 0.3), (0.9, 100, 0.1)])
+def test_layers_back_to_back(name, p_out, latency, stall):
+    config = PRESETS[name]
+    rng = np.random.default_rng(1)
+    layers = [
+        make_layer(config, rng, 2, [7, 9, 4], tile_blocks=3),
+        make_layer(config, rng, 0, [5, 6]),
+        make_layer(config, rng, 4, [3, 1, 8], tile_blocks=2, restream=1),
+        make_layer(config, rng, 1, [33, 17]),
+        make_layer(config, rng, 3, [12], tile_blocks=5),
+    ]
+    run(config, layers, p_out, latency, stall, seed=3)
+
+
+def test_more_than_the_buffer_holds():
+    config = PRESETS["tiny"]
+    rng = np.random.default_rng(2)
+    layers = [make_layer(config, rng, 4, [150, 180, 170], tile_blocks=2),
+              make_layer(config, rng, 2, [300, 310])]
+    run(config, layers, p_out=0.8, latency=20, stall=0.1)
+
+
+def test_more_kernel_blocks_than_the_parameter_ring():
+    config = PRESETS["tiny"]
+    run(config, [make_layer(config, np.random.default_rng(3), 2, [2] * 40)])
+
+
+def test_sustains_an_entry_per_cycle_once_the_rows_are_there():
+    config = PRESETS["ecp5-85f"]
+    rng = np.random.default_rng(4)
+    dut = KernelBuffer(config=config)
+    blocks, stream, descriptor = make_layer(config, rng, 2, [64], tile_blocks=6)
+    bits = sum(beat << 64 * i for i, beat in enumerate(pack(descriptor)))
+    got, stamps = [], []
+
+    async def write(ctx):
+        ctx.set(dut.write.count.payload, 64)
+        ctx.set(dut.write.count.valid, 1)
+        await ctx.tick()
+        ctx.set(dut.write.count.valid, 0)
+        for index in range(64):
+            if index % 4 == 0:
+                ctx.set(dut.write.select.valid, 1)
+                await ctx.tick()
+                ctx.set(dut.write.select.valid, 0)
+            for bank in range(2):
+                ctx.set(dut.write.weight.payload.bank, bank)
+                ctx.set(dut.write.weight.payload.last, bank)
+                ctx.set(dut.write.weight.valid, 1)
+                await ctx.tick()
+            ctx.set(dut.write.weight.valid, 0)
+
+    async def watch(ctx):
+        cycle = 0
+        async for _, _, valid, ready in ctx.tick().sample(dut.entries.valid, dut.entries.ready):
+            cycle += 1
+            if valid and ready:
+                stamps.append(cycle)
+
+    simulate(dut, write, source(dut.desc, [bits]), sink(dut.entries, got, 64 * 6),
+             monitors=[watch])
+    replays = stamps[64 * 2:]
+    # At most two idle cycles between the passes over a kernel block.
+    assert replays[-1] - replays[0] <= 64 * 4 + 2 * 4
