@@ -27,6 +27,11 @@ from rtl.resources import ECP5_85F, INSTALL, ecp5_resources, have_yosys
 __all__ = ["main", "top_name", "verilog_of"]
 
 
+#: How Amaranth's Verilog shows an `Assert`, and the process that remains when it is taken out.
+_ASSERTION = re.compile(r"^ +if \(.*\) begin\n +assert \(.*\);\n +end\n", re.MULTILINE)
+_EMPTY_PROCESS = re.compile(r"^ +always @\(posedge \w+\) begin\n +end\n", re.MULTILINE)
+
+
 def top_name(config: AcceleratorConfig) -> str:
     """Name of the top module: the config's name as an identifier."""
     return "spectralcnn_" + re.sub(r"\W", "_", config.name, flags=re.ASCII)
@@ -39,6 +44,10 @@ def verilog_of(config: AcceleratorConfig) -> str:
         text = verilog.convert(
             Top(config=config), name=top_name(config), emit_src=False, strip_internal_attrs=True,
         )
+    # Assertions belong to simulation and formal proofs; Verilog-2005 has none.
+    text = _EMPTY_PROCESS.sub("", _ASSERTION.sub("", text))
+    if re.search(r"^ +(assert|assume|cover)\b", text, re.MULTILINE):
+        raise RuntimeError("an assertion is left in the Verilog")
     return (
         "// SPDX-License-Identifier: Apache-2.0\n"
         f"// spectralcnn {__version__}, config {config.name}, digest {config.digest:08x}\n"
