@@ -1,7 +1,7 @@
 """Kernel buffer: rings of weights and selects, written by prefetch, read entry by entry.
 
-The reader walks the blocks in the issue unit's order by itself. A kernel block that is multiplied with
-several resident tile blocks is replayed: its rows are given back only in the last pass.
+The reader walks the blocks in the issue unit's order by itself. A kernel block that is multiplied
+with several resident tile blocks is replayed: its rows are given back only in the last pass.
 """
 
 from __future__ import annotations
@@ -58,47 +58,50 @@ class Ring(wiring.Component):
     mark : In(1)
         The next kernel block begins at the row that is next after this cycle.
     rewind : In(1)
-        Go back to the marked row (wins over ``read``).
+        Go back to the marked row; not together with ``read``.
     keep : In(1)
-        Rows since the mark are kept; else they are given back as they are passed.
+        Rows since the mark are kept; else they are given back as they are passed. Changes only
+        while ``r_addr`` is the marked row, or with ``mark`` or ``rewind``.
     """
 
     def __init__(self, *, depth: int) -> None:
-        if depth < 2 or depth & (depth - 1):
-            raise ValueError(f"depth must be a power of two, not {depth!r}")
-        self._depth = depth
+        if not isinstance(depth, int) or depth < 2 or depth & (depth - 1):
+            raise ValueError(f"depth must be a power of two of at least 2, not {depth!r}")
         super().__init__({
             "room": Out(1), "write": In(1), "w_addr": Out(range(depth)),
             "available": Out(1), "read": In(1), "r_addr": Out(range(depth)),
             "mark": In(1), "rewind": In(1), "keep": In(1),
         })
+        # State; pointers carry one bit more than the address, so that full and empty differ.
+        pointer = range(2 * depth)
+        self._w_ptr, self._r_ptr, self._marked = Signal(pointer), Signal(pointer), Signal(pointer)
+        self._used = Signal(range(depth + 1))
 
     def elaborate(self, platform) -> Module:
-        """Pointers carry one bit more than the address, so that full and empty differ."""
+        """Count rows in use: ``room`` reaches the memory port, so it is a bit of a register."""
         m = Module()
-        pointer = range(2 * self._depth)
-        w_ptr, r_ptr, marked = Signal(pointer), Signal(pointer), Signal(pointer)
-        oldest, used = Signal(pointer), Signal(pointer)
+        w_ptr, r_ptr, marked, used = self._w_ptr, self._r_ptr, self._marked, self._used
         m.d.comb += [
-            oldest.eq(Mux(self.keep, marked, r_ptr)),
-            used.eq(w_ptr - oldest),
-            self.room.eq(used < self._depth),
+            self.room.eq(~used[-1]),
             self.available.eq(w_ptr != r_ptr),
             self.w_addr.eq(w_ptr), self.r_addr.eq(r_ptr),
         ]
-        after = Signal(pointer)
-        m.d.comb += after.eq(Mux(self.rewind, marked, r_ptr + self.read))
-        m.d.sync += [w_ptr.eq(w_ptr + self.write), r_ptr.eq(after)]
+        m.d.sync += [
+            w_ptr.eq(w_ptr + self.write),
+            r_ptr.eq(Mux(self.rewind, marked, r_ptr + self.read)),
+            used.eq(used + self.write - (self.read & ~self.keep)),
+        ]
         with m.If(self.mark):
-            m.d.sync += marked.eq(after)
+            m.d.sync += marked.eq(r_ptr + self.read)
         return m
 
 
 class KernelBuffer(wiring.Component):
     """Weights and selects of the kernel stream, delivered one entry per cycle.
 
-    Latency `LATENCY` cycles from a complete row to its entry; one idle cycle between blocks. Lanes
-    that the last kernel block does not have deliver whatever the row held before.
+    Latency `LATENCY` cycles from a complete row to its entry. One idle cycle before a replay, two
+    before a new kernel block. Lanes that the last kernel block does not have deliver whatever the
+    row held before. A replayed block must fit both memories.
 
     Parameters
     ----------

@@ -48,7 +48,7 @@ class Prefetch(wiring.Component):
     param_room, param_en, param_data, param_last
         To the parameter memory.
     stats : Out(Event(LayerStats))
-        At the last beat of a layer: beats, cycles a beat waited for room.
+        In the cycle after a layer's last beat: beats, cycles a beat waited for room.
     error : Out(1)
         A beat arrived with a bus error.
     """
@@ -144,24 +144,22 @@ class Prefetch(wiring.Component):
             kernels.weight.payload.bank.eq(row_beat), kernels.weight.payload.last.eq(row_done),
             self.param_data.eq(value), self.param_last.eq(pair == pairs - 1),
         ]
+        ended = Signal()        # the beat is the layer's last
         m.d.comb += [
             self.stats.payload.layer.eq(layer),
             self.stats.payload.counts[0].eq(counted), self.stats.payload.counts[1].eq(stalled),
         ]
-        with m.If(taken):
-            m.d.sync += counted.eq(counted + 1)
-        with m.If(beat.valid & ~beat.ready):
-            m.d.sync += stalled.eq(stalled + 1)
+        m.d.sync += [
+            self.stats.valid.eq(ended),
+            layer.eq(layer + self.stats.valid),
+            counted.eq(Mux(self.stats.valid, 0, counted) + taken),
+            stalled.eq(Mux(self.stats.valid, 0, stalled) + (beat.valid & ~beat.ready)),
+        ]
 
         with m.FSM():
             with m.State("IDLE"):
                 m.d.comb += formats.ready.eq(1)
                 with m.If(formats.valid):
-                    m.d.sync += [
-                        form.eq(formats.payload), blocks.eq(formats.payload.kernel_blocks),
-                        passes.eq(Mux(formats.payload.restream, formats.payload.tile_blocks, 1)),
-                        counted.eq(0), stalled.eq(0),
-                    ]
                     m.next = "HEADER"
             with m.State("HEADER"):
                 # Room for the parameters is asked for here, so that they never wait.
@@ -204,10 +202,16 @@ class Prefetch(wiring.Component):
                                 m.d.sync += [passes.eq(passes - 1), blocks.eq(form.kernel_blocks)]
                                 m.next = "HEADER"
                             with m.Else():
-                                m.next = "DONE"
+                                m.d.comb += [ended.eq(1), formats.ready.eq(1)]
+                                m.next = "IDLE"
+                                with m.If(formats.valid):
+                                    m.next = "HEADER"
                         with m.Elif((form.select_code != 0) & (in_chunk == 1)):
                             m.next = "SELECT"
-            with m.State("DONE"):
-                m.d.comb += self.stats.valid.eq(1)
-                m.d.sync += layer.eq(layer + 1)
-                m.next = "IDLE"
+
+        # After the machine, so that it wins in the cycle in which a layer ends.
+        with m.If(formats.valid & formats.ready):
+            m.d.sync += [
+                form.eq(formats.payload), blocks.eq(formats.payload.kernel_blocks),
+                passes.eq(Mux(formats.payload.restream, formats.payload.tile_blocks, 1)),
+            ]

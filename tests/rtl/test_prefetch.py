@@ -1,0 +1,195 @@
+"""Prefetch alone: its bursts, its rate, and where each beat of the stream goes."""
+
+import numpy as np
+import pytest
+from amaranth.hdl import Value
+
+from model.config import PRESETS
+from model.descriptor import FIELDS, SELECT_BITS, pack
+from model.stream import chunk_entries, lane_beats, pack_layer
+from rtl.prefetch import Prefetch
+from rtl.signatures import LayerStats, ReadRequest
+from sim.memory import MemoryModel, MemoryOptions
+from tests.rtl.helpers import (
+    collect,
+    collect_level,
+    contract,
+    memory_port,
+    simulate,
+    source,
+    unpack,
+    until_count,
+)
+
+BASE = 1000
+
+
+class Layers:
+    """Random layers one after the other in a memory, and what becomes of each beat."""
+
+    def __init__(self, config, shapes, seed=0):
+        rng = np.random.default_rng(seed)
+        self.descriptors = []       # packed
+        self.streams = []
+        self.passes = []            # (address, beats) of every reading of a stream
+        self.beats = []             # (kind, payload), see `Sink`
+        for code, sizes, lanes_last, tile_blocks, restream in shapes:
+            self._layer(config, rng, code, sizes, lanes_last, tile_blocks, restream)
+        self.memory = np.concatenate([np.zeros(BASE, np.uint64), *self.streams])
+
+    def _layer(self, config, rng, code, sizes, lanes_last, tile_blocks, restream):
+        half = 1 << (config.weight_bits - 1)
+        lanes, select_bits = config.kernel_lanes, SELECT_BITS[code]
+        blocks = [{
+            "params": np.stack([rng.integers(-1 << 17, 1 << 17, lanes),
+                                rng.integers(0, 1 << 14, lanes)], axis=1),
+            "weights": rng.integers(-half, half, (size, lanes, 2)),
+            "selects": rng.integers(0, 1 << select_bits, (size, lanes)),
+        } for size in sizes]
+        for key in ("params", "weights"):
+            blocks[-1][key][..., lanes_last:, :] = 0
+        stream = pack_layer(config, blocks, select_bits, lanes_last=lanes_last)
+        offset = sum(map(len, self.streams))
+        fields = dict.fromkeys((name for name, _ in FIELDS), 0) | {
+            "kernel_blocks": len(sizes), "tile_blocks": tile_blocks, "restream": restream,
+            "select_code": code, "stream_offset": offset, "stream_beats": len(stream),
+            "row_beats_last": lane_beats(config, lanes_last), "lanes_last": lanes_last,
+        }
+        self.streams.append(stream)
+        self.descriptors.append(sum(beat << 64 * i for i, beat in enumerate(pack(fields))))
+        passes = tile_blocks if restream else 1
+        self.passes += [(BASE + offset, len(stream))] * passes
+        order = self._order(config, sizes, chunk_entries(config, select_bits), fields)
+        self.beats += list(zip(order, stream.tolist(), strict=True)) * passes
+
+    @staticmethod
+    def _order(config, sizes, per_chunk, fields):
+        """Kind of each beat of a pass: where it goes."""
+        order = []
+        for index, size in enumerate(sizes):
+            row = fields["row_beats_last"] if index == len(sizes) - 1 else config.row_beats
+            pairs = config.kernel_lanes // 2
+            order += ["count"] + [("param", pair == pairs - 1) for pair in range(pairs)]
+            for entry in range(size):
+                if per_chunk and entry % per_chunk == 0:
+                    order.append("select")
+                order += [("weight", bank, bank == row - 1) for bank in range(row)]
+        return order
+
+    def bursts(self):
+        """Expected requests: 16 beats each, the rest of a pass in the last."""
+        return [
+            (first + at, min(16, beats - at))
+            for first, beats in self.passes for at in range(0, beats, 16)
+        ]
+
+
+def sort(dut, got, stamps):
+    """Process that notes where every beat goes, and in which cycle."""
+    kernels = dut.kernels
+
+    async def process(ctx):
+        cycle = 0
+        samples = ctx.tick().sample(
+            kernels.count.valid & kernels.count.ready, kernels.count.payload,
+            kernels.select.valid & kernels.select.ready, kernels.select.payload,
+            kernels.weight.valid & kernels.weight.ready, Value.cast(kernels.weight.payload),
+            dut.param_en, dut.param_data, dut.param_last,
+        )
+        async for _, _, count, entries, select, word, weight, bits, param, pair, last in samples:
+            assert count + select + weight + param <= 1
+            if count:
+                got.append(("count", entries))
+            elif select:
+                got.append(("select", word))
+            elif param:
+                got.append((("param", bool(last)), pair))
+            elif weight:
+                item = unpack(kernels.weight.payload.shape(), bits)
+                got.append((("weight", item.bank, bool(item.last)), item.data))
+            else:
+                cycle += 1
+                continue
+            stamps.append(cycle)
+            cycle += 1
+    return process
+
+
+def consume(dut, p, seed):
+    """Process that drives the four ready signals at random, ``p`` = 1 always."""
+    ready = (dut.kernels.count.ready, dut.kernels.select.ready, dut.kernels.weight.ready,
+             dut.param_room)
+
+    async def process(ctx):
+        rng = np.random.default_rng(seed)
+        while True:
+            for signal in ready:
+                ctx.set(signal, int(p == 1.0 or rng.random() < p))
+            await ctx.tick()
+    return process
+
+
+def run(config, layers, *, p=1.0, seed=0, **options):
+    dut = Prefetch(config=config)
+    model = MemoryModel(layers.memory, MemoryOptions(seed=seed, **options))
+    got, stamps, requests, stats, errors = [], [], [], [], []
+    requested = []
+
+    async def note(ctx):
+        samples = ctx.tick().sample(dut.ar.valid & dut.ar.ready, Value.cast(dut.ar.payload))
+        async for _, _, taken, bits in samples:
+            if taken:
+                requested.append(unpack(ReadRequest, bits))
+
+    async def base(ctx):
+        ctx.set(dut.kernel_base, BASE)
+        await until_count(stats, len(layers.descriptors))(ctx)
+
+    simulate(
+        dut, base, source(dut.desc, layers.descriptors), monitors=[
+            memory_port(model, dut.ar, dut.r), contract(dut.ar), sort(dut, got, stamps), note,
+            consume(dut, p, seed), collect(dut.stats, stats), collect_level(dut.error, errors),
+        ],
+    )
+    requests = [(item.addr, item.len + 1) for item in requested]
+    return got, stamps, requests, [unpack(LayerStats, bits) for bits in stats], errors
+
+
+#: select code, entries per kernel block, lanes of the last, tile blocks, restream
+SHAPES = [
+    (2, [7, 9, 1], 3, 3, 0), (0, [5, 6], 4, 1, 0), (4, [3, 1, 8], 1, 2, 1), (1, [33, 17], 2, 1, 0),
+    (3, [12], 4, 5, 1), (0, [1], 1, 1, 0),
+]
+
+
+@pytest.mark.parametrize("p, options", [
+    (1.0, {"latency": 1}), (0.6, {"latency": 30, "stall": 0.3}), (1.0, {"latency": 7, "gap": 2}),
+])
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_every_beat_goes_where_it_belongs(name, p, options):
+    config = PRESETS[name]
+    layers = Layers(config, SHAPES, seed=1)
+    got, _, requests, stats, errors = run(config, layers, p=p, seed=5, **options)
+    expected = [("count" if kind == "count" else kind, word) for kind, word in layers.beats]
+    assert got == expected
+    assert requests == layers.bursts()
+    assert not errors
+    assert [item.layer for item in stats] == list(range(len(SHAPES)))
+    assert sum(item.counts[0] for item in stats) == len(expected)
+    assert any(item.counts[1] for item in stats) == (p < 1)
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_streams_a_beat_per_cycle_at_latency_100(name):
+    config = PRESETS[name]
+    layers = Layers(config, [(2, [150, 150], 4, 1, 0), (4, [40] * 3, 4, 2, 1), (0, [200], 4, 1, 0)])
+    _, stamps, *_ = run(config, layers, latency=100)
+    gaps = np.diff(stamps) - 1
+    assert gaps.sum() == 0, gaps[gaps > 0]
+
+
+def test_a_bus_error_is_reported():
+    config = PRESETS["tiny"]
+    layers = Layers(config, [(2, [40], 4, 1, 0)])
+    *_, errors = run(config, layers, error_beat=20)
+    assert len(errors) == 1
