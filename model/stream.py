@@ -47,8 +47,8 @@ def lane_beats(config: AcceleratorConfig, lanes: int) -> int:
 
 
 def pack_layer(
-    config: AcceleratorConfig, blocks: Sequence[Mapping[str, Any]], select_bits: int, *,
-    lanes_last: int | None = None,
+    config: AcceleratorConfig, blocks: Sequence[Mapping[str, Any]], select_bits: int,
+    lanes_last: int,
 ) -> NDArray[np.uint64]:
     """Pack the stream of a layer.
 
@@ -61,9 +61,8 @@ def pack_layer(
         imaginary part; ``selects`` (E, N'). Missing lanes of the last block are zero.
     select_bits : int
         Bits of a select, one of `model.descriptor.SELECT_BITS`.
-    lanes_last : int, optional
-        Kernels of the last block. By default, trailing lanes of the last block whose parameters
-        and weights are all zero are missing.
+    lanes_last : int
+        Kernels of the last block.
 
     Returns
     -------
@@ -78,8 +77,6 @@ def pack_layer(
     if not blocks:
         raise ValueError("a layer has at least one kernel block")
     checked = [_checked(config, block, index, select_bits) for index, block in enumerate(blocks)]
-    if lanes_last is None:
-        lanes_last = _present_lanes(*checked[-1][:2])
     beats_last = lane_beats(config, lanes_last)
     if any(part[..., lanes_last:, :].any() for part in checked[-1][:2]):
         raise ValueError(f"the last block has values beyond its {lanes_last} lanes")
@@ -156,11 +153,6 @@ def _checked(
             wrong = array[(array < low) | (array > high)][0]
             raise ValueError(f"{name} {wrong} in block {index} lies outside {low}..{high}")
     return params, weights, selects
-
-
-def _present_lanes(params: NDArray[np.int64], weights: NDArray[np.int64]) -> int:
-    used = params.any(axis=1) | weights.any(axis=(0, 2))
-    return int(np.flatnonzero(used).max(initial=0)) + 1
 
 
 def _pack_params(params: NDArray[np.int64]) -> NDArray[np.uint64]:

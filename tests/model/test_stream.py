@@ -54,7 +54,7 @@ def by_loops(config, blocks, select_bits, lanes_last):
     return out
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=150, derandomize=True)
 @given(
     name=st.sampled_from(sorted(PRESETS)), select_bits=st.sampled_from(SELECT_BITS),
     sizes=st.lists(st.integers(1, 40), min_size=1, max_size=4), seed=st.integers(0, 1 << 30),
@@ -77,16 +77,6 @@ def test_round_trip(name, select_bits, sizes, seed, data):
     for one, other in zip(blocks, back, strict=True):
         for key in one:
             np.testing.assert_array_equal(one[key], other[key])
-
-
-@pytest.mark.parametrize("lanes_last", [1, 3, 4, 5, 8])
-def test_missing_lanes_are_those_with_zero_parameters_and_weights(lanes_last):
-    config = PRESETS["ecp5-85f-w16"]
-    blocks = random_blocks(np.random.default_rng(1), config, 2, [5, 6], lanes_last)
-    blocks[-1]["params"][lanes_last - 1] = 0, 1
-    np.testing.assert_array_equal(
-        pack_layer(config, blocks, 2), pack_layer(config, blocks, 2, lanes_last=lanes_last)
-    )
 
 
 @pytest.mark.parametrize("name, select_bits, entries", [
@@ -113,14 +103,14 @@ def blocks_with(**changes):
 ])
 def test_pack_rejects(changes, text):
     with pytest.raises(ValueError, match=text):
-        pack_layer(TINY, blocks_with(**changes), 2)
+        pack_layer(TINY, blocks_with(**changes), 2, 4)
 
 
 def test_pack_rejects_arguments():
     with pytest.raises(ValueError, match="at least one kernel block"):
-        pack_layer(TINY, [], 2)
+        pack_layer(TINY, [], 2, 4)
     with pytest.raises(ValueError, match="select_bits must be one of"):
-        pack_layer(TINY, blocks_with(), 3)
+        pack_layer(TINY, blocks_with(), 3, 4)
     with pytest.raises(ValueError, match="values beyond its 3 lanes"):
         pack_layer(TINY, blocks_with(), 2, lanes_last=3)
     with pytest.raises(ValueError, match="lanes must be 1 to 4, not 5"):
