@@ -11,6 +11,8 @@ from model.patterns import ChannelPattern, KernelPattern, Pattern
 
 # Fully connected layers always use `channel 1:m`; m per layer, in order.
 LINEAR_GROUPS = {"lenet": (32, 8), "lenet5": (16, 8, 4)}
+# An 8 x 8 tile has 32 words: beyond that `kernel` keeps nothing.
+MOST_ALPHA = 32
 
 
 @dataclass(frozen=True)
@@ -48,13 +50,13 @@ class Recipe:
     alpha: int = 4
     weight_bits: int = 8
     epochs_dense: int = 10
-    epochs_admm: int = 6
+    epochs_admm: int = 4
     epochs_retrain: int = 8
     batch: int = 256
     rate_dense: float = 2e-3
     rate_admm: float = 1e-3
-    rate_retrain: float = 1e-3
-    rho_first: float = 5e-3
+    rate_retrain: float = 3e-3
+    rho_first: float = 2e-2
     rho_last: float = 1.0
     updates: int = 4
     distill: float = 0.0
@@ -73,6 +75,8 @@ class Recipe:
         for name in ("alpha", "epochs_dense", "epochs_admm", "epochs_retrain", "batch", "updates"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.alpha > MOST_ALPHA:
+            raise UserError(f"alpha must be at most {MOST_ALPHA}, not {self.alpha}")
         for name in ("rate_dense", "rate_admm", "rate_retrain", "rho_first", "rho_last"):
             if not getattr(self, name) > 0:
                 raise UserError(f"{name} must be positive, not {getattr(self, name)}")

@@ -103,6 +103,7 @@ def test_missing_torch_is_one_line(monkeypatch, capsys):
     (["lenet", "--pattern", "block"], "unknown pattern 'block'"),
     (["lenet", "--weight-bits", "4"], "weight bits must be 8 or 16, not 4"),
     (["lenet", "--alpha", "0"], "alpha must be at least 1, not 0"),
+    (["lenet", "--alpha", "33"], "alpha must be at most 32, not 33"),
     (["lenet", "--threads", "0"], "--threads must be at least 1, not 0"),
     (["lenet", "--rho-first", "-1"], "rho_first must be positive, not -1.0"),
     (["lenet", "--data", "no/such/folder"], "no/such/folder does not exist"),
