@@ -50,7 +50,7 @@ class Post(wiring.Component):
         Constant while rows are under way.
     steering : In(PostSteering)
         See there.
-    o : Out(8 x 8)
+    o : Out(64)
         Bytes of a segment from byte 0 on; complete one cycle after the last ``collect`` and
         until the next.
     """
@@ -66,7 +66,7 @@ class Post(wiring.Component):
             "row": In(TileRow),
             "layer": In(Descriptor),
             "steering": In(PostSteering),
-            "o": Out(data.ArrayLayout(8, 8)),
+            "o": Out(8 * 8),
         })
 
     def elaborate(self, platform) -> Module:
@@ -148,7 +148,7 @@ class Post(wiring.Component):
             if byte % 2:
                 value = Mux(layer.out_wide, s11_value[8:], value)
             with m.If(self.steering.collect & here):
-                m.d.sync += self.o[byte].eq(value)
+                m.d.sync += self.o.word_select(byte, 8).eq(value)
 
 
 def _delayed(m: Module, value, cycles: int, name: str):
