@@ -58,7 +58,7 @@ class Ring(wiring.Component):
     mark : In(1)
         The next kernel block begins at the row that is next after this cycle.
     rewind : In(1)
-        Go back to the marked row; not together with ``read``.
+        Go back to the marked row (wins over ``read``); only while rows are kept.
     keep : In(1)
         Rows since the mark are kept; else they are given back as they are passed. Changes only
         while ``r_addr`` is the marked row, or with ``mark`` or ``rewind``.
@@ -99,9 +99,10 @@ class Ring(wiring.Component):
 class KernelBuffer(wiring.Component):
     """Weights and selects of the kernel stream, delivered one entry per cycle.
 
-    Latency `LATENCY` cycles from a complete row to its entry. One idle cycle before a replay, two
-    before a new kernel block. Lanes that the last kernel block does not have deliver whatever the
-    row held before. A replayed block must fit both memories.
+    Latency `LATENCY` cycles from the last beat of a row to its entry. An entry per cycle, also
+    into a replay; one idle cycle before a new kernel block, two before a new layer. Lanes that the
+    last kernel block does not have deliver whatever the row held before. A replayed block must fit
+    both memories.
 
     Parameters
     ----------
@@ -120,7 +121,7 @@ class KernelBuffer(wiring.Component):
         Entries in issue order.
     """
 
-    LATENCY = 4
+    LATENCY = 5
     #: Kernel blocks whose entry count may wait.
     COUNTS = 32
     _FIFO = 8
@@ -193,28 +194,22 @@ class KernelBuffer(wiring.Component):
                     m.d.comb += [rows.read.eq(1), selects.read.eq((code != 0) & end_of_chunk)]
                     m.d.sync += [left.eq(left - 1), place.eq(Mux(end_of_chunk, 0, place + 1))]
                     with m.If(left == 1):
-                        m.next = "NEXT"
-            with m.State("NEXT"):
-                again = replay & ~last_pass
-                m.d.comb += [
-                    rows.rewind.eq(again), selects.rewind.eq(again),
-                    rows.mark.eq(~again), selects.mark.eq(~again),
-                ]
-                with m.If(again):
-                    m.d.sync += [tiles.eq(tiles - 1), left.eq(entries), place.eq(0)]
-                    m.next = "ENTRIES"
-                with m.Elif(replay):
-                    m.d.sync += [tiles.eq(tiles_each), blocks.eq(blocks - 1)]
-                    m.next = "BLOCK"
-                    with m.If(blocks == 1):
-                        m.next = "LAYER"
-                with m.Else():
-                    m.d.sync += blocks.eq(blocks - 1)
-                    m.next = "BLOCK"
-                    with m.If(blocks == 1):
-                        m.d.sync += [blocks.eq(blocks_each), tiles.eq(tiles - 1)]
-                        with m.If(last_pass):
-                            m.next = "LAYER"
+                        again = replay & ~last_pass
+                        m.d.comb += [
+                            rows.rewind.eq(again), selects.rewind.eq(again),
+                            rows.mark.eq(~again), selects.mark.eq(~again),
+                        ]
+                        with m.If(again):
+                            m.d.sync += [tiles.eq(tiles - 1), left.eq(entries)]
+                        with m.Else():
+                            m.d.sync += blocks.eq(blocks - 1)
+                            m.next = "BLOCK"
+                            with m.If(replay):
+                                m.d.sync += tiles.eq(tiles_each)
+                            with m.If((blocks == 1) & (replay | last_pass)):
+                                m.next = "LAYER"
+                            with m.Elif(blocks == 1):
+                                m.d.sync += [blocks.eq(blocks_each), tiles.eq(tiles - 1)]
         return s0_read, s0_place, code
 
     def _read(self, m: Module, s0_read, s0_place, code) -> None:

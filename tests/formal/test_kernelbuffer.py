@@ -37,7 +37,6 @@ class Spec:
             ring.write.eq(self.write), ring.read.eq(self.read), ring.keep.eq(keep),
             ring.mark.eq(self.boundary & ~keep), ring.rewind.eq(self.boundary & keep),
             Assume(~self.write | ring.room), Assume(~self.read | ring.available),
-            Assume(~(self.read & self.boundary)),
         ]
 
         # Row by row: is its content still needed?
