@@ -1,7 +1,7 @@
 """Order of the blocks (kernel block, tile block) of a layer, and when each may begin.
 
 The next block is offered while the one before is still being issued, as soon as its tiles are
-loaded and its half of the sum buffer is free. If the tiles stay (``restream`` = 0), the kernel
+loaded and a slot of the sum buffer is free. If the tiles stay (``restream`` = 0), the kernel
 block is the outer loop and the layer's tile blocks lie one after the other in the ring; if the
 weights are read again for every tile block, the tile block is.
 """
@@ -14,7 +14,7 @@ from amaranth.lib.wiring import In, Out
 
 from model.config import AcceleratorConfig
 from model.descriptor import FIELDS
-from rtl.signatures import Descriptor
+from rtl.signatures import SUM_SLOTS, Descriptor
 
 __all__ = ["Layer", "Block", "BlockOrder"]
 
@@ -27,9 +27,9 @@ Layer = data.StructLayout({name: unsigned(bits) for name, bits in FIELDS if name
 
 
 def Block(config: AcceleratorConfig) -> data.StructLayout:  # noqa: N802
-    """Ring base and sum buffer half of a block; words its end gives back, if ``frees``."""
+    """Ring base and sum buffer slot of a block; words its end gives back, if ``frees``."""
     return data.StructLayout({
-        "base": range(config.tile_depth), "half": 1, "layer_last": 1,
+        "base": range(config.tile_depth), "slot": range(SUM_SLOTS), "layer_last": 1,
         "frees": 1, "words": range(config.tile_depth + 1),
     })
 
@@ -45,13 +45,13 @@ class BlockOrder(wiring.Component):
     Attributes
     ----------
     start : In(1)
-        Begin a run: empty ring, both halves free.
+        Begin a run: empty ring, all slots free.
     desc : In(stream.Signature(Descriptor))
         Layers; taken when the one before is ``done``.
     done : In(1)
         The last step of the layer is issued.
-    block_loaded, half_free : In(1)
-        One more tile block is in the ring; one more half of the sum buffer is free.
+    block_loaded, slot_free : In(1)
+        One more tile block is in the ring; one more slot of the sum buffer is free.
     layer : Out(Layer)
         The layer being issued, until ``done``.
     o : Out(stream.Signature(Block(config)))
@@ -64,7 +64,7 @@ class BlockOrder(wiring.Component):
         self._config = config
         super().__init__({
             "start": In(1), "desc": In(stream.Signature(Descriptor)), "done": In(1),
-            "block_loaded": In(1), "half_free": In(1), "layer": Out(Layer),
+            "block_loaded": In(1), "slot_free": In(1), "layer": Out(Layer),
             "o": Out(stream.Signature(Block(config))),
             "wait_tiles": Out(1), "wait_sums": Out(1),
         })
@@ -77,8 +77,8 @@ class BlockOrder(wiring.Component):
         kernel_block = Signal.like(layer.kernel_blocks)
         tile_block = Signal.like(layer.tile_blocks)
         loaded = Signal(block.words.shape())    # tile blocks in the ring that nobody used yet
-        halves = Signal(range(3), init=2)
-        half = Signal()
+        slots = Signal(range(SUM_SLOTS + 1), init=SUM_SLOTS)     # free ones
+        slot = Signal(range(SUM_SLOTS))
         base = Signal(block.base.shape())
         layer_base, ring_end = Signal.like(base), Signal.like(base)
         held = Signal(block.words.shape())
@@ -94,10 +94,10 @@ class BlockOrder(wiring.Component):
             tile_end.eq(tile_block == layer.tile_blocks - 1),
 
             self.wait_tiles.eq(pending & first_use & (loaded == 0)),
-            self.wait_sums.eq(pending & ~self.wait_tiles & (halves == 0)),
-            self.o.valid.eq(pending & ~self.wait_tiles & (halves != 0)),
+            self.wait_sums.eq(pending & ~self.wait_tiles & (slots == 0)),
+            self.o.valid.eq(pending & ~self.wait_tiles & (slots != 0)),
             block.base.eq(base),
-            block.half.eq(half),
+            block.slot.eq(slot),
             block.layer_last.eq(kernel_end & tile_end),
             block.frees.eq(kernel_end & (tile_end | layer.restream)),
             block.words.eq(Mux(layer.restream, words, held_after)),
@@ -105,10 +105,10 @@ class BlockOrder(wiring.Component):
 
         m.d.sync += [
             loaded.eq(loaded + self.block_loaded - (take & first_use)),
-            halves.eq(halves + self.half_free - take),
+            slots.eq(slots + self.slot_free - take),
         ]
         with m.If(take):
-            m.d.sync += [half.eq(~half), held.eq(held_after), pending.eq(~block.layer_last)]
+            m.d.sync += [slot.eq(slot + 1), held.eq(held_after), pending.eq(~block.layer_last)]
             with m.If(first_use):
                 m.d.sync += ring_end.eq(base + words)
             with m.If(layer.restream):
@@ -134,6 +134,6 @@ class BlockOrder(wiring.Component):
             m.d.sync += busy.eq(0)
         with m.If(self.start):
             m.d.sync += [
-                busy.eq(0), pending.eq(0), loaded.eq(0), halves.eq(2), half.eq(0), ring_end.eq(0)
+                busy.eq(0), pending.eq(0), loaded.eq(0), slots.eq(SUM_SLOTS), slot.eq(0), ring_end.eq(0)
             ]
         return m

@@ -184,7 +184,7 @@ class Drain(wiring.Component):
             m.d.sync += [
                 valid.eq(1),
                 how.real.eq(sums.real), how.dot.eq(sums.dot), how.shift.eq(sums.sum_shift),
-                tag.frequency.eq(sums.frequency), tag.half.eq(sums.half), tag.quad.eq(0),
+                tag.frequency.eq(sums.frequency), tag.slot.eq(sums.slot), tag.quad.eq(0),
                 tag.block_last.eq(sums.block_last & (self.INTERVAL == 1)),
                 block_last.eq(sums.block_last),
             ]

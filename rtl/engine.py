@@ -136,7 +136,7 @@ class Engine(wiring.Component):
         # What flows back.
         connect(m, issue.freed, loader.freed)
         m.d.comb += [
-            issue.block_loaded.eq(tiles.block_loaded), issue.half_free.eq(store.half_free),
+            issue.block_loaded.eq(tiles.block_loaded), issue.slot_free.eq(store.slot_free),
             loader.input_ready.eq(self.input_ready),
             loader.layers_done.eq(store.layers_done),
             loader.channels_done.eq(store.channels_done),

@@ -54,8 +54,8 @@ class Issue(wiring.Component):
         Layers in order.
     entries : In(stream.Signature(KernelEntry(config)))
         Entries in the order of the steps.
-    block_loaded, half_free : In(1)
-        One more tile block is in the ring; one more half of the sum buffer is free.
+    block_loaded, slot_free : In(1)
+        One more tile block is in the ring; one more slot of the sum buffer is free.
     freed : Out(Event(range(tile_depth + 1)))
         Ring words given back, oldest first.
     o : Out(Event(Step(config)))
@@ -72,7 +72,7 @@ class Issue(wiring.Component):
         super().__init__({
             "start": In(1), "desc": In(stream.Signature(Descriptor)),
             "entries": In(stream.Signature(KernelEntry(config))),
-            "block_loaded": In(1), "half_free": In(1),
+            "block_loaded": In(1), "slot_free": In(1),
             "freed": Out(Event(range(config.tile_depth + 1))),
             "o": Out(Event(Step(config))), "stats": Out(Event(LayerStats)),
         })
@@ -87,7 +87,7 @@ class Issue(wiring.Component):
         m.d.comb += [
             order.start.eq(self.start),
             order.block_loaded.eq(self.block_loaded),
-            order.half_free.eq(self.half_free),
+            order.slot_free.eq(self.slot_free),
         ]
 
         active = Signal()
@@ -176,7 +176,7 @@ class Issue(wiring.Component):
             decided.tag.dot.eq(layer.dot),
             decided.tag.sum_shift.eq(layer.sum_shift),
             decided.tag.frequency.eq(frequency),
-            decided.tag.half.eq(block.half),
+            decided.tag.slot.eq(block.slot),
             decided.tag.block_last.eq(block_end),
             decided.frees.eq(block_end & block.frees), decided.words.eq(block.words),
             decided.word.eq(word), decided.weight.eq(entry.weight),
@@ -193,7 +193,7 @@ class Issue(wiring.Component):
     def _decision(self) -> data.StructLayout:
         """Layout of what stage s0 knows of a step."""
         step = Step(self._config)
-        names = ("real", "first", "last", "dot", "sum_shift", "frequency", "half", "block_last")
+        names = ("real", "first", "last", "dot", "sum_shift", "frequency", "slot", "block_last")
         return data.StructLayout({
             "tag": data.StructLayout({name: step.members[name] for name in names}),
             "frees": 1, "words": range(self._config.tile_depth + 1),

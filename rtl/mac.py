@@ -229,7 +229,7 @@ class MacArray(wiring.Component):
 
         last = self._delay(m, step.last & self.i.valid, self.LATENCY, "last", reset_less=False)
         m.d.comb += self.o.valid.eq(last)
-        for name in ("real", "dot", "sum_shift", "frequency", "half", "block_last"):
+        for name in ("real", "dot", "sum_shift", "frequency", "slot", "block_last"):
             m.d.comb += self.o.payload[name].eq(self._delay(m, step[name], self.LATENCY, name))
         return m
 

@@ -12,9 +12,13 @@ from model.descriptor import FIELDS
 __all__ = [
     "Complex", "Descriptor", "ReadRequest", "ReadData", "WriteRequest", "MemorySignature",
     "FeatureReadSignature", "FeatureWrite", "RowPair", "TileTag", "Column", "Step",
-    "KernelEntry", "KernelParameters", "LaneSums", "SumWrite", "LayerStats", "Event",
+    "KernelEntry", "SUM_SLOTS", "KernelParameters", "LaneSums", "SumWrite", "LayerStats", "Event",
     "TileMarks", "StoreTag", "RowMarks",
 ]
+
+
+#: Blocks the sum buffer holds: with two, handing a slot back would cost time in every block.
+SUM_SLOTS = 4
 
 
 class Complex(data.StructLayout):
@@ -139,7 +143,7 @@ def Step(config: AcceleratorConfig) -> data.StructLayout:  # noqa: N802
         "first": 1,         # load the accumulators instead of adding
         "last": 1,          # the sums are complete after this step
         "dot": 1, "sum_shift": 6,
-        "frequency": 5, "half": 1, "block_last": 1,
+        "frequency": 5, "slot": range(SUM_SLOTS), "block_last": 1,
     })
 
 
@@ -150,7 +154,7 @@ def LaneSums(config: AcceleratorConfig) -> data.StructLayout:  # noqa: N802
         "acc": data.ArrayLayout(
             data.ArrayLayout(lane, config.kernel_lanes), config.tile_lanes
         ),
-        "real": 1, "dot": 1, "sum_shift": 6, "frequency": 5, "half": 1, "block_last": 1,
+        "real": 1, "dot": 1, "sum_shift": 6, "frequency": 5, "slot": range(SUM_SLOTS), "block_last": 1,
     })
 
 
@@ -160,8 +164,9 @@ def SumWrite(config: AcceleratorConfig) -> data.StructLayout:  # noqa: N802
         "sums": data.ArrayLayout(
             data.ArrayLayout(Complex(config.sum_bits), 4), config.tile_lanes
         ),
-        "frequency": 5, "quad": range(max(2, config.kernel_lanes // 4)), "half": 1,
-        "block_last": 1,    # last word of a block: its half of the sum buffer is complete
+        "frequency": 5, "quad": range(max(2, config.kernel_lanes // 4)),
+        "slot": range(SUM_SLOTS),
+        "block_last": 1,    # last word of a block: its slot of the sum buffer is complete
     })
 
 

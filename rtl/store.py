@@ -56,9 +56,9 @@ class StoreStage(wiring.Component):
     start : In(1)
         A run begins.
     sums : In(Event(SumWrite(config)))
-        Sums of a block, into a free half.
-    half_free : Out(1)
-        A half of the sum buffer is free again.
+        Sums of a block, into a free slot.
+    slot_free : Out(1)
+        A slot of the sum buffer is free again.
     param_ready, param_addr, param_data, param_next : In, Out, In, Out
         Parameter memory, see `SumReader`.
     write : Out(Event(FeatureWrite))
@@ -77,7 +77,7 @@ class StoreStage(wiring.Component):
             "desc": In(stream.Signature(Descriptor)),
             "start": In(1),
             "sums": In(Event(SumWrite(config))),
-            "half_free": Out(1),
+            "slot_free": Out(1),
             "param_ready": In(1),
             "param_addr": Out(range(config.kernel_lanes)),
             "param_data": In(KernelParameters),
@@ -121,8 +121,8 @@ class StoreStage(wiring.Component):
             reader.credit.eq(post.credit),
             reader.param_ready.eq(self.param_ready), self.param_addr.eq(reader.param_addr),
             reader.param_data.eq(self.param_data), self.param_next.eq(reader.param_next),
-            self.half_free.eq(reader.half_free),
-            buffer.r_en.eq(reader.r_en), buffer.r_half.eq(reader.r_half),
+            self.slot_free.eq(reader.slot_free),
+            buffer.r_en.eq(reader.r_en), buffer.r_slot.eq(reader.r_slot),
             buffer.r_kernel.eq(reader.r_kernel), buffer.r_index.eq(reader.r_index),
         ]
 

@@ -2,7 +2,7 @@
 
 The drain delivers four kernels of one frequency per cycle, the inverse FFT takes four frequencies
 of one kernel per cycle.  Word f of kernel n lies in bank ``(f + n) % 4``, so both are one access
-to each of four banks.  Two halves: the array fills one block while the other is read.
+to each of four banks.  `SUM_SLOTS` slots: the array fills blocks ahead of the one being read.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from amaranth.utils import exact_log2
 
 from model.config import AcceleratorConfig
 from rtl.signatures import (
+    SUM_SLOTS,
     Complex,
     Descriptor,
     Event,
@@ -31,9 +32,9 @@ SEGMENT_ROWS = 16
 
 
 class SumBuffer(wiring.Component):
-    """Memory of two blocks of sums for all tile lanes.
+    """Memory of `SUM_SLOTS` blocks of sums for all tile lanes.
 
-    A block is written to one half and read after ``complete``, so a read never meets a write of
+    A block is written to one slot and read after ``complete``, so a read never meets a write of
     the same address.  Both rotations take two stages of 2:1 multiplexers: half the LUTs of 4:1.
 
     Parameters
@@ -45,9 +46,9 @@ class SumBuffer(wiring.Component):
     ----------
     i : In(Event(SumWrite(config)))
         Four kernels of one frequency; taken every cycle.
-    complete : Out(Event(1))
-        A half (payload) may be read from the cycle after the next on.
-    r_en, r_half, r_kernel, r_index : In
+    complete : Out(Event(range(SUM_SLOTS)))
+        A slot (payload) may be read from the cycle after the next on.
+    r_en, r_slot, r_kernel, r_index : In
         Read words 4·index .. 4·index+3 of a kernel.
     o : Out(P' x 4 x Complex(18))
         These words, `LATENCY` cycles after ``r_en``.
@@ -63,8 +64,9 @@ class SumBuffer(wiring.Component):
         )
         super().__init__({
             "i": In(Event(SumWrite(config))),
-            "complete": Out(Event(1)),
-            "r_en": In(1), "r_half": In(1), "r_kernel": In(range(config.kernel_lanes)),
+            "complete": Out(Event(range(SUM_SLOTS))),
+            "r_en": In(1), "r_slot": In(range(SUM_SLOTS)),
+            "r_kernel": In(range(config.kernel_lanes)),
             "r_index": In(3),
             "o": Out(self._words),
         })
@@ -74,6 +76,7 @@ class SumBuffer(wiring.Component):
         m = Module()
         lanes = self._config.tile_lanes
         kernel_bits = exact_log2(self._config.kernel_lanes)
+        addr_bits = 3 + kernel_bits + exact_log2(SUM_SLOTS)
 
         # Writing: kernel k of the quad goes to bank (k + frequency) % 4.
         sums = self.i.payload
@@ -86,7 +89,7 @@ class SumBuffer(wiring.Component):
             s0_turn.eq(sums.frequency[0]),
             s1_valid.eq(s0_valid),
             self.complete.valid.eq(self.i.valid & sums.block_last),
-            self.complete.payload.eq(sums.half),
+            self.complete.payload.eq(sums.slot),
         ]
         self._rotate(m, sums.sums, sums.frequency[1], s0_words, 2)
         self._rotate(m, s0_words, s0_turn, s1_words, 1)
@@ -105,22 +108,22 @@ class SumBuffer(wiring.Component):
 
         word = data.ArrayLayout(Complex(self._config.sum_bits), lanes)
         for bank in range(4):
-            memory = Memory(shape=word, depth=16 * self._config.kernel_lanes, init=[])
+            memory = Memory(shape=word, depth=8 * SUM_SLOTS * self._config.kernel_lanes, init=[])
             m.submodules[f"bank{bank}"] = memory
             write, read = memory.write_port(), memory.read_port()
 
             kernel = Signal(2, name=f"kernel{bank}")
-            s0_addr = Signal(4 + kernel_bits, name=f"s0_addr{bank}", reset_less=True)
-            s1_addr = Signal(4 + kernel_bits, name=f"s1_addr{bank}", reset_less=True)
+            s0_addr = Signal(addr_bits, name=f"s0_addr{bank}", reset_less=True)
+            s1_addr = Signal(addr_bits, name=f"s1_addr{bank}", reset_less=True)
             m.d.comb += [
                 kernel.eq(Const(bank, 2) - sums.frequency[:2]),
                 write.en.eq(s1_valid), write.addr.eq(s1_addr),
                 read.en.eq(self.r_en),
-                read.addr.eq(Cat(self.r_index, self.r_kernel, self.r_half)),
+                read.addr.eq(Cat(self.r_index, self.r_kernel, self.r_slot)),
             ]
             m.d.sync += [
                 s0_addr.eq(
-                    Cat(sums.frequency[2:], Cat(kernel, sums.quad)[:kernel_bits], sums.half)
+                    Cat(sums.frequency[2:], Cat(kernel, sums.quad)[:kernel_bits], sums.slot)
                 ),
                 s1_addr.eq(s0_addr),
             ]
@@ -159,16 +162,16 @@ class SumReader(wiring.Component):
         The layer, constant from ``begin`` until it is completely written.
     begin : In(1)
         Start a layer; nothing of an earlier one is in flight.
-    complete : In(Event(1))
+    complete : In(Event(range(SUM_SLOTS)))
         From `SumBuffer`.
     credit : In(1)
         One row has left the queue.
     param_ready, param_addr, param_data, param_next : In, Out, In, Out
         Parameters of the current kernel block; data 1 cycle after the address; ``param_next``
         releases them, ``param_ready`` is looked at again in the second cycle after it.
-    half_free : Out(1)
-        A half was read for the last time.
-    r_en, r_half, r_kernel, r_index : Out
+    slot_free : Out(1)
+        A slot was read for the last time.
+    r_en, r_slot, r_kernel, r_index : Out
         To `SumBuffer`.
     o : Out(Event({bypass, tag}))
         Goes with `SumBuffer.o`; constant over the cycles of a tile.
@@ -182,14 +185,15 @@ class SumReader(wiring.Component):
         super().__init__({
             "layer": In(Descriptor),
             "begin": In(1),
-            "complete": In(Event(1)),
+            "complete": In(Event(range(SUM_SLOTS))),
             "credit": In(1),
             "param_ready": In(1),
             "param_addr": Out(range(config.kernel_lanes)),
             "param_data": In(KernelParameters),
             "param_next": Out(1),
-            "half_free": Out(1),
-            "r_en": Out(1), "r_half": Out(1), "r_kernel": Out(range(config.kernel_lanes)),
+            "slot_free": Out(1),
+            "r_en": Out(1), "r_slot": Out(range(SUM_SLOTS)),
+            "r_kernel": Out(range(config.kernel_lanes)),
             "r_index": Out(3),
             "o": Out(Event(data.StructLayout({"bypass": 1, "tag": StoreTag}))),
         })
@@ -215,12 +219,9 @@ class SumReader(wiring.Component):
             one_tile_block.eq(layer.tile_blocks == 1),
         ]
 
-        # Which half comes next. A block's half counts as full until its last read.
-        full = Signal(2)
-        oldest = Signal()
-        holding = Signal()
-        next_half = Signal()
-        m.d.comb += next_half.eq(Mux(holding, ~self.r_half, oldest))
+        # Complete blocks that nobody has begun to read, and the slot of the first of them.
+        waiting = Signal(range(SUM_SLOTS + 1))
+        next_slot = Signal(range(SUM_SLOTS))
 
         credits = Signal(range(SEGMENT_ROWS + 1))
         tile_end = Signal()
@@ -229,9 +230,7 @@ class SumReader(wiring.Component):
         last_kernel = Signal()
         m.d.comb += [
             tile_end.eq(self.r_en & ((self.r_index == 7) | layer.dot)),
-            block_ready.eq(
-                full.bit_select(next_half, 1) & self.param_ready & ~gap
-            ),
+            block_ready.eq((waiting != 0) & self.param_ready & ~gap),
             start.eq(
                 active & (~self.r_en | tile_end) & (credits >= layer.out_step)
                 & ((next_kernel != 0) | block_ready)
@@ -262,7 +261,7 @@ class SumReader(wiring.Component):
                 marks.layer_last.eq(last_kernel & kernels_last & tiles_last),
             ]
             with m.If(next_kernel == 0):
-                m.d.sync += self.r_half.eq(next_half)
+                m.d.sync += [self.r_slot.eq(next_slot), next_slot.eq(next_slot + 1)]
             with m.If(last_kernel):
                 m.d.sync += [
                     next_kernel.eq(0),
@@ -279,21 +278,12 @@ class SumReader(wiring.Component):
                         Mux(~layer.restream & tiles_last, 0, tile_block + 1)
                     )
 
-        release = Signal()
-        m.d.comb += release.eq(tile_end & block_last)
-        m.d.sync += self.half_free.eq(release)
-        with m.If(release):
-            m.d.sync += [
-                full.bit_select(self.r_half, 1).eq(0),
-                holding.eq(0),
-                oldest.eq(~self.r_half),
-            ]
-        with m.If(start & (next_kernel == 0)):
-            m.d.sync += holding.eq(1)
-        with m.If(self.complete.valid):
-            m.d.sync += full.bit_select(self.complete.payload, 1).eq(1)
-            with m.If(~full.bit_select(~self.complete.payload, 1)):
-                m.d.sync += oldest.eq(self.complete.payload)
+        m.d.sync += [
+            self.slot_free.eq(tile_end & block_last),
+            waiting.eq(waiting + self.complete.valid - (start & (next_kernel == 0))),
+        ]
+        with m.If(self.complete.valid & (waiting == 0)):
+            m.d.sync += next_slot.eq(self.complete.payload)
 
         with m.If(self.begin):
             m.d.sync += [

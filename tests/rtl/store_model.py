@@ -176,7 +176,7 @@ def parameters(rng, layer):
     ))
 
 
-def block_sums(config, layer, sums, kernel_block, tile_block, half):
+def block_sums(config, layer, sums, kernel_block, tile_block, slot):
     """`SumWrite` values of a block; ``sums``: (tile, kernel, frequency, component)."""
     lanes, width = config.tile_lanes, config.kernel_lanes
     first = kernel_block * width
@@ -191,7 +191,7 @@ def block_sums(config, layer, sums, kernel_block, tile_block, half):
                 "sums": [
                     [{"re": re, "im": im} for re, im in lane] for lane in words.tolist()
                 ],
-                "frequency": frequency, "quad": quad, "half": half,
+                "frequency": frequency, "quad": quad, "slot": slot,
                 "block_last": frequency == count - 1 and quad == width // 4 - 1,
             }
 

@@ -63,7 +63,7 @@ def pack_writes(sums, meta, config):
             "sums": [
                 [{"re": re, "im": im} for re, im in lane[4 * quad:4 * quad + 4]] for lane in sums
             ],
-            "frequency": meta["frequency"], "quad": quad, "half": meta["half"],
+            "frequency": meta["frequency"], "quad": quad, "slot": meta["slot"],
             "block_last": meta["block_last"] and quad == quads - 1,
         })
 
@@ -86,7 +86,7 @@ def test_drain_rounds_and_orders(config, count, gaps):
         meta = {
             "real": int(kind != "complex"), "dot": int(kind == "dot"),
             "sum_shift": int(rng.integers(0, 32)), "frequency": int(rng.integers(0, 32)),
-            "half": int(rng.integers(0, 2)), "block_last": int(rng.integers(0, 2)),
+            "slot": int(rng.integers(0, 4)), "block_last": int(rng.integers(0, 2)),
         }
         while rng.random() < gaps:
             items.append(None)

@@ -4,7 +4,7 @@ import pytest
 
 from model.config import PRESETS
 from rtl.issue import Issue
-from rtl.signatures import Descriptor, KernelEntry, LayerStats, Step
+from rtl.signatures import SUM_SLOTS, Descriptor, KernelEntry, LayerStats, Step
 from tests.rtl.helpers import collect, contract, pack, simulate, source, unpack
 
 TINY = PRESETS["tiny"]
@@ -50,7 +50,7 @@ class Network:
         self.rng = random.Random(seed)
         self.entries = []       # packed, in order
         self.steps = []         # packed, in order
-        self.needs = []         # per step: (tile blocks loaded, halves given back)
+        self.needs = []         # per step: (tile blocks loaded, slots given back)
         self.frees = []         # (number of the step with which words return, words)
         self.ends = []          # steps up to each layer's end
         self.base = 0
@@ -101,7 +101,7 @@ class Network:
         return frequencies
 
     def _block(self, fields, frequencies, base, loaded):
-        half = self.blocks % 2
+        slot = self.blocks % SUM_SLOTS
         for f, entries in enumerate(frequencies):
             self.entries += [pack(KernelEntry(self.config), entry) for entry in entries]
             walk = self._scatter if fields["scatter"] else self._implicit
@@ -111,10 +111,10 @@ class Network:
                 self.steps.append(pack(Step(self.config), {
                     **step, "real": fields["dot"] or f in (0, 4), "first": index == 0,
                     "last": last, "dot": fields["dot"], "sum_shift": fields["sum_shift"],
-                    "frequency": f, "half": half,
+                    "frequency": f, "slot": slot,
                     "block_last": last and f == len(frequencies) - 1,
                 }))
-                self.needs.append((loaded, max(0, self.blocks - 1)))
+                self.needs.append((loaded, max(0, self.blocks - SUM_SLOTS + 1)))
         self.blocks += 1
 
     def _implicit(self, fields, entries, base, f):
@@ -151,18 +151,18 @@ class Network:
 class Surroundings:
     """Loader (with the ring's room), sum buffer reader, and checks of what Issue may do."""
 
-    def __init__(self, dut, network, seed, p_tile, p_half):
+    def __init__(self, dut, network, seed, p_tile, p_slot):
         self.dut, self.network = dut, network
         self.rng = random.Random(seed)
-        self.p_tile, self.p_half = p_tile, p_half
+        self.p_tile, self.p_slot = p_tile, p_slot
         self.room = network.config.tile_depth
         self.blocks = [
             block_words(fields) for fields in network.layers for _ in range(fields["tile_blocks"])
         ]
-        self.loaded = self.halves = self.complete = self.seen = 0
+        self.loaded = self.slots = self.complete = self.seen = 0
 
     async def run(self, ctx):
-        """Raise one pulse per block loaded and per half emptied; check against the pulses."""
+        """Raise one pulse per block loaded and per slot emptied; check against the pulses."""
         dut, network = self.dut, self.network
         frees = list(network.frees)
         samples = ctx.tick().sample(
@@ -170,9 +170,9 @@ class Surroundings:
         )
         async for _, _, valid, block_last, freed, words in samples:
             if valid:
-                loaded, halves = network.needs[self.seen]
+                loaded, slots = network.needs[self.seen]
                 assert self.loaded >= loaded, f"step {self.seen} before its tiles"
-                assert self.halves >= halves, f"step {self.seen} before its sums"
+                assert self.slots >= slots, f"step {self.seen} before its sums"
                 self.complete += block_last
             if freed:
                 assert frees.pop(0) == (self.seen, words) and valid
@@ -185,17 +185,17 @@ class Surroundings:
         if load:
             self.room -= self.blocks.pop(0)
         self.loaded += bool(load)
-        empty = self.halves < self.complete and self.rng.random() < self.p_half
-        self.halves += bool(empty)
+        empty = self.slots < self.complete and self.rng.random() < self.p_slot
+        self.slots += bool(empty)
         ctx.set(self.dut.block_loaded, bool(load))
-        ctx.set(self.dut.half_free, bool(empty))
+        ctx.set(self.dut.slot_free, bool(empty))
 
 
-def run(config, layers, seed=1, p_desc=1.0, p_entry=1.0, p_tile=1.0, p_half=1.0):
+def run(config, layers, seed=1, p_desc=1.0, p_entry=1.0, p_tile=1.0, p_slot=1.0):
     """Simulate; return the steps, their cycles, the layers' ends and their statistics."""
     network = Network(config, layers, seed)
     dut = Issue(config)
-    around = Surroundings(dut, network, seed + 1, p_tile, p_half)
+    around = Surroundings(dut, network, seed + 1, p_tile, p_slot)
     descriptors = [
         pack(Descriptor, {k: v for k, v in fields.items() if k != "select_bits"})
         for fields in layers
@@ -269,9 +269,9 @@ CASES = {
 }
 
 
-#: Chance per cycle that a descriptor, an entry, a loaded block, a freed half comes.
+#: Chance per cycle that a descriptor, an entry, a loaded block, a freed slot comes.
 STALLS = [(1, 0.5, 1, 1), (1, 1, 0.03, 0.05), (0.2, 0.7, 0.1, 0.2)]
-#: Blocks long enough that the two halves of the sum buffer suffice.
+#: Blocks long enough that the slots of the sum buffer suffice.
 FULL_SPEED = [name for name in CASES if name != "dot short"]
 
 
@@ -312,13 +312,13 @@ def test_full_speed(name):
     ("hold 4", STALLS[0]), ("restream scatter", STALLS[2]), ("1:8 fast", STALLS[0]),
 ])
 def test_random_stalls(name, p):
-    p_desc, p_entry, p_tile, p_half = p
-    run(*CASES[name], 7, p_desc, p_entry, p_tile, p_half)
+    p_desc, p_entry, p_tile, p_slot = p
+    run(*CASES[name], 7, p_desc, p_entry, p_tile, p_slot)
 
 
-@pytest.mark.parametrize("stalled, count", [("p_entry", 2), ("p_tile", 1), ("p_half", 3)])
+@pytest.mark.parametrize("stalled, count", [("p_entry", 2), ("p_tile", 1), ("p_slot", 3)])
 def test_stalls_are_counted_by_cause(stalled, count):
-    layers = [layer(groups=1, tile_blocks=4, kernel_blocks=1)]
+    layers = [layer(groups=1, tile_blocks=4, kernel_blocks=2)]
     *_, stats = run(TINY, layers, 3, **{stalled: 0.01 if stalled != "p_entry" else 0.4})
     for index in (1, 2, 3):
         assert (stats[0][index] > 20) == (index == count), stats

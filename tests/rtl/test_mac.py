@@ -68,7 +68,7 @@ def random_frequencies(rng, config, kinds, longest=6):
         meta = {
             "real": kind != "complex", "dot": kind == "dot",
             "sum_shift": int(rng.integers(0, 24)), "frequency": int(rng.integers(0, 32)),
-            "half": int(rng.integers(0, 2)), "block_last": int(rng.integers(0, 2)),
+            "slot": int(rng.integers(0, 4)), "block_last": int(rng.integers(0, 2)),
         }
         weights = extreme(rng, config.weight_bits, (length, lanes, 2)).tolist()
         yield [
@@ -179,7 +179,7 @@ def test_array_against_numpy(config, count, gaps):
         want = model_accumulators(words, steps, config).tolist()
         meta = {
             name: steps[-1][name]
-            for name in ("real", "dot", "sum_shift", "frequency", "half", "block_last")
+            for name in ("real", "dot", "sum_shift", "frequency", "slot", "block_last")
         }
         assert bits == pack(sums, {"acc": want, **meta})
 

@@ -8,7 +8,7 @@ from amaranth.hdl import Value
 
 from model import fft
 from model.config import PRESETS
-from rtl.signatures import Descriptor, FeatureWrite, LayerStats
+from rtl.signatures import SUM_SLOTS, Descriptor, FeatureWrite, LayerStats
 from rtl.store import StoreStage
 from tests.rtl import store_model
 from tests.rtl.helpers import collect, collect_level, pack, simulate, source, unpack
@@ -39,8 +39,8 @@ def run(config, layers, sums, parameters, *, p_sum=1.0, p_param=1.0, seed=0, lim
     writes, stamps, stats, finished, block_ends, queue = [], [], [], [], [], []
 
     async def watch(ctx):
-        async for *_, half_free in ctx.tick().sample(dut.half_free):
-            free[0] += half_free
+        async for *_, slot_free in ctx.tick().sample(dut.slot_free):
+            free[0] += slot_free
             cycle[0] += 1
             ctx.set(dut.run_cycle, cycle[0])
 
@@ -48,7 +48,7 @@ def run(config, layers, sums, parameters, *, p_sum=1.0, p_param=1.0, seed=0, lim
         ctx.set(dut.start, 1)
         await ctx.tick()
         ctx.set(dut.start, 0)
-        half = 0
+        slot = 0
         for index, layer in enumerate(layers):
             # As in the accelerator: no sum of a layer before the last write of the one before.
             while ctx.get(dut.layers_done) < index:
@@ -59,7 +59,7 @@ def run(config, layers, sums, parameters, *, p_sum=1.0, p_param=1.0, seed=0, lim
                 while not free[0]:
                     await ctx.tick()
                 free[0] -= 1
-                for word in store_model.block_sums(config, layer, sums[index], *block, half):
+                for word in store_model.block_sums(config, layer, sums[index], *block, slot):
                     while rng.random() >= p_sum:
                         await ctx.tick()
                     ctx.set(dut.sums.valid, 1)
@@ -67,7 +67,7 @@ def run(config, layers, sums, parameters, *, p_sum=1.0, p_param=1.0, seed=0, lim
                     await ctx.tick()
                     ctx.set(dut.sums.valid, 0)
                 block_ends.append(cycle[0] - 1)
-                half = 1 - half
+                slot = (slot + 1) % SUM_SLOTS
         while ctx.get(dut.layers_done) < len(layers):
             await ctx.tick()
         await ctx.tick().repeat(4)

@@ -1,4 +1,4 @@
-"""Sum buffer and its reader: order, credits, halves and parameters against NumPy."""
+"""Sum buffer and its reader: order, credits, slots and parameters against NumPy."""
 
 import random
 
@@ -9,7 +9,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from model.config import PRESETS
-from rtl.signatures import Descriptor, Event, KernelParameters, SumWrite
+from rtl.signatures import SUM_SLOTS, Descriptor, Event, KernelParameters, SumWrite
 from rtl.sums import SEGMENT_ROWS, SumBuffer, SumReader
 from tests.rtl import store_model
 from tests.rtl.helpers import pack, raw, simulate, unpack
@@ -23,7 +23,7 @@ class BufferAndReader(wiring.Component):
         self.reader = SumReader(config=config)
         super().__init__({
             "layer": In(Descriptor), "begin": In(1), "i": In(Event(SumWrite(config))),
-            "credit": In(1), "param_ready": In(1), "param_next": Out(1), "half_free": Out(1),
+            "credit": In(1), "param_ready": In(1), "param_next": Out(1), "slot_free": Out(1),
             "param_addr": Out(range(config.kernel_lanes)), "param_data": In(KernelParameters),
         })
         self.o, self.words = self.reader.o, self.buffer.o
@@ -33,9 +33,9 @@ class BufferAndReader(wiring.Component):
         m.submodules.buffer, m.submodules.reader = buffer, reader = self.buffer, self.reader
         for name in ("layer", "begin", "credit", "param_ready", "param_data"):
             m.d.comb += getattr(reader, name).eq(getattr(self, name))
-        for name in ("param_addr", "param_next", "half_free"):
+        for name in ("param_addr", "param_next", "slot_free"):
             m.d.comb += getattr(self, name).eq(getattr(reader, name))
-        for name in ("r_en", "r_half", "r_kernel", "r_index"):
+        for name in ("r_en", "r_slot", "r_kernel", "r_index"):
             m.d.comb += getattr(buffer, name).eq(getattr(reader, name))
         m.d.comb += [
             buffer.i.valid.eq(self.i.valid), buffer.i.payload.eq(self.i.payload),
@@ -54,7 +54,7 @@ class Bench:
         self.p_sum, self.p_credit = p_sum, p_credit
         self.parity = parity            # of the first block of a layer; None: goes on
         self.rng = random.Random(seed)
-        self.free, self.queued = 2, 0   # halves of the buffer, rows in the queue behind
+        self.free, self.queued = SUM_SLOTS, 0   # slots of the buffer, rows in the queue behind
         self.reads, self.stamps, self.last_sum = [], [], []
         self.parameters = []
         self.memory = store_model.parameter_memory(self.dut, self.parameters, self.rng, p_param)
@@ -62,8 +62,8 @@ class Bench:
 
     async def watch(self, ctx):
         dut = self.dut
-        async for *_, valid, tag, words, half_free in ctx.tick().sample(
-            dut.o.valid, raw(dut.o.payload), raw(dut.words), dut.half_free
+        async for *_, valid, tag, words, slot_free in ctx.tick().sample(
+            dut.o.valid, raw(dut.o.payload), raw(dut.words), dut.slot_free
         ):
             if valid:
                 self.reads.append((unpack(dut.o.payload.shape(), tag), words))
@@ -72,7 +72,7 @@ class Bench:
                     self.queued += self.layer["out_step"]
                     assert self.queued <= SEGMENT_ROWS
                 self.in_layer += 1
-            self.free += half_free
+            self.free += slot_free
             credit = self.queued > 0 and self.rng.random() < self.p_credit
             self.queued -= credit
             ctx.set(dut.credit, credit)
@@ -86,13 +86,13 @@ class Bench:
         ctx.set(dut.begin, 1)
         await ctx.tick()
         ctx.set(dut.begin, 0)
-        half = len(self.last_sum) % 2 if self.parity is None else self.parity
+        slot = len(self.last_sum) % SUM_SLOTS if self.parity is None else self.parity
         for block in store_model.blocks(layer):
             await ctx.tick().repeat(2)
             while not self.free:
                 await ctx.tick()
             self.free -= 1
-            for word in store_model.block_sums(config, layer, sums, *block, half):
+            for word in store_model.block_sums(config, layer, sums, *block, slot):
                 while self.rng.random() >= self.p_sum:
                     await ctx.tick()
                 ctx.set(dut.i.valid, 1)
@@ -100,7 +100,7 @@ class Bench:
                 await ctx.tick()
                 ctx.set(dut.i.valid, 0)
             self.last_sum.append(self.cycle)
-            half = 1 - half
+            slot = (slot + 1) % SUM_SLOTS
         expected = len(list(reads_of(config, layer, sums, values)))
         while self.in_layer < expected or self.queued or self.free < 2:
             await ctx.tick()
