@@ -15,7 +15,7 @@ from model.errors import UserError
 from model.image import build_image
 from model.lower import LoweredLayer, LoweredNetwork, lower, worst_accumulator
 from model.network import Conv, QuantisedNetwork
-from model.stream import pack_layer
+from model.stream import pack_layer, select_beats
 
 __all__ = ["CompiledLayer", "Program", "compile_network"]
 
@@ -180,7 +180,10 @@ def _compile_layer(
                         f"{config.name} has tile_depth = {config.tile_depth}")
     longest = max(len(part.weights) for part in parts)
     resident = words * geometry["tile_blocks"] <= config.tile_depth
-    replayable = geometry["tile_blocks"] == 1 or longest + KERNEL_MARGIN <= config.kernel_depth
+    replayable = geometry["tile_blocks"] == 1 or (
+        longest + KERNEL_MARGIN <= config.kernel_depth
+        and select_beats(config, longest, how.select_bits) <= config.select_depth
+    )
     descriptor = geometry | {
         "scatter": int(how.scatter), "restream": int(not (resident and replayable)),
         "relu": int(layer.layer.relu), "in_signed": int(layer.in_signed),

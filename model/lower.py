@@ -76,7 +76,8 @@ class LoweredNetwork:
 def worst_accumulator(layer: Layer, weight: NDArray[np.int64]) -> int:
     """Bound of any of a lane's three accumulators over all inputs (3-multiplier product)."""
     if not isinstance(layer, Conv):
-        return int(np.abs(weight).sum(axis=1).max()) * PIXEL_PEAK
+        # A dot product sums wr·(xr+xi) and xi·(wr−wi).
+        return 2 * int(np.abs(weight).sum(axis=1).max()) * PIXEL_PEAK
     real, imag = weight[..., 0], weight[..., 1]
     per_word = np.maximum.reduce([2 * np.abs(real), np.abs(imag - real), np.abs(imag + real)])
     return int(per_word.sum(axis=1).max()) * WORD_PEAK

@@ -1,0 +1,111 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from model import layout
+from model.compile import compile_network
+from model.config import PRESETS
+from model.cost import estimate
+from model.descriptor import FIELDS, pack, unpack
+from model.errors import UserError
+from model.image import ProgramImage
+from model.network import Conv, Linear
+from model.stream import unpack_layer
+from tests.model.toys import toy_image, toy_lenet, toy_network
+
+CONFIG = PRESETS["ecp5-85f"]
+
+
+@pytest.mark.parametrize("pattern", ["channel 1:4", "kernel 4"])
+def test_the_image_holds_every_weight_and_parameter(pattern):
+    network = toy_lenet(pattern=pattern)
+    program = compile_network(network, CONFIG)
+    image = ProgramImage.parse(program.image.tobytes(), CONFIG)
+    for index, layer in enumerate(program.layers):
+        fields = image.descriptors[index]
+        assert fields == layer.descriptor
+        blocks = unpack_layer(
+            CONFIG, image.stream(index), layer.how.select_bits, fields["kernel_blocks"],
+            lanes_last=fields["lanes_last"],
+        )
+        params = np.concatenate([block["params"] for block in blocks])[:fields["kernels"]]
+        np.testing.assert_array_equal(params[:, 0], layer.lowered.bias)
+        np.testing.assert_array_equal(params[:, 1], layer.lowered.multiplier)
+        # An idle lane has weight zero, so the sums of magnitudes agree.
+        packed = sum(np.abs(block["weights"]).sum() for block in blocks)
+        assert packed == np.abs(layer.lowered.weight).sum()
+
+
+def test_descriptors_round_trip_and_refuse_what_does_not_fit():
+    rng = np.random.default_rng(0)
+    values = {name: int(rng.integers(0, 1 << bits)) for name, bits in FIELDS}
+    assert unpack(pack(values)) == values
+    with pytest.raises(ValueError, match="descriptor field hold = 64 does not fit 6 bits"):
+        pack(values | {"hold": 64})
+    with pytest.raises(ValueError, match="unknown descriptor fields"):
+        pack(values | {"stride": 1})
+
+
+def test_input_and_output_of_a_layer_never_overlap():
+    program = compile_network(toy_lenet(), CONFIG)
+    for layer in program.layers:
+        fields = layer.descriptor
+        source = layout.plane(layer.lowered.in_shape).rows if not fields["dot"] else fields["groups"]
+        used = set(range(fields["in_base"], fields["in_base"] + source))
+        assert fields["out_base"] not in used
+        assert max(used) < CONFIG.feature_depth
+
+
+def test_plane_layout_places_every_pixel():
+    image = toy_image((3, 11, 13))
+    region = layout.plane(image.shape)
+    memory = layout.pack_plane(image, region).view(np.uint8).reshape(-1, 2, 8)
+    assert len(memory) == region.rows
+    for channel, y, x in np.ndindex(image.shape):
+        row = channel * region.plane + ((y >> 1) << region.row_log2) + (x >> 3)
+        assert memory[row, y & 1, x & 7] == image[channel, y, x]
+
+
+def test_large_kernel_blocks_are_read_again_instead_of_replayed():
+    # 560 entries with a select beat each do not fit the 512 of the select buffer.
+    layers = [Conv("wide", 100, 8, 3)]
+    shape = (100, 14, 20)        # six tiles: two tile blocks
+    network = toy_network(layers, ["kernel 4"], shape)
+    small = dataclasses.replace(CONFIG, tile_depth=2048, kernel_depth=4096)
+    program = compile_network(network, small)
+    assert program.layers[0].entries > small.select_depth
+    assert program.layers[0].descriptor["restream"] == 1
+
+
+def refused(match, layers, patterns, shape, config=CONFIG):
+    network = toy_network(layers, patterns, shape)
+    with pytest.raises(UserError, match=match):
+        compile_network(network, config)
+
+
+def test_what_does_not_fit_names_the_layer_and_the_remedy():
+    refused("8-bit weights, config ecp5-85f-w16 takes 16", [Conv("a", 1, 4, 3)], ["channel 1:1"],
+            (1, 8, 8), PRESETS["ecp5-85f-w16"])
+    refused("layer a: its maps need .* raise feature_depth", [Conv("a", 8, 8, 3)],
+            ["channel 1:4"], (8, 200, 200))
+    refused("layer a: a tile block needs 544 words", [Conv("a", 130, 4, 3)], ["channel 1:4"],
+            (130, 8, 8))
+    refused("layer a: a 2x2 pool straddles the 5x5 output tiles of a 4x4",
+            [Conv("a", 1, 4, 4, pool=2)], ["channel 1:1"], (1, 10, 10))
+    refused("layer b: a convolution cannot follow layer a",
+            [Conv("c", 1, 4, 1), Linear("a", 4, 4), Conv("b", 4, 4, 1)],
+            ["channel 1:1", "channel 1:1", "channel 1:1"], (1, 1, 1))
+    refused("beyond acc_bits = 26: raise acc_bits", [Conv("a", 64, 4, 3)], ["channel 1:1"],
+            (64, 8, 8), dataclasses.replace(CONFIG, acc_bits=26))
+    one = toy_network([Conv("a", 1, 4, 3)], ["channel 1:1"], (1, 8, 8))
+    wide = dataclasses.replace(one.layers[0], weight=np.zeros((4, 1, 128, 2), int))
+    with pytest.raises(UserError, match="network was pruned on 16-tiles"):
+        compile_network(dataclasses.replace(one, layers=(wide,), tile=16), CONFIG)
+
+
+def test_estimate_counts_every_layer():
+    program = compile_network(toy_lenet(), CONFIG)
+    costs = estimate(program)
+    assert [cost.name for cost in costs] == [layer.name for layer in program.layers]
+    assert all(cost.cycles >= max(cost.mac_cycles, cost.store_cycles) for cost in costs)
