@@ -72,7 +72,9 @@ def test_large_kernel_blocks_are_read_again_instead_of_replayed():
     layers = [Conv("wide", 100, 8, 3)]
     shape = (100, 14, 20)        # six tiles: two tile blocks
     network = toy_network(layers, ["kernel 4"], shape)
-    small = dataclasses.replace(CONFIG, tile_depth=2048, kernel_depth=4096)
+    small = dataclasses.replace(
+        CONFIG, tile_depth=2048, kernel_depth=4096, feature_depth=4096
+    )
     program = compile_network(network, small)
     assert program.layers[0].entries > small.select_depth
     assert program.layers[0].descriptor["restream"] == 1
