@@ -204,7 +204,9 @@ def _compile_layer(
     return compiled, stream
 
 
-def _stream_blocks(layer: LoweredLayer, parts: list[Block], lanes: int) -> list[dict[str, NDArray[np.int64]]]:
+def _stream_blocks(
+    layer: LoweredLayer, parts: list[Block], lanes: int
+) -> list[dict[str, NDArray[np.int64]]]:
     """Blocks in the form `model.stream.pack_layer` takes; missing lanes have zero parameters."""
     out = []
     for index, part in enumerate(parts):

@@ -134,6 +134,7 @@ class BlockOrder(wiring.Component):
             m.d.sync += busy.eq(0)
         with m.If(self.start):
             m.d.sync += [
-                busy.eq(0), pending.eq(0), loaded.eq(0), slots.eq(SUM_SLOTS), slot.eq(0), ring_end.eq(0)
+                busy.eq(0), pending.eq(0), loaded.eq(0), slots.eq(SUM_SLOTS), slot.eq(0),
+                ring_end.eq(0),
             ]
         return m

@@ -143,7 +143,8 @@ def Step(config: AcceleratorConfig) -> data.StructLayout:  # noqa: N802
         "first": 1,         # load the accumulators instead of adding
         "last": 1,          # the sums are complete after this step
         "dot": 1, "sum_shift": 6,
-        "frequency": 5, "slot": range(SUM_SLOTS), "block_last": 1,
+        "frequency": 5, "slot": range(SUM_SLOTS),
+        "block_last": 1,
     })
 
 
@@ -154,7 +155,8 @@ def LaneSums(config: AcceleratorConfig) -> data.StructLayout:  # noqa: N802
         "acc": data.ArrayLayout(
             data.ArrayLayout(lane, config.kernel_lanes), config.tile_lanes
         ),
-        "real": 1, "dot": 1, "sum_shift": 6, "frequency": 5, "slot": range(SUM_SLOTS), "block_last": 1,
+        "real": 1, "dot": 1, "sum_shift": 6, "frequency": 5, "slot": range(SUM_SLOTS),
+        "block_last": 1,
     })
 
 

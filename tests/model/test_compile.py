@@ -51,7 +51,8 @@ def test_input_and_output_of_a_layer_never_overlap():
     program = compile_network(toy_lenet(), CONFIG)
     for layer in program.layers:
         fields = layer.descriptor
-        source = layout.plane(layer.lowered.in_shape).rows if not fields["dot"] else fields["groups"]
+        shape = layer.lowered.in_shape
+        source = fields["groups"] if fields["dot"] else layout.plane(shape).rows
         used = set(range(fields["in_base"], fields["in_base"] + source))
         assert fields["out_base"] not in used
         assert max(used) < CONFIG.feature_depth
