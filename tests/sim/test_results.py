@@ -1,0 +1,37 @@
+import json
+
+import pytest
+
+from sim.results import main, render
+
+
+def run(name, pattern, exact=True):
+    return {
+        "network": name, "config": "ecp5-85f", "pattern": pattern, "images": ["#0", "#1"],
+        "cycles": [7000, 7010], "words_compared": 99, "bit_exact": exact,
+        "layers": [{"name": "conv1", "cycles": 7000, "mac_issue_cycles": 700,
+                    "mac_utilisation": 0.1, "lanes_filled": 0.2, "bytes_read": 8,
+                    "stalls": {"tiles": 1, "weights": 2, "sums": 3}}],
+    }
+
+
+def test_rows_come_from_the_files_and_the_worst_image_counts(tmp_path):
+    (tmp_path / "run-lenet-channel-a4.json").write_text(json.dumps(run("lenet", "channel")))
+    (tmp_path / "run-lenet-kernel-a4.json").write_text(json.dumps(run("lenet", "kernel", False)))
+    text = render(tmp_path)
+    assert "| lenet, channel α=4 | 7010 | 15000 | 151066 | 21.6× | 2 digits, 99 words equal |" in text
+    assert "99 words NOT EQUAL" in text
+
+
+def test_corrupt_result_file_is_one_line(tmp_path, capsys):
+    (tmp_path / "accuracy.json").write_text("{")
+    assert main(["--results", str(tmp_path), "--out", str(tmp_path / "r.md")]) == 2
+    assert "accuracy.json cannot be read" in capsys.readouterr().err
+    assert not (tmp_path / "r.md").exists()
+
+
+@pytest.mark.parametrize("name", ["lenet", "lenet5"])
+def test_targets_are_those_of_the_project(name):
+    from sim.results import NNGEN
+
+    assert NNGEN[name][1] * 8 < NNGEN[name][0]
