@@ -55,8 +55,8 @@ def _accuracy(folder: Path) -> str:
         ))
     return (
         "## Accuracy\nAll 10 000 MNIST test digits. Dense: floating point, one checkpoint per "
-        "network. Integer: the golden model, 8-bit weights and activations, equal to the RTL bit for bit. "
-        "The last epoch is taken, never the best.\n\n"
+        "network. Integer: the golden model, 8-bit weights and activations, equal to the RTL bit "
+        "for bit. The last epoch is taken, never the best.\n\n"
         + _table(("network", "dense %", "integer %", "difference", "zero spectral words %",
                   "zero linear weights %"), rows)
         + "\n\nTraining: `python -m pruning.train NETWORK --data DIR --pattern PATTERN --alpha A`; "
@@ -75,8 +75,8 @@ def _estimates(run: dict) -> dict[str, int]:
 
 
 def _cycles(folder: Path) -> str:
-    parts = ["## Cycles per image, batch 1\nSimulated RTL, config `ecp5-85f`: 32 complex lanes, 100 "
-             "multipliers, one 64-bit memory port through which every weight is read for every "
+    parts = ["## Cycles per image, batch 1\nSimulated RTL, config `ecp5-85f`: 32 complex lanes, "
+             "100 multipliers, one 64-bit memory port through which every weight is read for every "
              "image. A layer's interval ends with its last written value.\n"]
     rows = []
     for name in ("lenet", "lenet5"):
@@ -153,8 +153,8 @@ SECTIONS: tuple[Callable[[Path], str], ...] = (_accuracy, _cycles, _resources, _
 
 def render(folder: Path) -> str:
     """Text of the results page from the JSON files of ``folder``."""
-    head = ("# Results\n\nWritten by `python -m sim.results` from the files in `docs/results/`, each "
-            "of which a command below wrote. Cycles are exact; seconds are cycles over the clock.\n")
+    head = ("# Results\n\nWritten by `python -m sim.results` from the files in `docs/results/`, "
+            "each written by a command named below. Cycles are exact.\n")
     return "\n".join([head, *(section(folder) for section in SECTIONS)])
 
 
@@ -174,4 +174,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(main(None))
