@@ -175,8 +175,8 @@ def SumWrite(config: AcceleratorConfig) -> data.StructLayout:  # noqa: N802
 # --- maps out ---------------------------------------------------------------------------------
 
 #: What follows the last row of a tile: the next kernel continues from the remembered start
-#: (``rewind``), the start moves on and N' channels are complete (``commit``), the lanes go to the
-#: next tile block (``advance``), the layer ends.
+#: (``rewind``), the kernel's channel is complete and the start moves past it (``commit``), the
+#: lanes go to the next tile block (``advance``), the layer ends.
 TileMarks = data.StructLayout({"rewind": 1, "commit": 1, "advance": 1, "layer_last": 1})
 
 #: Travels with a tile of sums through the inverse FFT.

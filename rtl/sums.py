@@ -253,7 +253,7 @@ class SumReader(wiring.Component):
                 next_kernel.eq(next_kernel + 1),
                 block_last.eq(last_kernel),
                 marks.rewind.eq(last_kernel & Mux(layer.restream, kernels_last, ~tiles_last)),
-                marks.commit.eq(last_kernel & ~layer.restream & tiles_last),
+                marks.commit.eq(~layer.restream & tiles_last),
                 marks.advance.eq(
                     last_kernel
                     & Mux(layer.restream, kernels_last & ~tiles_last, ~one_tile_block)

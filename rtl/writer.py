@@ -331,8 +331,6 @@ class Writer(wiring.Component):
             s2_end.eq(s1_end),
         ]
         segments = Signal(32)
-        channels = Signal(14)
-        m.d.comb += channels.eq(self.channels_done + self._config.kernel_lanes)
         m.d.sync += [
             segments.eq(segments + self.write.valid),
             self.layer_end.eq(s2_end),
@@ -340,9 +338,7 @@ class Writer(wiring.Component):
             self.stats.valid.eq(s2_end),
         ]
         with m.If(s2_commit):
-            m.d.sync += self.channels_done.eq(
-                Mux(channels > layer.kernels, layer.kernels, channels)
-            )
+            m.d.sync += self.channels_done.eq(self.channels_done + 1)
         with m.If(s2_end):
             m.d.sync += [
                 self.layers_done.eq(self.layers_done + 1),

@@ -58,7 +58,7 @@ def kernels(config, layer, kernel_block):
 
 
 def tile_marks(layer, kernel_block, tile_block, kernel_last):
-    """`TileMarks` of a kernel's tiles."""
+    """`TileMarks` of a kernel's tiles; ``kernel_last``: of the block."""
     tiles_last = tile_block == layer["tile_blocks"] - 1
     kernels_last = kernel_block == layer["kernel_blocks"] - 1
     if layer["restream"]:
@@ -66,10 +66,10 @@ def tile_marks(layer, kernel_block, tile_block, kernel_last):
     else:
         rewind, commit, advance = not tiles_last, tiles_last, layer["tile_blocks"] > 1
     marks = {
-        "rewind": rewind, "commit": commit, "advance": advance,
-        "layer_last": tiles_last and kernels_last,
+        "rewind": rewind, "advance": advance, "layer_last": tiles_last and kernels_last,
     }
-    return {mark: int(value and kernel_last) for mark, value in marks.items()}
+    marks = {mark: value and kernel_last for mark, value in marks.items()}
+    return {mark: int(value) for mark, value in (marks | {"commit": commit}).items()}
 
 
 def post(layer, tile, bias, multiplier):

@@ -23,8 +23,8 @@ def rows(config, layer):
         for kernel in kernels:
             for row in range(layer["out_step"]):
                 last = row == layer["out_step"] - 1
-                tile = store_model.tile_marks(layer, *block, last and kernel == kernels[-1])
-                yield {"tile_last": last, "tile": tile}
+                tile = store_model.tile_marks(layer, *block, kernel == kernels[-1])
+                yield {"tile_last": last, "tile": tile if last else dict.fromkeys(tile, 0)}
 
 
 def run(config, layers, seed, pause=0.3):
@@ -107,8 +107,7 @@ def test_layers_in_sequence(name, pause):
     steps = [(0, 0)]
     for index, layer in enumerate(layers):
         if not layer["restream"]:
-            counts = range(1, layer["kernel_blocks"])
-            steps += [(index, block * config.kernel_lanes) for block in counts]
+            steps += [(index, count) for count in range(1, layer["kernels"])]
         steps.append((index + 1, 0))
     assert [entry[1:] for entry in published] == steps
 
