@@ -100,9 +100,9 @@ class KernelBuffer(wiring.Component):
     """Weights and selects of the kernel stream, delivered one entry per cycle.
 
     Latency `LATENCY` cycles from the last beat of a row to its entry. An entry per cycle, also
-    into a replay; one idle cycle before a new kernel block, two before a new layer. Lanes that the
-    last kernel block does not have deliver whatever the row held before. A replayed block must fit
-    both memories.
+    into a replay or a new kernel block; two idle cycles before a new layer. Lanes that the last
+    kernel block does not have deliver whatever the row held before. A replayed block must fit both
+    memories.
 
     Parameters
     ----------
@@ -159,6 +159,7 @@ class KernelBuffer(wiring.Component):
         tiles, tiles_each = Signal(16), Signal(16)
         left, entries = Signal(ENTRY_BITS), Signal(ENTRY_BITS)
         place, chunk_last = Signal(6), Signal(6)
+        next_block = Signal()                       # take the entry count of a kernel block
         s0_read, s0_place = Signal(), Signal(6)
         go = Signal()                               # the read pipeline has room
         m.submodules.credit = credit = _Credit(depth=self._FIFO)
@@ -182,10 +183,9 @@ class KernelBuffer(wiring.Component):
                     ]
                     m.next = "BLOCK"
             with m.State("BLOCK"):
-                # A new kernel block.
-                m.d.comb += counts.r_en.eq(1)
+                # The first kernel block of a layer, or one whose count was not there in time.
+                m.d.comb += next_block.eq(1)
                 with m.If(counts.r_rdy):
-                    m.d.sync += [left.eq(counts.r_data), entries.eq(counts.r_data), place.eq(0)]
                     m.next = "ENTRIES"
             with m.State("ENTRIES"):
                 m.d.comb += [s0_read.eq(go & rows.available), s0_place.eq(place)]
@@ -203,13 +203,19 @@ class KernelBuffer(wiring.Component):
                             m.d.sync += [tiles.eq(tiles - 1), left.eq(entries)]
                         with m.Else():
                             m.d.sync += blocks.eq(blocks - 1)
-                            m.next = "BLOCK"
                             with m.If(replay):
                                 m.d.sync += tiles.eq(tiles_each)
                             with m.If((blocks == 1) & (replay | last_pass)):
                                 m.next = "LAYER"
-                            with m.Elif(blocks == 1):
-                                m.d.sync += [blocks.eq(blocks_each), tiles.eq(tiles - 1)]
+                            with m.Else():
+                                m.d.comb += next_block.eq(1)
+                                with m.If(~counts.r_rdy):
+                                    m.next = "BLOCK"
+                                with m.If(blocks == 1):
+                                    m.d.sync += [blocks.eq(blocks_each), tiles.eq(tiles - 1)]
+        m.d.comb += counts.r_en.eq(next_block)
+        with m.If(next_block):
+            m.d.sync += [left.eq(counts.r_data), entries.eq(counts.r_data), place.eq(0)]
         return s0_read, s0_place, code
 
     def _read(self, m: Module, s0_read, s0_place, code) -> None:
