@@ -65,7 +65,6 @@ def open_backend(name: str, config: AcceleratorConfig, *, options: MemoryOptions
     limit = max_cycles or MAX_CYCLES[name]
     if name == "pysim":
         from rtl.core import Core
-
         from sim.pysim import PysimBackend
 
         if trace and trace.suffix != ".vcd":
