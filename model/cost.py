@@ -1,9 +1,10 @@
 """Cost model: cycles and bytes of a compiled network, checked against RTL simulation.
 
-A layer's interval ends with its last written value. Three engines share the work of a layer: the
-array (steps), the store stage (8 cycles per kernel and tile block; segments through one write port;
-one value per cycle and Post) and the memory port (one beat per cycle, streaming ahead across
-layers). The slowest bounds the layer; filling and draining the pipelines is added once.
+A layer's interval ends with its last written value. Four engines share the work of a layer: the
+array (steps, and at least N'/4 cycles per frequency, which the drain takes), the store stage (8
+cycles per kernel and tile block; segments through one write port; one value per cycle and Post), the
+loader, and the memory port (one beat per cycle, streaming ahead across layers). The slowest bounds
+the layer; filling and emptying the pipelines is added once.
 """
 
 from __future__ import annotations
@@ -12,12 +13,16 @@ from dataclasses import dataclass
 
 from model.compile import CompiledLayer, Program
 
-__all__ = ["LayerCost", "estimate", "FIRST_FILL", "LAYER_LATENCY"]
+__all__ = ["LayerCost", "estimate"]
 
-#: Cycles from RUN to the first step besides the input DMA: descriptors, first tile through the FFT.
-FIRST_FILL = 90
-#: Cycles from a layer's first load to its last write besides the engines' own work.
-LAYER_LATENCY = 100
+#: Cycles from the last input beat to the first sum of the first layer.
+FIRST_FILL = 74
+#: Cycles from the end of the layer before to the first sum, besides the loading nobody hides.
+FILL = 49
+#: Cycles from the last sum of a convolution to its last write, besides reading the last block.
+DRAIN = 46
+#: The same two together for a dot layer.
+DOT_LATENCY = 88
 
 
 @dataclass(frozen=True)
@@ -33,16 +38,18 @@ class LayerCost:
     bytes_read: int
 
 
-def _mac(layer: CompiledLayer) -> int:
-    return layer.steps * layer.descriptor["tile_blocks"]
+def _mac(layer: CompiledLayer, kernel_lanes: int, words: int) -> int:
+    fields = layer.descriptor
+    frequencies = fields["kernel_blocks"] * (1 if fields["dot"] else words)
+    return max(layer.steps, frequencies * kernel_lanes // 4) * fields["tile_blocks"]
 
 
 def _store(layer: CompiledLayer, tile_lanes: int) -> int:
     fields = layer.descriptor
-    per_kernel = 1 if fields["dot"] else 8
-    segments = fields["out_step"] * tile_lanes
-    values = fields["out_step"] ** 2
-    return fields["kernels"] * fields["tile_blocks"] * max(per_kernel, segments, values)
+    if fields["dot"]:
+        return fields["kernels"] + fields["kernel_blocks"]
+    segments, values = fields["out_step"] * tile_lanes, fields["out_step"] ** 2
+    return fields["kernels"] * fields["tile_blocks"] * max(8, segments, values)
 
 
 def _load(layer: CompiledLayer, tile_lanes: int) -> int:
@@ -54,22 +61,31 @@ def _load(layer: CompiledLayer, tile_lanes: int) -> int:
 
 def estimate(program: Program) -> list[LayerCost]:
     """Estimate every layer of a program."""
-    lanes = program.config.tile_lanes
+    config = program.config
+    lanes = config.tile_lanes
     input_beats = 2 * program.input_region.rows
     costs: list[LayerCost] = []
-    elapsed, streamed = input_beats + FIRST_FILL, input_beats
+    elapsed, streamed = 0, input_beats
     for index, layer in enumerate(program.layers):
         fields = layer.descriptor
-        passes = fields["tile_blocks"] if fields["restream"] else 1
-        beats = layer.stream_beats * passes
-        mac, store, load = _mac(layer), _store(layer, lanes), _load(layer, lanes)
+        beats = layer.stream_beats * (fields["tile_blocks"] if fields["restream"] else 1)
+        mac, store = _mac(layer, config.kernel_lanes, config.words), _store(layer, lanes)
+        load = _load(layer, lanes)
         streamed += beats
-        # What of the loading nobody hides: the first block (later layers: its last channels).
-        exposed = load // fields["tile_blocks"] if fields["dot"] else 4 * lanes
-        work = max(mac, store, load) + exposed + LAYER_LATENCY
-        end = max(elapsed + work, streamed + LAYER_LATENCY)
-        cycles = end - (elapsed if index else 0)
-        costs.append(LayerCost(layer.name, mac, store, load, beats, cycles,
+        if fields["dot"]:
+            latency = load + DOT_LATENCY
+        else:
+            fill = input_beats + FIRST_FILL if index == 0 else _exposed(program, index) + FILL
+            latency = fill + 8 * fields["lanes_last"] + DRAIN
+        end = max(elapsed + max(mac, store, load) + latency, streamed + DRAIN)
+        costs.append(LayerCost(layer.name, mac, store, load, beats, end - elapsed,
                                8 * (beats + (0 if index else input_beats))))
         elapsed = end
     return costs
+
+
+def _exposed(program: Program, index: int) -> int:
+    """Cycles of loading that wait for the layer before: the channels of its last kernel block."""
+    before = program.layers[index - 1].descriptor
+    waiting = before["kernels"] if before["restream"] else before["lanes_last"]
+    return 4 * waiting * program.config.tile_lanes

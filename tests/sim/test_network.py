@@ -137,6 +137,3 @@ def test_command_line(tmp_path, capsys):
     assert "watchdog" in captured.out + captured.err
 
 
-@pytest.mark.slow
-def test_hundred_digits(capsys):
-    assert main(["lenet", "--index", "0:100"]) == 0, capsys.readouterr().out
