@@ -2,9 +2,9 @@
 
 A layer's interval ends with its last written value. Four engines share the work of a layer: the
 array (steps, and at least N'/4 cycles per frequency, which the drain takes), the store stage (8
-cycles per kernel and tile block; segments through one write port; one value per cycle and Post), the
-loader, and the memory port (one beat per cycle, streaming ahead across layers). The slowest bounds
-the layer; filling and emptying the pipelines is added once.
+cycles per kernel and tile block; segments through one write port; one value per cycle and Post),
+the loader, and the memory port (one beat per cycle, streaming ahead across layers). The slowest
+bounds the layer; filling and emptying the pipelines is added once.
 """
 
 from __future__ import annotations
