@@ -54,7 +54,7 @@ class Checker(wiring.Component):
     layers : Out(range(max_layers + 1))
         Layers of the program; this and the following are right after a load without error.
     kernel_base : Out(32)
-        Beat address of the section KERN.
+        Beat address of the section KERN, taken during the load.
     input_base, input_rows, output_base, output_rows : Out(16)
         Feature-memory rows of the input and of the output map.
     desc_addr, desc_data : In(range(max_layers * BEATS)), Out(64)
@@ -154,6 +154,8 @@ class Checker(wiring.Component):
                     ask_addr.eq(self.image_addr + offset), ask_left.eq(beats),
                     data_left.eq(beats), index.eq(0), settle.eq(3),
                 ]
+                with m.If(section == 2):
+                    m.d.sync += self.kernel_base.eq(self.image_addr + offset)
                 m.next = "READ"
             with m.State("READ"):
                 m.d.comb += self.ar.valid.eq(ask_left != 0)
@@ -180,7 +182,6 @@ class Checker(wiring.Component):
             self.layers.eq(header[2]),
             Cat(self.input_base, self.input_rows, self.output_base, self.output_rows).eq(header[6]),
         ]
-        m.d.sync += self.kernel_base.eq(self.image_addr + header[5][:32])
         return m
 
     def _header_fault(self, m: Module, header: Array, crc_differs: Signal) -> Signal:

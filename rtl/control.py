@@ -24,7 +24,7 @@ class Controller(wiring.Component):
     busy, done, loaded : Out(1)
         At work; the last command ended well; a program is loaded.
     error : Out(4)
-        `ErrorCode` of the last command.
+        `ErrorCode` of the last command, none while busy.
     checker_start : Out(1)
         Begin to load.
     checker_done, checker_error : In(1), In(4)
@@ -75,6 +75,7 @@ class Controller(wiring.Component):
         """Build the state machine and the counters."""
         m = Module()
         running = Signal()
+        outcome = Signal(4)
         with m.If(self.clear):
             m.d.sync += [self.done.eq(0), self.error.eq(0)]
         with m.If(running):
@@ -92,6 +93,7 @@ class Controller(wiring.Component):
         with m.FSM() as fsm:
             m.d.comb += self.busy.eq(~fsm.ongoing("IDLE"))
             with m.State("IDLE"):
+                m.d.sync += outcome.eq(ErrorCode.NONE)
                 with m.If(self.load):
                     m.d.comb += self.checker_start.eq(1)
                     m.d.sync += [self.done.eq(0), self.error.eq(0), self.loaded.eq(0)]
@@ -108,7 +110,7 @@ class Controller(wiring.Component):
             with m.State("LOAD"):
                 with m.If(self.checker_done):
                     m.d.sync += [
-                        self.error.eq(self.checker_error),
+                        outcome.eq(self.checker_error),
                         self.loaded.eq(self.checker_error == ErrorCode.NONE),
                     ]
                     m.next = "DRAIN"
@@ -121,7 +123,7 @@ class Controller(wiring.Component):
             with m.State("LAYERS"):
                 m.d.comb += running.eq(1)
                 with m.If(self.bus_error):
-                    m.d.sync += self.error.eq(ErrorCode.BUS)
+                    m.d.sync += outcome.eq(ErrorCode.BUS)
                     m.next = "DRAIN"
                 with m.Elif(self.finished):
                     m.d.sync += self.output_start.eq(1)
@@ -131,9 +133,10 @@ class Controller(wiring.Component):
                 with m.If(self.output_done & ~self.output_start):
                     m.next = "DRAIN"
             with m.State("DRAIN"):
-                # The engine is silenced first, then the port runs dry.
+                # The engine is silenced first, then the port runs dry. Leaving before the reset
+                # is there would let a unit ask for a last burst, which nobody takes.
                 m.d.comb += [reset.eq(1), self.flush.eq(1)]
-                with m.If(self.idle):
-                    m.d.sync += self.done.eq(self.error == ErrorCode.NONE)
+                with m.If(self.idle & self.engine_reset):
+                    m.d.sync += [self.error.eq(outcome), self.done.eq(outcome == ErrorCode.NONE)]
                     m.next = "IDLE"
         return m

@@ -48,6 +48,8 @@ def loads(cases):
                 cycles += 1
                 await ctx.tick()
             error = ctx.get(dut.error)
+            ctx.set(dut.image_addr, 0)      # the host may write it as soon as the load has ended
+            await ctx.tick()
             header = [ctx.get(output) for output in (
                 dut.layers, dut.kernel_base, dut.input_base, dut.input_rows, dut.output_base,
                 dut.output_rows)]

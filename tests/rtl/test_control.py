@@ -73,7 +73,7 @@ def test_load_and_run():
         assert state(ctx, dut) == (1, 0, 1, 0)
         await pulse(ctx, dut.output_done)
         ctx.set(dut.idle, 1)
-        await ctx.tick()
+        await ctx.tick().repeat(2)
         ctx.set(dut.idle, 0)
         assert state(ctx, dut) == (0, 1, 1, 0)
         assert ctx.get(dut.read_beats) == 10 and ctx.get(dut.write_beats) == 5
@@ -100,5 +100,41 @@ def test_bus_error_and_recovery():
             await ctx.tick()
             ctx.set(dut.idle, 0)
             assert state(ctx, dut) == (0, 0, 1, ErrorCode.BUS)
+
+    simulate(dut, bench)
+
+
+def test_the_engine_is_silent_before_the_flush_ends():
+    """It may not ask for a burst in the gap: nobody would take it from the port."""
+    dut = Controller()
+
+    async def bench(ctx):
+        await load(ctx, dut)
+        await begin_run(ctx, dut)
+        ctx.set(dut.idle, 1)
+        await pulse(ctx, dut.bus_error)
+        silenced = False
+        while ctx.get(dut.busy):
+            assert ctx.get(dut.flush)
+            silenced = ctx.get(dut.engine_reset)
+            await ctx.tick()
+        assert silenced
+
+    simulate(dut, bench)
+
+
+def test_clear_does_not_hide_a_failure():
+    """A failure is told when the command has ended, so that no CLEAR can come in between."""
+    dut = Controller()
+
+    async def bench(ctx):
+        await load(ctx, dut)
+        await begin_run(ctx, dut)
+        await pulse(ctx, dut.bus_error)
+        assert state(ctx, dut) == (1, 0, 1, 0)
+        await pulse(ctx, dut.clear)
+        ctx.set(dut.idle, 1)
+        await ctx.tick().repeat(2)
+        assert state(ctx, dut) == (0, 0, 1, ErrorCode.BUS)
 
     simulate(dut, bench)
