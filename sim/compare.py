@@ -119,7 +119,9 @@ def _tile_stage(config: AcceleratorConfig, desc: dict[str, int], trace: LayerTra
     where["u"] = np.arange(8).reshape(1, 8)
     where["word f"] = 8 * where["v"] + where["u"]
     address = (base + block * desc["groups"] * 32 + (channel >> 3) * 32) % config.tile_depth
-    tag_values: dict[str, Any] = {"bypass": 0, "lane": lane, "channel_low": channel & 7, "addr": address}
+    tag_values: dict[str, Any] = {
+        "bypass": 0, "lane": lane, "channel_low": channel & 7, "addr": address,
+    }
     tags = {name: np.broadcast_to(value, shape).reshape(count)
             for name, value in tag_values.items()}
     tags["index"] = where["v"].reshape(count)
