@@ -140,6 +140,7 @@ class Engine(wiring.Component):
             loader.input_ready.eq(self.input_ready),
             loader.layers_done.eq(store.layers_done),
             loader.channels_done.eq(store.channels_done),
+            loader.channels_open.eq(store.channels_open), loader.rows_done.eq(store.rows_done),
             store.run_cycle.eq(self.run_cycle),
             self.finished.eq(store.finished), self.error.eq(prefetch.error),
         ]

@@ -1,9 +1,12 @@
 """Loader: reads the input patches of each layer and sends them to the forward FFT.
 
-For every tile block, every channel, every lane: one tile as four row pairs in four consecutive
-cycles (pixels outside the map, and tiles past the last one, are zero). A dot layer is one block of
-single row pairs, sixteen vector values each. A block starts when the ring of the tile buffer has
-room for all of it; a channel, when the Writer has finished it.
+For every tile block, every group of 8 channels, each half of the lanes, every channel of the group,
+every lane of the half: one tile as four row pairs in four consecutive cycles (pixels outside the
+map, and tiles past the last one, are zero). A dot layer is one block of single row pairs, sixteen
+vector values each. A block starts when the ring of the tile buffer has room for all of it; a tile,
+when the Writer has finished its channel or at least the rows it covers. The first half of the lanes
+comes first for all channels of a group because its tiles lie higher in the map, where the rows are
+finished while the lower ones are still being written.
 
 Throughput: a tile every 4 cycles (a dot row every cycle) while nothing is waited for, from channel
 to channel and from block to block; between layers at least `LAYER_GAP` cycles pass, so that tiles
@@ -13,7 +16,7 @@ Nothing is multiplied: coordinates and addresses are counted, the row stride is 
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -57,6 +60,9 @@ class Loader(wiring.Component):
         Level: layers of this run completely written.
     channels_done : In(13)
         Level: complete channels of the layer being written; changes together with ``layers_done``.
+    channels_open, rows_done : In(13), In(10)
+        Level: of the channels below ``channels_open`` at least ``rows_done`` map rows are complete;
+        change together with ``channels_done``.
     freed : In(Event(range(tile_depth + 1)))
         Words of the ring given back.
     stats : Out(Event(LayerStats))
@@ -81,6 +87,8 @@ class Loader(wiring.Component):
             "input_ready": In(1),
             "layers_done": In(8),
             "channels_done": In(13),
+            "channels_open": In(13),
+            "rows_done": In(10),
             "freed": In(Event(range(config.tile_depth + 1))),
             "stats": Out(Event(LayerStats)),
         })
@@ -89,30 +97,36 @@ class Loader(wiring.Component):
         """Build the walk, the two waits and the address pipeline."""
         m = Module()
         lanes = self._config.tile_lanes
+        upper = (lanes + 1) // 2        # lanes of the first half
         desc = Signal(Descriptor, reset_less=True)
         state = Signal(State)
         phase = Signal(2)       # row pair of the tile
         pause = Signal(3)       # cycles of SETUP and of DRAIN
         layer = Signal(8)
 
-        # --- the walk: block, channel (or dot row), lane, phase ---------------------------------
-        # Where the tile at hand lies, and the first tile of the block, which every channel
-        # comes back to.
+        # --- the walk: block, group, half, channel (or dot row), lane, phase --------------------
+        # Where the tile at hand lies, and the first tile of the half and of the block, which the
+        # channels and the groups come back to.
         place = data.StructLayout({
             "y": COORDINATE, "x": COORDINATE, "row_left": 10, "left": 16,
         })
-        tile, block_start, tile_next = Signal(place), Signal(place), Signal(place)
+        tile, half_start, block_start = Signal(place), Signal(place), Signal(place)
+        tile_next, follow = Signal(place), Signal(place)
         block_left = Signal(16, reset_less=True)
         channel, channel_end = Signal(13, reset_less=True), Signal(13, reset_less=True)
-        lane = Signal(range(lanes))
-        base = Signal(16, reset_less=True)
+        channel_next = Signal(13)
+        lane, lane_next = Signal(range(lanes)), Signal(range(lanes))
+        base, group_base = Signal(16, reset_less=True), Signal(16, reset_less=True)
+        base_next = Signal(16)
         ring = Signal(range(self._config.tile_depth))
-        row_last, tile_last_lane = Signal(), Signal()
+        row_last, lane_last, group_last, half_last = Signal(), Signal(), Signal(), Signal()
         channel_last, block_last = Signal(), Signal()
         m.d.comb += [
             row_last.eq(desc.dot | (phase == 3)),
-            tile_last_lane.eq(desc.dot | (lane == lanes - 1)),
             channel_last.eq(channel == channel_end),
+            lane_last.eq(desc.dot | (lane == upper - 1) | (lane == lanes - 1)),
+            group_last.eq(desc.dot | channel_last | (channel[:3] == 7)),
+            half_last.eq(desc.dot | (lane == lanes - 1)),
             block_last.eq(block_left == 1),
             tile_next.left.eq(Mux(tile.left == 0, 0, tile.left - 1)),
         ]
@@ -128,16 +142,44 @@ class Loader(wiring.Component):
                 tile_next.x.eq(tile.x + desc.step),
                 tile_next.row_left.eq(tile.row_left - 1),
             ]
+        # The tile after the one at hand.
+        m.d.comb += [
+            follow.eq(tile_next), channel_next.eq(channel), base_next.eq(base),
+            lane_next.eq(lane + 1),
+        ]
+        with m.If(lane_last & group_last & half_last & channel_last):
+            m.d.comb += [channel_next.eq(0), base_next.eq(desc.in_base), lane_next.eq(0)]
+        with m.Elif(lane_last & (~group_last | half_last)):
+            m.d.comb += [
+                channel_next.eq(channel + 1),
+                base_next.eq(base + Mux(desc.dot, 1, desc.in_plane)),
+                lane_next.eq(Mux(group_last | (lane < upper), 0, upper)),
+                follow.eq(Mux(group_last, block_start.as_value(), half_start.as_value())),
+            ]
+        with m.Elif(lane_last):
+            m.d.comb += [
+                channel_next.eq(Cat(Const(0, 3), channel[3:])), base_next.eq(group_base),
+            ]
 
         # --- the waits, registered ----------------------------------------------------------------
-        input_ok, input_next, fits = Signal(), Signal(), Signal()
-        done_all, done_here, done_count = Signal(), Signal(), Signal(13)
+        # The question is put for the next tile while one is sent, so that the answer is there
+        # when it is reached. All levels are seen in the same cycle: the rows fall back to 0 when
+        # their channels are counted.
+        asked_channel = Signal(13, reset_less=True)
+        asked_end = Signal(signed(len(tile.y) + 1), reset_less=True)    # below the tile's last row
+        input_ok, fits = Signal(), Signal()
+        done_all, done_here = Signal(), Signal()
+        done_count, done_open, done_rows = Signal(13), Signal(13), Signal(10)
         m.d.sync += [
             done_all.eq(Mux(layer == 0, self.input_ready, self.layers_done >= layer)),
             done_here.eq((layer != 0) & ~desc.dot & (self.layers_done + 1 == layer)),
             done_count.eq(self.channels_done),
-            # The channel after this one, so that its answer is there when it is reached.
-            input_next.eq(done_all | (done_here & (done_count > channel + 1))),
+            done_open.eq(self.channels_open),
+            done_rows.eq(self.rows_done),
+            input_ok.eq(done_all | (done_here & (
+                (asked_channel < done_count)
+                | ((asked_channel < done_open) & (asked_end <= done_rows))
+            ))),
         ]
         free = Signal(range(self._config.tile_depth + 1), init=self._config.tile_depth)
         block_words = Signal(len(desc.groups) + 5, reset_less=True)
@@ -168,21 +210,20 @@ class Loader(wiring.Component):
                     first.row_left.eq(desc.tiles_x), first.left.eq(desc.tiles),
                 ]
                 m.d.sync += [
-                    tile.eq(first), block_start.eq(first), block_left.eq(desc.tile_blocks),
+                    tile.eq(first), half_start.eq(first), block_start.eq(first),
+                    block_left.eq(desc.tile_blocks),
                     channel.eq(0), channel_end.eq(Mux(desc.dot, desc.groups, desc.channels) - 1),
-                    lane.eq(0), base.eq(desc.in_base), block_first.eq(1),
+                    lane.eq(0), base.eq(desc.in_base), group_base.eq(desc.in_base),
+                    block_first.eq(1),
                     block_words.eq(Mux(desc.dot, desc.groups, desc.groups << 5)),
                     phase.eq(0), stats.eq(0),
+                    asked_channel.eq(0), asked_end.eq(first.y + 8),
                     # In the second cycle the flags speak of this layer.
-                    input_ok.eq(done_all | (done_here & (done_count > 0))),
                     pause.eq(1),
                 ]
                 with m.If(pause == 1):
                     m.d.sync += [state.eq(State.RUN), pause.eq(0)]
             with m.Case(State.RUN):
-                # What was ready once stays so: the flag only rises while a channel waits.
-                with m.If(done_all | (done_here & (done_count > channel))):
-                    m.d.sync += input_ok.eq(1)
                 with m.If(~go):
                     m.d.sync += [
                         stats[0].eq(stats[0] + ~input_ok),
@@ -200,27 +241,27 @@ class Loader(wiring.Component):
             m.d.sync += block_first.eq(0)
             with m.If(begins):
                 m.d.sync += free.eq(free + returned - block_words)
+            with m.If(row_first):
+                m.d.sync += [asked_channel.eq(channel_next), asked_end.eq(follow.y + 8)]
             with m.If(row_last):
-                m.d.sync += [tile.eq(tile_next), lane.eq(lane + 1)]
-                with m.If(tile_last_lane):
-                    m.d.sync += [
-                        lane.eq(0), channel.eq(channel + 1), tile.eq(block_start),
-                        base.eq(base + Mux(desc.dot, 1, desc.in_plane)),
-                        input_ok.eq(desc.dot | input_next),
-                    ]
-                    with m.If(desc.dot):
-                        m.d.sync += ring.eq(ring + 1)
-                    with m.Elif(channel_last | (channel[:3] == 7)):
-                        m.d.sync += ring.eq(ring + self._config.words)
-                    with m.If(channel_last):
+                m.d.sync += [
+                    tile.eq(follow), channel.eq(channel_next), lane.eq(lane_next),
+                    base.eq(base_next),
+                ]
+                with m.If(lane_last & group_last):
+                    m.d.sync += half_start.eq(follow)
+                    with m.If(half_last):
                         m.d.sync += [
-                            channel.eq(0), base.eq(desc.in_base), tile.eq(tile_next),
-                            block_start.eq(tile_next), block_left.eq(block_left - 1),
-                            # The first block has waited for every channel.
-                            input_ok.eq(1), block_first.eq(1),
+                            group_base.eq(base_next),
+                            ring.eq(ring + Mux(desc.dot, 1, self._config.words)),
                         ]
-                        with m.If(block_last):
-                            m.d.sync += state.eq(State.DRAIN)
+                        with m.If(channel_last):
+                            m.d.sync += [
+                                block_start.eq(follow), block_left.eq(block_left - 1),
+                                block_first.eq(1),
+                            ]
+                            with m.If(block_last):
+                                m.d.sync += state.eq(State.DRAIN)
 
         with m.If(self.feature.en):
             m.d.sync += stats[2].eq(stats[2] + 1)
@@ -243,7 +284,7 @@ class Loader(wiring.Component):
             fetch.tag.channel_low.eq(Mux(desc.dot, 0, channel[:3])),
             fetch.tag.addr.eq(ring),
             fetch.tag.bypass.eq(desc.dot),
-            fetch.tag.block_last.eq(channel_last & tile_last_lane),
+            fetch.tag.block_last.eq(channel_last & lane_last & half_last),
         ]
         wiring.connect(m, wiring.flipped(self.feature), fetch.feature)
         wiring.connect(m, wiring.flipped(self.o), fetch.o)

@@ -6,8 +6,8 @@
                 ^ SumReader   |                 |
                 +-- credits --+-----------------+
 
-Only one layer is inside at a time. This costs nothing: the first block of a layer needs every
-channel of the layer before.
+Only one layer is read from the sum buffer at a time. This costs next to nothing: the first block of
+a layer needs every channel of the layer before, if not every row; what is early waits in its slot.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class StoreStage(wiring.Component):
         Parameter memory, see `SumReader`.
     write : Out(Event(FeatureWrite))
         To the feature memory.
-    layers_done, channels_done, finished, run_cycle, stats
+    layers_done, channels_done, channels_open, rows_done, finished, run_cycle, stats
         See `Writer`.
     """
 
@@ -85,6 +85,8 @@ class StoreStage(wiring.Component):
             "write": Out(Event(FeatureWrite)),
             "layers_done": Out(8),
             "channels_done": Out(13),
+            "channels_open": Out(13),
+            "rows_done": Out(10),
             "run_cycle": In(32),
             "finished": Out(1),
             "stats": Out(Event(LayerStats)),
@@ -150,6 +152,7 @@ class StoreStage(wiring.Component):
             self.write.valid.eq(writer.write.valid), self.write.payload.eq(writer.write.payload),
             self.layers_done.eq(writer.layers_done),
             self.channels_done.eq(writer.channels_done),
+            self.channels_open.eq(writer.channels_open), self.rows_done.eq(writer.rows_done),
             self.finished.eq(writer.finished),
             self.stats.valid.eq(writer.stats.valid),
             self.stats.payload.eq(writer.stats.payload),

@@ -14,7 +14,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from model.config import AcceleratorConfig
-from rtl.signatures import Descriptor, Event, FeatureWrite, LayerStats, RowMarks
+from rtl.signatures import Descriptor, Event, FeatureWrite, LayerStats, RowMarks, TileMarks
 
 __all__ = ["TileWalker", "TilePlace", "Writer"]
 
@@ -50,6 +50,8 @@ class TileWalker(wiring.Component):
         Announces an ``advance``, only while ``spare``.
     spare : Out(1)
         The next block's places are there and nobody has reserved them.
+    rows : Out(10)
+        Map rows that lie wholly in the blocks before the current one.
     o : Out(TilePlace)
         Place of the current lane's tile.
     """
@@ -63,6 +65,7 @@ class TileWalker(wiring.Component):
             "advance": In(1),
             "reserve": In(1),
             "spare": Out(1),
+            "rows": Out(10),
             "o": Out(TilePlace),
         })
 
@@ -86,8 +89,11 @@ class TileWalker(wiring.Component):
         x = Signal(11)
         y = Signal(11)
         y_position = Signal(POSITION_BITS)
+        coming_rows = Signal(10)
         with m.If(s0_valid):
             m.d.sync += [lane.eq(lane + 1), number.eq(number + 1)]
+            with m.If(lane == 0):
+                m.d.sync += coming_rows.eq(y)
             with m.If(tile_x + 1 == layer.tiles_x):
                 m.d.sync += [
                     tile_x.eq(0),
@@ -152,7 +158,9 @@ class TileWalker(wiring.Component):
         with m.If(self.rotate):
             m.d.sync += current.eq(current.as_value().rotate_right(len(place.as_value())))
         with m.If(take):
-            m.d.sync += [current.eq(coming), first.eq(0), s0_valid.eq(1)]
+            m.d.sync += [
+                current.eq(coming), self.rows.eq(coming_rows), first.eq(0), s0_valid.eq(1),
+            ]
             with m.If(block == layer.tile_blocks):
                 m.d.sync += [
                     block.eq(0), number.eq(0), tile_x.eq(0), x.eq(0), y.eq(0), y_position.eq(0),
@@ -201,6 +209,10 @@ class Writer(wiring.Component):
     layers_done, channels_done : Out(8), Out(13)
         Layers completely written, and channels of the current layer completely written.  The
         feature memory has taken everything counted: a read issued now sees it.
+    channels_open, rows_done : Out(13), Out(10)
+        End of the kernel block being written, and the rows complete in the maps of all its
+        kernels, as of the last complete tile block; 0 again when the kernel block is complete
+        (always 0 if ``restream``).
     layer_end : Out(1)
         The layer is completely written (with the step of ``layers_done``).
     finished : Out(1)
@@ -227,6 +239,8 @@ class Writer(wiring.Component):
             "run_cycle": In(32),
             "layers_done": Out(8),
             "channels_done": Out(13),
+            "channels_open": Out(13),
+            "rows_done": Out(10),
             "layer_end": Out(1),
             "finished": Out(1),
             "stats": Out(Event(LayerStats)),
@@ -320,15 +334,13 @@ class Writer(wiring.Component):
         ]
 
         # The write is seen one cycle from here, and in the memory one more later.
-        s1_commit = Signal()
-        s1_end = Signal()
-        s2_commit = Signal()
+        s1_marks = Signal(TileMarks)
+        s2_marks = Signal(TileMarks)
         s2_end = Signal()
+        m.d.comb += s2_end.eq(s2_marks.layer_last)
         m.d.sync += [
-            s1_commit.eq(row_end & marks.tile.commit),
-            s1_end.eq(row_end & marks.tile.layer_last),
-            s2_commit.eq(s1_commit),
-            s2_end.eq(s1_end),
+            s1_marks.eq(Mux(row_end, marks.tile.as_value(), 0)),
+            s2_marks.eq(s1_marks),
         ]
         segments = Signal(32)
         m.d.sync += [
@@ -337,17 +349,26 @@ class Writer(wiring.Component):
             self.finished.eq(s2_end & layer.last),
             self.stats.valid.eq(s2_end),
         ]
-        with m.If(s2_commit):
+        with m.If(s2_marks.commit):
             m.d.sync += self.channels_done.eq(self.channels_done + 1)
+        with m.If(s2_marks.advance & ~layer.restream):
+            m.d.sync += self.rows_done.eq(walker.rows)
+            with m.If(s2_marks.commit):
+                m.d.sync += self.channels_open.eq(self.channels_open + self._config.kernel_lanes)
+        with m.If(self.begin):
+            m.d.sync += self.channels_open.eq(self._config.kernel_lanes)
         with m.If(s2_end):
             m.d.sync += [
                 self.layers_done.eq(self.layers_done + 1),
-                self.channels_done.eq(0),
+                self.channels_done.eq(0), self.channels_open.eq(0), self.rows_done.eq(0),
                 self.stats.payload.layer.eq(self.layers_done),
                 self.stats.payload.counts[0].eq(self.run_cycle),
                 self.stats.payload.counts[1].eq(segments),
                 segments.eq(0),
             ]
         with m.If(self.start):
-            m.d.sync += [self.layers_done.eq(0), self.channels_done.eq(0), segments.eq(0)]
+            m.d.sync += [
+                self.layers_done.eq(0), self.channels_done.eq(0), self.channels_open.eq(0),
+                self.rows_done.eq(0), segments.eq(0),
+            ]
         return m

@@ -107,11 +107,14 @@ def _tile_stage(config: AcceleratorConfig, desc: dict[str, int], trace: LayerTra
     lanes, blocks, channels = config.tile_lanes, desc["tile_blocks"], desc["channels"]
     tiles = np.zeros((blocks * lanes, channels, 32, 2), dtype=np.int64)
     tiles[:len(trace.tiles)] = trace.tiles
-    # (block, lane, channel, v, u, part) -> (block, channel, lane, v | u, part)
-    words = tiles.reshape(blocks, lanes, channels, 4, 8, 2).transpose(0, 2, 1, 3, 4, 5)
-    shape = words.shape[:4]
-    block, channel, lane, v = np.ogrid[:blocks, :channels, :lanes, :4]
+    # Within a block: group of 8 channels, half of the lanes, channel, lane.
+    lane, channel = (item.ravel() for item in np.meshgrid(np.arange(lanes), np.arange(channels)))
+    order = np.lexsort((lane, channel, lane >= (lanes + 1) // 2, channel >> 3))
+    lane, channel = lane[order][:, None], channel[order][:, None]
+    block, v = np.arange(blocks)[:, None, None], np.arange(4)
     tile = block * lanes + lane
+    words = tiles.reshape(blocks * lanes, channels, 4, 8, 2)[tile, channel, v]
+    shape = words.shape[:3]
     count = int(np.prod(shape))
     spread = {"tile block": block, "tile": tile, "lane": lane, "channel": channel, "v": v}
     where = {name: np.broadcast_to(value, shape).reshape(count, 1)

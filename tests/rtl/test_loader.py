@@ -6,6 +6,7 @@ should have been masked, or a channel read before its writer had finished it, sh
 """
 
 import random
+from dataclasses import replace
 from math import ceil
 
 import numpy as np
@@ -30,15 +31,15 @@ class Layer:
         self.config, self.rng = config, rng
         self.desc = dict.fromkeys((name for name, _ in FIELDS), 0) | {"in_base": base} | fields
 
-    def write(self, memory, channel):
-        """Put one channel (of a dot layer: everything) into ``memory[row, parity, byte]``."""
+    def write(self, memory, channel, rows=slice(None)):
+        """Put rows of a channel (of a dot layer: everything) into ``memory[row, parity, byte]``."""
         desc = self.desc
         if desc["dot"]:
             count = len(self.values) // 16
             memory[desc["in_base"]:desc["in_base"] + count] = self.values.reshape(count, 2, 8)
             return
         base = desc["in_base"] + channel * desc["in_plane"]
-        for y in range(desc["in_height"]):
+        for y in range(desc["in_height"])[rows]:
             for x in range(desc["in_width"]):
                 row = base + ((y >> 1) << desc["in_row_log2"]) + (x >> 3)
                 memory[row, y & 1, x & 7] = self.maps[channel, y, x]
@@ -69,24 +70,33 @@ class Conv(Layer):
         pixels = np.pad(pixels, ((0, 0), (pad, size), (pad, size)))
         pairs, reads = [], 0
         for block in range(desc["tile_blocks"]):
-            for channel in range(desc["channels"]):
-                for lane in range(lanes):
-                    ty, tx = divmod(block * lanes + lane, desc["tiles_x"])
-                    patch = np.zeros((8, 8), np.int64)
-                    if block * lanes + lane < desc["tiles"]:
-                        y, x = ty * desc["step"], tx * desc["step"]
-                        cut = pixels[channel, y:y + 8, x:x + 8]
-                        patch[:cut.shape[0], :cut.shape[1]] = cut
-                        top = np.arange(0, 8, 2) + y - pad
-                        reads += int(((top > -2) & (top < desc["in_height"])).sum())
-                    tag = {
-                        "lane": lane, "channel_low": channel % 8, "bypass": 0,
-                        "addr": (ring + 32 * (channel // 8)) % self.config.tile_depth,
-                        "block_last": (channel, lane) == (desc["channels"] - 1, lanes - 1),
-                    }
-                    pairs += [{"rows": patch[i:i + 2].tolist(), "tag": tag} for i in (0, 2, 4, 6)]
+            for channel, lane in self.order():
+                ty, tx = divmod(block * lanes + lane, desc["tiles_x"])
+                patch = np.zeros((8, 8), np.int64)
+                if block * lanes + lane < desc["tiles"]:
+                    y, x = ty * desc["step"], tx * desc["step"]
+                    cut = pixels[channel, y:y + 8, x:x + 8]
+                    patch[:cut.shape[0], :cut.shape[1]] = cut
+                    top = np.arange(0, 8, 2) + y - pad
+                    reads += int(((top > -2) & (top < desc["in_height"])).sum())
+                tag = {
+                    "lane": lane, "channel_low": channel % 8, "bypass": 0,
+                    "addr": (ring + 32 * (channel // 8)) % self.config.tile_depth,
+                    "block_last": (channel, lane) == (desc["channels"] - 1, lanes - 1),
+                }
+                pairs += [{"rows": patch[i:i + 2].tolist(), "tag": tag} for i in (0, 2, 4, 6)]
             ring += self.block_words
         return pairs, reads
+
+    def order(self):
+        """(channel, lane) of the tiles of a block: upper half of the lanes first, per group."""
+        lanes, channels = self.config.tile_lanes, self.desc["channels"]
+        upper = (lanes + 1) // 2
+        return [
+            (channel, lane)
+            for first in range(0, channels, 8) for half in (range(upper), range(upper, lanes))
+            for channel in range(first, min(first + 8, channels)) for lane in half
+        ]
 
 
 class Dot(Layer):
@@ -142,7 +152,10 @@ class Bench:
         self.most_words = 0
 
     async def writer(self, ctx):
-        """Write each layer's input channel by channel, at random moments if slow."""
+        """Write each layer's input at random moments, if slow, and say how far it is.
+
+        As the `Writer` does: rows of several channels together, the last rows channel by channel.
+        """
         async def pause(cycles):
             if self.slow_write:
                 await ctx.tick().repeat(self.rng.randrange(1, cycles))
@@ -150,11 +163,26 @@ class Bench:
         dut = self.dut
         for index, layer in enumerate(self.layers):
             channels = 1 if layer.desc["dot"] else layer.desc["channels"]
-            for channel in range(channels):
-                await pause(60)
-                layer.write(self.memory, channel)
+            size = self.rng.randint(1, 8)
+            for first in range(0, channels, size):
+                block = range(first, min(first + size, channels))
+                done = 0
                 if index:
-                    ctx.set(dut.channels_done, channel + 1)
+                    ctx.set(dut.channels_open, first + size)
+                while not layer.desc["dot"] and self.rng.random() < 0.7:
+                    await pause(90)
+                    rows = slice(done, self.rng.randint(done, layer.desc["in_height"] - 1))
+                    for channel in block:
+                        layer.write(self.memory, channel, rows)
+                    done = rows.stop
+                    if index:
+                        ctx.set(dut.rows_done, done)
+                for channel in block:
+                    await pause(60)
+                    layer.write(self.memory, channel, slice(done, None))
+                    if index:
+                        ctx.set(dut.channels_done, channel + 1)
+                ctx.set(dut.rows_done, 0)
             await pause(60)
             if index == 0:
                 ctx.set(dut.input_ready, 1)
@@ -261,6 +289,14 @@ def test_row_pairs_and_full_rate(name, shape):
         assert bench.stamps[-1] - bench.stamps[0] == len(bench.stamps) - 1
 
 
+@pytest.mark.parametrize("lanes", [1, 3])
+def test_odd_numbers_of_lanes(lanes):
+    config = replace(PRESETS["tiny"], tile_lanes=lanes)
+    layer = Conv(config, np.random.default_rng(1), 5, size=(12, 12), kernel=5, channels=10,
+                 restream=1)
+    Bench(config, [layer]).run()
+
+
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("name", ["tiny", "ecp5-85f"])
 def test_layers_with_slow_writer_and_slow_mac(name, seed):
@@ -308,7 +344,8 @@ def test_a_channel_is_loaded_while_the_next_is_written():
         ctx.set(bench.dut.input_ready, 1)
         for channel in range(4):
             await ctx.tick().repeat(100)
-            assert len(bench.got) == 8 * (1 + channel), "not exactly the channels that are there"
+            # Of the four channels the first lane's tiles come first.
+            assert len(bench.got) == 8 + 4 * channel, "not exactly the channels that are there"
             ctx.set(bench.dut.channels_done, channel + 1)
         await ctx.tick().repeat(100)
         # The last channel too, though the layer is not said to be done.
@@ -317,6 +354,36 @@ def test_a_channel_is_loaded_while_the_next_is_written():
     bench.writer = writer
     counts = bench.run()
     assert counts[1][0] > 300 and counts[1][1] == 0
+
+
+def test_upper_tiles_are_loaded_while_the_lower_rows_are_written():
+    config = PRESETS["ecp5-85f"]
+    layers = bases(
+        config, np.random.default_rng(3),
+        (Conv, {"size": (8, 8), "kernel": 5, "restream": 1}),
+        (Conv, {"size": (12, 12), "kernel": 5, "channels": 20}),
+    )
+    bench = Bench(config, layers)
+    dut = bench.dut
+
+    async def writer(ctx):
+        for layer in layers:
+            for channel in range(layer.desc["channels"]):
+                layer.write(bench.memory, channel)
+        ctx.set(dut.input_ready, 1)
+        # (levels, tiles of the second layer that may be loaded then)
+        for levels, tiles in (
+            ((8, 7, 0), 0), ((8, 8, 0), 16), ((8, 8, 3), 22), ((16, 0, 8), 32), ((16, 8, 8), 48),
+            ((24, 8, 16), 72), ((24, 8, 18), 76), ((24, 11, 19), 78), ((0, 0, 20), 80),
+        ):
+            for port, level in zip((dut.channels_open, dut.rows_done, dut.channels_done), levels,
+                                   strict=True):
+                ctx.set(port, level)
+            await ctx.tick().repeat(150)
+            assert len(bench.got) == 16 + 4 * tiles, levels
+
+    bench.writer = writer
+    bench.run()
 
 
 def test_dot_waits_for_the_whole_layer():

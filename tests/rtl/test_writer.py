@@ -31,7 +31,7 @@ def run(config, layers, seed, pause=0.3):
     dut = Writer(config=config)
     rng = random.Random(seed)
     data_rng = np.random.default_rng(seed)
-    got, stamps, stats, ends, expected, published = [], [], [], [], [], []
+    got, stamps, stats, ends, expected, published, rows_published = [], [], [], [], [], [], []
 
     async def feed(ctx):
         ctx.set(dut.start, 1)
@@ -67,13 +67,17 @@ def run(config, layers, seed, pause=0.3):
 
     async def count_cycles(ctx):
         cycle = 0
-        async for *_, end, finished, done, count in ctx.tick().sample(
-            dut.layer_end, dut.finished, dut.layers_done, dut.channels_done
+        async for *_, end, finished, done, count, channels_open, rows in ctx.tick().sample(
+            dut.layer_end, dut.finished, dut.layers_done, dut.channels_done,
+            dut.channels_open, dut.rows_done,
         ):
             if end:
                 ends.append((cycle, finished))
             if not published or published[-1][1:] != (done, count):
                 published.append((cycle, done, count))
+            levels = done, channels_open, rows
+            if not rows_published or rows_published[-1][1:] != levels:
+                rows_published.append((cycle, *levels))
             cycle += 1
             ctx.set(dut.run_cycle, cycle)
 
@@ -83,7 +87,8 @@ def run(config, layers, seed, pause=0.3):
         limit=20000,
     )
     got = [unpack(FeatureWrite, word) for word in got]
-    return got, stamps, [unpack(LayerStats, word) for word in stats], ends, expected, published
+    stats = [unpack(LayerStats, word) for word in stats]
+    return got, stamps, stats, ends, expected, published, rows_published
 
 
 @pytest.mark.parametrize("pause", [0.0, 0.4])
@@ -91,7 +96,7 @@ def run(config, layers, seed, pause=0.3):
 def test_layers_in_sequence(name, pause):
     config = PRESETS[name]
     layers = store_model.layers(config)
-    got, stamps, stats, ends, expected, published = run(config, layers, 7, pause)
+    got, stamps, stats, ends, expected, published, _ = run(config, layers, 7, pause)
     position = 0
     for index, (layer, wanted) in enumerate(zip(layers, expected, strict=True)):
         part = got[position : position + len(wanted)]
@@ -118,12 +123,40 @@ def test_channels_are_readable_when_published(name):
     layer = store_model.conv(
         config, kernels=3 * config.kernel_lanes, height=8, width=8, step=4, pool=1, out_base=7
     )
-    got, stamps, _, _, _, published = run(config, [layer], 3, 0.2)
+    got, stamps, _, _, _, published, _ = run(config, [layer], 3, 0.2)
     for cycle, done, count in published[1:]:
         visible = layer["kernels"] if done else count
         rows = range(7, 7 + visible * layer["out_plane"])
         landed = [stamp for word, stamp in zip(got, stamps, strict=True) if word.addr in rows]
         assert cycle == max(landed) + MEMORY_LATENCY
+
+
+@pytest.mark.parametrize("name", ["tiny", "ecp5-85f"])
+def test_rows_are_readable_when_published(name):
+    config = PRESETS[name]
+    lanes, kernels = config.tile_lanes, config.kernel_lanes
+    shape = {"kernels": kernels + 1, "height": 16, "width": 12, "step": 4}
+    layers = [
+        store_model.conv(config, **shape, pool=1, out_base=7),
+        store_model.conv(config, **shape, pool=1, out_base=7, restream=1),
+        store_model.conv(config, **shape, out_base=7),
+    ]
+    got, stamps, _, ends, _, _, published = run(config, layers, 3, 0.2)
+    steps = [(0, 0, 0)]
+    for index, layer in enumerate(layers):
+        blocks = range(1 if layer["restream"] else layer["tile_blocks"])
+        rows = [block * lanes // layer["tiles_x"] * layer["out_step"] for block in blocks]
+        for kernel_block in range(1 if layer["restream"] else layer["kernel_blocks"]):
+            steps += dict.fromkeys((index, (kernel_block + 1) * kernels, done) for done in rows)
+        steps.append((index + 1, 0, 0))
+    assert [entry[1:] for entry in published] == steps
+    for cycle, index, end, done in published[:-1]:
+        layer, start = layers[index], ends[index - 1][0] if index else 0
+        for word, stamp in zip(got, stamps, strict=True):
+            kernel, row = divmod(word.addr - 7, layer["out_plane"])
+            y = 2 * (row >> layer["out_row_log2"]) + word.parity
+            if start < stamp <= ends[index][0] and end - kernels <= kernel < end and y < done:
+                assert cycle >= stamp + MEMORY_LATENCY
 
 
 def test_latency():

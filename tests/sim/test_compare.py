@@ -32,15 +32,14 @@ def hardware(config, program, traces):
             base += d["groups"]
         else:
             for block in range(d["tile_blocks"]):
-                for c in range(d["channels"]):
-                    for p in range(lanes):
-                        tile = block * lanes + p
-                        for v in range(4):
-                            words = [(0, 0)] * 8
-                            if tile < d["tiles"]:
-                                words = trace.tiles[tile, c, 8 * v:8 * v + 8]
-                            addr = (base + (c >> 3) * 32) % config.tile_depth
-                            tiles.append(column(words, v, p, c & 7, addr, 0))
+                for c, p in loading_order(d["channels"], lanes):
+                    tile = block * lanes + p
+                    for v in range(4):
+                        words = [(0, 0)] * 8
+                        if tile < d["tiles"]:
+                            words = trace.tiles[tile, c, 8 * v:8 * v + 8]
+                        addr = (base + (c >> 3) * 32) % config.tile_depth
+                        tiles.append(column(words, v, p, c & 7, addr, 0))
                 base += d["groups"] * 32
         kernels, blocks = range(d["kernel_blocks"]), range(d["tile_blocks"])
         order = [(k, t) for k in kernels for t in blocks]
@@ -68,6 +67,15 @@ def hardware(config, program, traces):
                         x = tile % d["tiles_x"] * d["out_step"]
                         writes.append(segment(d, trace.out, tile, n, y, x))
     return tiles, sums, writes
+
+
+def loading_order(channels, lanes):
+    """(channel, lane) of the tiles of a block."""
+    for group in range(0, channels, 8):
+        for half in range(lanes // 2), range(lanes // 2, lanes):
+            for c in range(group, min(group + 8, channels)):
+                for p in half:
+                    yield c, p
 
 
 def column(words, index, lane, low, addr, bypass):
