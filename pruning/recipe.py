@@ -13,6 +13,8 @@ from model.patterns import ChannelPattern, KernelPattern, Pattern
 LINEAR_GROUPS = {"lenet": (32, 8), "lenet5": (16, 8, 4)}
 # An 8 x 8 tile has 32 words: beyond that `kernel` keeps nothing.
 MOST_ALPHA = 32
+#: Channels the hardware reads together (`model.config.AcceleratorConfig.banks`).
+BANKS = 8
 
 
 @dataclass(frozen=True)
@@ -104,9 +106,20 @@ class Recipe:
             elif self.pattern == "kernel":
                 chosen[layer.name] = KernelPattern(self.alpha)
             else:
-                chosen[layer.name] = ChannelPattern(1, self.alpha)
+                chosen[layer.name] = _channel_pattern(layer.in_channels, self.alpha)
         return chosen
 
     def to_dict(self) -> dict:
         """Plain JSON types."""
         return dataclasses.asdict(self)
+
+
+def _channel_pattern(channels: int, alpha: int) -> ChannelPattern:
+    """Density 1/alpha; groups of a bank row where a layer has no more channels than that.
+
+    Two of eight leave more choice than one of four and take the array as many steps, as long as
+    there is one row: LeNet-5's six channels would fall into groups of four and two.
+    """
+    if channels <= BANKS and BANKS % alpha == 0:
+        return ChannelPattern(BANKS // alpha, BANKS)
+    return ChannelPattern(1, alpha)

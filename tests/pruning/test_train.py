@@ -155,3 +155,12 @@ def test_recipe_prunes_ninety_percent_of_the_linear_weights():
             n * patterns[layer.name].density for n, layer in zip(sizes, linear, strict=True)
         )
         assert kept <= 0.1 * sum(sizes)
+
+
+def test_layers_of_one_bank_row_choose_two_of_eight():
+    patterns = Recipe(network="lenet5", pattern="channel", alpha=4).patterns()
+    assert str(patterns["conv2"]) == "channel 2:8"
+    patterns = Recipe(network="lenet", pattern="channel", alpha=4).patterns()
+    assert str(patterns["conv2"]) == "channel 1:4"
+    patterns = Recipe(network="lenet5", pattern="channel", alpha=16).patterns()
+    assert str(patterns["conv2"]) == "channel 1:16"
