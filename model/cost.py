@@ -17,8 +17,12 @@ __all__ = ["LayerCost", "estimate"]
 
 #: Cycles from the last input beat to the first sum of the first layer.
 FIRST_FILL = 74
-#: Cycles from the end of the layer before to the first sum, besides the loading nobody hides.
-FILL = 49
+#: Cycles from the end of the layer before to the first sum, the loading nobody hides included.
+FILL = 53
+#: The same where the first of several tile blocks is loaded before the layer before has ended.
+FILL_AHEAD = 25
+#: Cycles from the last beat of a kernel stream to the last write, besides reading the last block.
+STREAM_LATENCY = 140
 #: Cycles from the last sum of a convolution to its last write, besides reading the last block.
 DRAIN = 46
 #: The same two together for a dot layer.
@@ -47,7 +51,7 @@ def _mac(layer: CompiledLayer, kernel_lanes: int, words: int) -> int:
 def _store(layer: CompiledLayer, tile_lanes: int) -> int:
     fields = layer.descriptor
     if fields["dot"]:
-        return fields["kernels"] + fields["kernel_blocks"]
+        return fields["kernels"] + 4 * fields["kernel_blocks"]
     segments, values = fields["out_step"] * tile_lanes, fields["out_step"] ** 2
     return fields["kernels"] * fields["tile_blocks"] * max(8, segments, values)
 
@@ -73,19 +77,16 @@ def estimate(program: Program) -> list[LayerCost]:
         load = _load(layer, lanes)
         streamed += beats
         if fields["dot"]:
-            latency = load + DOT_LATENCY
+            latency, tail = load + DOT_LATENCY, 0
         else:
-            fill = input_beats + FIRST_FILL if index == 0 else _exposed(program, index) + FILL
-            latency = fill + 8 * fields["lanes_last"] + DRAIN
-        end = max(elapsed + max(mac, store, load) + latency, streamed + DRAIN)
+            tail = 8 * fields["lanes_last"]
+            if index == 0:
+                fill = input_beats + FIRST_FILL
+            else:
+                fill = FILL if fields["tile_blocks"] == 1 else FILL_AHEAD
+            latency = fill + tail + DRAIN
+        end = max(elapsed + max(mac, store, load) + latency, streamed + STREAM_LATENCY + tail)
         costs.append(LayerCost(layer.name, mac, store, load, beats, end - elapsed,
                                8 * (beats + (0 if index else input_beats))))
         elapsed = end
     return costs
-
-
-def _exposed(program: Program, index: int) -> int:
-    """Cycles of loading that wait for the layer before: the channels of its last kernel block."""
-    before = program.layers[index - 1].descriptor
-    waiting = before["kernels"] if before["restream"] else before["lanes_last"]
-    return 4 * waiting * program.config.tile_lanes

@@ -36,7 +36,7 @@ def test_hundred_digits_within_the_cycle_bar(network, pattern, tmp_path):
         QuantisedNetwork.load(ZOO / f"{network}-{pattern}-a4.npz"), PRESETS["ecp5-85f"]
     )
     for cost, layer in zip(estimate(program), result["layers"], strict=True):
-        assert abs(cost.cycles - layer["cycles"]) <= 0.1 * layer["cycles"] + 20, cost.name
+        assert abs(cost.cycles - layer["cycles"]) <= 0.05 * layer["cycles"] + 5, cost.name
 
 
 @pytest.mark.parametrize("seed", [1, 2])
