@@ -9,12 +9,16 @@ from amaranth.back import rtlil
 
 TOOLS = Path(sys.executable).parent
 
+#: Solves every step anew, which lets z3 turn it into bits.
+FROM_SCRATCH = "smtbmc --nopresat --unroll z3 -- --noincr"
 
-def assert_formal(spec, ports, directory, *, mode="bmc", depth=1):
+
+def assert_formal(spec, ports, directory, *, mode="bmc", depth=1, engine="smtbmc z3"):
     """Prove every `Assert` of ``spec`` with ``ports`` as free inputs; raise with the log if not.
 
     ``mode`` is "bmc" (the first ``depth`` cycles; all of a combinational circuit with 1), "prove"
-    (k-induction) or "cover".  Skips where the toolchain extra is not installed.
+    (k-induction) or "cover".  ``engine`` is one of sby: `FROM_SCRATCH` is much faster where the
+    steps of a "bmc" grow hard.  Skips where the toolchain extra is not installed.
     """
     for tool in ("yowasp-sby", "z3"):
         if not (TOOLS / tool).exists():
@@ -23,7 +27,7 @@ def assert_formal(spec, ports, directory, *, mode="bmc", depth=1):
     (directory / "top.il").write_text(rtlil.convert(spec, ports=ports, platform="formal"))
     (directory / "spec.sby").write_text(
         f"[options]\nmode {mode}\ndepth {depth}\nwait on\n"
-        "[engines]\nsmtbmc z3\n"
+        f"[engines]\n{engine}\n"
         "[script]\nread_rtlil top.il\nprep\n"
         "[files]\ntop.il\n"
     )
