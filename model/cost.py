@@ -27,8 +27,8 @@ STREAM_LATENCY = 140
 DRAIN = 46
 #: The same two together for a dot layer.
 DOT_LATENCY = 88
-#: Cycles before the store stage of a dot layer has its first block, if it is the slowest.
-DOT_FIRST_BLOCK = 22
+#: Cycles of the store stage per kernel block of a dot layer, besides one per kernel.
+DOT_BLOCK = 6
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def _mac(layer: CompiledLayer, kernel_lanes: int, words: int) -> int:
 def _store(layer: CompiledLayer, tile_lanes: int) -> int:
     fields = layer.descriptor
     if fields["dot"]:
-        return fields["kernels"] + 4 * fields["kernel_blocks"] + DOT_FIRST_BLOCK
+        return fields["kernels"] + DOT_BLOCK * fields["kernel_blocks"]
     segments, values = fields["out_step"] * tile_lanes, fields["out_step"] ** 2
     return fields["kernels"] * fields["tile_blocks"] * max(8, segments, values)
 

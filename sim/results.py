@@ -66,7 +66,8 @@ def _accuracy(folder: Path) -> str:
 
 
 def _estimates(run: dict) -> dict[str, int]:
-    path = ROOT / "model" / "zoo" / f"{run['network']}-{run['pattern']}-a{run.get('alpha', 4)}.npz"
+    kind, _, alpha = run["pattern"].partition(" ")
+    path = ROOT / "model" / "zoo" / f"{run['network']}-{kind}-a{alpha}.npz"
     config = PRESETS.get(run["config"])
     if config is None or not path.exists():
         return {}
@@ -112,7 +113,7 @@ def _layer_table(run: dict) -> str:
             f"{100 * layer['mac_utilisation']:.1f} %", f"{100 * layer['lanes_filled']:.1f} %",
             stalls["tiles"], stalls["weights"], stalls["sums"], layer["bytes_read"],
         ))
-    return f"### {run['network']}, {run['pattern']}\n" + _table(
+    return f"### {run['network']}, {run['pattern'].replace(' ', ' α=')}\n" + _table(
         ("layer", "cycles", "estimate", "error", "MAC issue", "utilised", "lanes filled",
          "wait tiles", "wait weights", "wait sums", "bytes read"), rows)
 
