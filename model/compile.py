@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from model import layout
 from model.config import AcceleratorConfig
+from model.descriptor import pack
 from model.entries import Addressing, Block, addressing, blocks
 from model.errors import UserError
 from model.image import build_image
@@ -197,6 +198,12 @@ def _compile_layer(
         "sum_shift": layer.sum_shift, "requant_shift": layer.requant_shift,
         "out_base": target.base, "out_plane": target.plane, "out_row_log2": target.row_log2,
     }
+    if not descriptor["out_vector"]:
+        descriptor |= {"out_tile_row": 0, "out_map": 0}
+    try:
+        pack(descriptor | {"stream_offset": 0, "stream_beats": len(stream)})
+    except ValueError as error:
+        raise UserError(f"layer {layer.name}: {error}: too large for this version") from error
     compiled = CompiledLayer(
         layer, descriptor, how, sum(part.steps for part in parts),
         sum(len(part.weights) for part in parts), len(stream),

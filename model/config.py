@@ -104,6 +104,14 @@ class AcceleratorConfig:
                 raise ValueError(
                     f"{field_name} must be a power of two of at least 64, not {value!r}"
                 )
+        if self.feature_depth > 32768:
+            raise ValueError(
+                f"feature_depth must be at most 32768 (16-bit rows), not {self.feature_depth!r}"
+            )
+        if self.max_layers > 32:
+            raise ValueError(
+                f"max_layers must be at most 32 (profile registers), not {self.max_layers!r}"
+            )
         self._fixed("tile", 8)
         self._fixed("banks", 8)
         self._fixed("act_bits", 8)

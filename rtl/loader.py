@@ -9,8 +9,9 @@ comes first for all channels of a group because its tiles lie higher in the map,
 finished while the lower ones are still being written.
 
 Throughput: a tile every 4 cycles (a dot row every cycle) while nothing is waited for, from channel
-to channel and from block to block; between layers at least `LAYER_GAP` cycles pass, so that tiles
-and bypass rows do not meet in the FFT. Latency: `LATENCY` cycles from the grant of a row to ``o``.
+to channel and from block to block; between layers `LAYER_GAP` cycles pass, because the address
+pipeline still uses the descriptor. (Tiles and bypass rows do not meet in the FFT: a dot layer waits
+until the layer before is written.) Latency: `LATENCY` cycles from the grant of a row to ``o``.
 Nothing is multiplied: coordinates and addresses are counted, the row stride is a shift.
 """
 

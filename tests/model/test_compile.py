@@ -101,6 +101,8 @@ def test_what_does_not_fit_names_the_layer_and_the_remedy():
             ["channel 1:1", "channel 1:1", "channel 1:1"], (1, 1, 1))
     refused("beyond acc_bits = 26: raise acc_bits", [Conv("a", 64, 4, 3)], ["channel 1:1"],
             (64, 8, 8), dataclasses.replace(CONFIG, acc_bits=26))
+    refused("layer a: descriptor field in_width = 1030 does not fit 10 bits", [Conv("a", 1, 1, 3)],
+            ["channel 1:1"], (1, 3, 1030))
     one = toy_network([Conv("a", 1, 4, 3)], ["channel 1:1"], (1, 8, 8))
     wide = dataclasses.replace(one.layers[0], weight=np.zeros((4, 1, 128, 2), int))
     with pytest.raises(UserError, match="network was pruned on 16-tiles"):

@@ -31,6 +31,8 @@ def test_reference_config_stays_within_100_multipliers():
     ({"weight_bits": 12}, "weight_bits must be 8 or 16, not 12"),
     ({"tile": 16}, "tile must be 8"),
     ({"tile_lanes": 0}, "tile_lanes must be positive, not 0"),
+    ({"feature_depth": 65536}, "feature_depth must be at most 32768"),
+    ({"max_layers": 33}, "max_layers must be at most 32"),
     ({"acc_bits": 60}, "acc_bits must be 26 to 48, not 60"),
 ])
 def test_bad_values(change, match):
