@@ -38,7 +38,7 @@ def test_directory_comes_from_the_option_or_the_environment(monkeypatch, tmp_pat
     (gzip.compress(b"\0\0\x08\x03" + bytes(11)), "no IDX file of 3-dimensional"),
     (gzip.compress(b"\0\0\x08\x03" + bytes(12) + b"\x01"), "holds 1 bytes"),
     (gzip.compress(bytes(3000))[:20], "cannot be read"),
-])
+], ids=["no-gzip", "one-dimension", "short-header", "short-data", "truncated"])
 def test_damaged_files_are_refused(tmp_path, content, message):
     (tmp_path / "t10k-images-idx3-ubyte.gz").write_bytes(content)
     with pytest.raises(UserError, match=message):
