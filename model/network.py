@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.errors import UserError
+from model.patterns import parse
 from model.tiling import Tiling
 
 __all__ = ["Conv", "Linear", "Network", "QuantisedLayer", "QuantisedNetwork", "NETWORKS"]
@@ -171,6 +172,8 @@ class QuantisedNetwork:
             raise ValueError(
                 f"{len(self.layers)} weight sets for {len(self.network.layers)} layers"
             )
+        if not (np.isfinite(self.in_scale) and self.in_scale > 0):
+            raise ValueError(f"in_scale must be positive and finite, not {self.in_scale!r}")
         limit = 1 << (self.weight_bits - 1)
         for layer, data in zip(self.network.layers, self.layers, strict=True):
             if isinstance(layer, Conv):
@@ -238,6 +241,9 @@ class QuantisedNetwork:
                     network.layers, meta["patterns"], meta["out_scales"], meta["sum_shifts"],
                     strict=True,
                 ):
+                    parse(pattern)
+                    if not (shift is None or type(shift) is int):
+                        raise ValueError(f"layer {layer.name}: sum_shift is {shift!r}, no integer")
                     raw = data[f"{layer.name}.weight"]
                     _require_integers(layer.name, raw)
                     layers.append(QuantisedLayer(

@@ -1,4 +1,5 @@
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -58,6 +59,25 @@ def test_truncated_and_missing_files(tmp_path):
         QuantisedNetwork.load(tmp_path / "n.npz")
     with pytest.raises(UserError, match="does not exist"):
         QuantisedNetwork.load(tmp_path / "none.npz")
+
+
+@pytest.mark.parametrize(("field", "value", "message"), [
+    ("in_scale", float("nan"), "in_scale must be positive"),
+    ("in_scale", -1.0, "in_scale must be positive"),
+    ("in_scale", "x", "cannot be used"),
+    ("patterns", "nonsense", "unknown pattern 'nonsense'"),
+    ("sum_shifts", "a", "sum_shift is 'a', no integer"),
+])
+def test_wrong_values_in_a_file(tmp_path, field, value, message):
+    toy_lenet().save(tmp_path / "n.npz")
+    with np.load(tmp_path / "n.npz") as data:
+        arrays = dict(data)
+    meta = json.loads(bytes(arrays["meta"]))
+    meta[field] = [value] * len(meta[field]) if isinstance(meta[field], list) else value
+    arrays["meta"] = np.frombuffer(json.dumps(meta).encode(), dtype=np.uint8)
+    np.savez(tmp_path / "n.npz", **arrays)
+    with pytest.raises(UserError, match=message):
+        QuantisedNetwork.load(tmp_path / "n.npz")
 
 
 def test_unknown_operator_is_named():
