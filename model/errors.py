@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import argparse
 import functools
 import sys
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
-__all__ = ["UserError", "command"]
+__all__ = ["UserError", "Parser", "command"]
 
 
 class UserError(Exception):
     """Bad input from outside: says what, where and how to mend it, in one line."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Argument parser whose complaints are one line too, without the whole usage."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise what argparse would print."""
+        raise UserError(f"{message}; see {self.prog} --help")
 
 
 def command(

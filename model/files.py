@@ -7,7 +7,21 @@ import os
 import tempfile
 from pathlib import Path
 
-__all__ = ["write_atomic"]
+from model.errors import UserError
+
+__all__ = ["check_target", "write_atomic"]
+
+
+def check_target(path: Path | None) -> None:
+    """Refuse a file that could not be written, before the work whose result it shall hold."""
+    if path is None:
+        return
+    if not path.parent.is_dir():
+        raise UserError(f"{path}: folder {path.parent} does not exist")
+    if path.is_dir():
+        raise UserError(f"{path} is a folder, not a file")
+    if not os.access(path.parent, os.W_OK):
+        raise UserError(f"{path}: folder {path.parent} is not writable")
 
 
 def write_atomic(path: Path | str, content: bytes | str) -> None:

@@ -5,7 +5,6 @@ Runs the golden model, so it is the accuracy of the RTL, bit for bit. Needs no t
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,8 +15,8 @@ from rich.console import Console
 from rich.progress import track
 
 from model import golden
-from model.errors import UserError, command
-from model.files import write_atomic
+from model.errors import Parser, UserError, command
+from model.files import check_target, write_atomic
 from model.lower import lower
 from model.network import Conv, QuantisedNetwork
 from pruning.data import Digits, data_directory, load_digits
@@ -61,12 +60,13 @@ def sparsity(network: QuantisedNetwork) -> dict[str, float]:
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Evaluate the given networks, or all that are shipped."""
-    parser = argparse.ArgumentParser(prog="python -m pruning.evaluate", description=__doc__)
+    parser = Parser(prog="python -m pruning.evaluate", description=__doc__)
     parser.add_argument("networks", nargs="*", type=Path, metavar="FILE.npz",
                         help="networks (default: all shipped ones)")
     parser.add_argument("--data", metavar="DIR", help="folder of the MNIST files")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results as JSON")
     args = parser.parse_args(argv)
+    check_target(args.json)
     digits = load_digits(data_directory(args.data), "t10k")
     files = args.networks or sorted(ZOO.glob("lenet*.npz"))
     results = []

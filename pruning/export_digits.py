@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from model.errors import UserError, command
+from model.errors import Parser, UserError, command
 from pruning.data import data_directory, load_digits
 
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the options and write the file."""
-    parser = argparse.ArgumentParser(prog="python -m pruning.export_digits", description=__doc__)
+    parser = Parser(prog="python -m pruning.export_digits", description=__doc__)
     parser.add_argument("--data", metavar="DIR", help="folder of the MNIST files")
     parser.add_argument("--count", type=int, default=300, help="digits to keep (default 300)")
     parser.add_argument(

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from model.errors import UserError, command
+from model.errors import Parser, UserError, command
 from pruning.data import data_directory, load_digits
 from pruning.recipe import Recipe
 
@@ -15,7 +15,7 @@ _DEFAULT = Recipe("lenet")
 
 def _parser() -> argparse.ArgumentParser:
     """Options of the command; the defaults are those of `Recipe`."""
-    parser = argparse.ArgumentParser(prog="python -m pruning.train", description=__doc__)
+    parser = Parser(prog="python -m pruning.train", description=__doc__)
     parser.add_argument("network", help="lenet or lenet5")
     parser.add_argument("--data", metavar="DIR", help="folder of the MNIST files")
     parser.add_argument("--out", type=Path, metavar="DIR", help="results (default build/NAME)")
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         import torch
     except ImportError as error:
-        raise UserError("training needs torch: pip install 'spectralcnn[prune]'") from error
+        raise UserError("training needs torch: pip install -e '.[prune]'") from error
     names = Recipe.__dataclass_fields__
     recipe = Recipe(**{name: getattr(args, name) for name in names})
     if args.threads < 1:

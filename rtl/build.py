@@ -18,8 +18,8 @@ from amaranth.back import verilog
 from rich.console import Console
 
 from model.config import AcceleratorConfig, load_config
-from model.errors import UserError, command
-from model.files import write_atomic
+from model.errors import Parser, UserError, command
+from model.files import check_target, write_atomic
 from rtl import __version__
 from rtl.core import Top
 from rtl.resources import ECP5_85F, INSTALL, ecp5_resources, have_yosys
@@ -82,7 +82,7 @@ def _markdown(report: dict) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m rtl.build", description=__doc__)
+    parser = Parser(prog="python -m rtl.build", description=__doc__)
     parser.add_argument("--config", default="ecp5-85f", metavar="NAME|FILE",
                         help="accelerator: a preset or a .json file (default: ecp5-85f)")
     parser.add_argument("--out", type=Path, metavar="DIR",
@@ -106,6 +106,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                      "version": __version__, "top": top_name(config)}
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        check_target(args.json)
         # Before the minutes of work: a folder that takes no file.
         write_atomic(files["config"], config.to_json())
         with console.status(f"{config.name}: writing Verilog"):

@@ -9,6 +9,8 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from model.errors import UserError
+
 __all__ = ["cache_folder", "cached"]
 
 
@@ -28,7 +30,12 @@ def cached(target: Path, build: Callable[[Path], None]) -> Path:
     """
     if target.exists():
         return target
-    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=target.parent).close()
+    except OSError as error:
+        raise UserError(f"the cache folder {cache_folder()} cannot be written: {error.strerror}; "
+                        "set SPECTRALCNN_CACHE to another") from error
     with _locked(target.with_name(target.name + ".lock")):
         if target.exists():
             return target

@@ -15,6 +15,8 @@ from model.errors import UserError
 __all__ = ["Digit", "parse_indices", "stored_digits", "image_files", "as_input"]
 
 SIZE = 28
+#: Digits of the whole of MNIST.
+MOST = 70_000
 TEST_SET = Path(__file__).resolve().parents[1] / "model" / "zoo" / "mnist_test.npz"
 
 
@@ -35,11 +37,14 @@ def parse_indices(texts: Sequence[str]) -> list[int]:
             parts = [int(part) for part in text.split(":")]
             if not 1 <= len(parts) <= 3 or min(parts) < 0:
                 raise ValueError
-            chosen = parts if len(parts) == 1 else list(range(*parts))
+            chosen: Sequence[int] = parts if len(parts) == 1 else range(*parts)
         except ValueError:
             raise UserError(f"index {text!r} is neither a number nor a range like 0:100") from None
         if not chosen:
             raise UserError(f"index range {text!r} is empty")
+        # A slip of the finger must not fill the memory.
+        if chosen[MOST:]:
+            raise UserError(f"index {text!r} asks for more digits than there are")
         indices += chosen
     return indices
 

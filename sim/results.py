@@ -5,7 +5,6 @@ Every table names the command that measured its file. A file that is not there l
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 from model.compile import compile_network
 from model.config import PRESETS
 from model.cost import estimate
-from model.errors import UserError, command
+from model.errors import Parser, UserError, command
 from model.files import write_atomic
 from model.network import QuantisedNetwork
 
@@ -162,7 +161,7 @@ def render(folder: Path) -> str:
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the page."""
-    parser = argparse.ArgumentParser(prog="python -m sim.results", description=__doc__)
+    parser = Parser(prog="python -m sim.results", description=__doc__)
     parser.add_argument("--results", type=Path, default=ROOT / "docs" / "results", metavar="DIR")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results.md", metavar="FILE")
     args = parser.parse_args(argv)

@@ -18,8 +18,8 @@ from rich.progress import Progress
 
 from model.compile import Program, compile_network
 from model.config import load_config
-from model.errors import UserError, command
-from model.files import write_atomic
+from model.errors import Parser, UserError, command
+from model.files import check_target, write_atomic
 from model.network import NETWORKS, QuantisedNetwork
 from sim.backend import Backend, CoreError, Watchdog
 from sim.faults import flip_bit
@@ -37,7 +37,7 @@ LISTED = 10
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m sim.run", description=__doc__)
+    parser = Parser(prog="python -m sim.run", description=__doc__)
     parser.add_argument("network", nargs="?", default="lenet", choices=sorted(NETWORKS),
                         help="network from the zoo (default: lenet)")
     parser.add_argument("--network", dest="file", metavar="FILE.npz",
@@ -87,8 +87,7 @@ def _check_target(path: Path | None, suffixes: tuple[str, ...]) -> None:
         return
     if path.suffix not in suffixes:
         raise UserError(f"{path}: the name must end in {' or '.join(suffixes)}")
-    if not path.parent.is_dir():
-        raise UserError(f"{path}: folder {path.parent} does not exist")
+    check_target(path)
 
 
 def _options(args: argparse.Namespace) -> MemoryOptions:
@@ -167,7 +166,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         pattern = f"{args.pattern} {args.alpha}" if not args.file else ", ".join(
             dict.fromkeys(layer.pattern for layer in network.layers))
         content = as_json(program, digits[:len(results)], results, args.backend, pattern)
-        write_atomic(args.json, (json.dumps(content, indent=2) + "\n").encode())
+        try:
+            write_atomic(args.json, json.dumps(content, indent=2) + "\n")
+        except OSError as error:
+            raise UserError(f"cannot write {args.json}: {error.strerror}") from error
     return 0 if exact else 1
 
 

@@ -95,7 +95,7 @@ def one_error_line(capsys):
 def test_missing_torch_is_one_line(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "torch", None)
     assert main(["lenet"]) == 2
-    assert "pip install 'spectralcnn[prune]'" in one_error_line(capsys)
+    assert "pip install -e '.[prune]'" in one_error_line(capsys)
 
 
 @pytest.mark.parametrize("options, message", [

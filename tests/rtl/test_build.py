@@ -151,7 +151,7 @@ def test_user_errors(stub, tmp_path, capsys):
     assert f"cannot write {occupied}" in error_of("--out", occupied)
     assert f"cannot write {occupied}" in error_of("--out", occupied / "below")
     missing = tmp_path / "missing" / "summary.json"
-    assert f"cannot write {missing}" in error_of(
+    assert f"{missing}: folder {missing.parent} does not exist" in error_of(
         "--out", tmp_path / "out", "--no-report", "--json", missing)
 
 

@@ -30,6 +30,9 @@ def errors(capsys, *argv):
     (["--index", "x"], "'x' is neither a number nor a range"),
     (["--index", "5:5"], "range '5:5' is empty"),
     (["--index", "100000"], "beyond the test set of 300 digits"),
+    (["--index", "0:99999999999999999999"], "asks for more digits than there are"),
+    (["nonet"], "invalid choice: 'nonet' (choose from"),
+    (["--index", "1", "--images", "{tmp}/large.png"], "not allowed with argument --index"),
     (["--config", "huge"], "unknown config 'huge'"),
     (["--network", "{tmp}/none.npz"], "none.npz does not exist"),
     (["--network", "{tmp}/text.npz"], "text.npz cannot be used"),
@@ -38,6 +41,7 @@ def errors(capsys, *argv):
     (["--vcd", "{tmp}/none/wave.vcd"], "folder {tmp}/none does not exist"),
     (["--backend", "pysim", "--vcd", "{tmp}/wave.fst"], "must end in .vcd"),
     (["--json", "{tmp}/none/x.json"], "does not exist"),
+    (["--json", "{tmp}/folder.json"], "folder.json is a folder, not a file"),
     (["--stall", "1"], "stall must be at least 0 and below 1"),
     (["--latency", "0"], "latency must be at least 1"),
     (["--max-cycles", "0"], "--max-cycles must be positive"),
@@ -46,12 +50,19 @@ def errors(capsys, *argv):
 def test_mistakes_are_one_line(tmp_path, capsys, arguments, message):
     (tmp_path / "text.png").write_text("not a picture")
     (tmp_path / "text.npz").write_text("not a network")
+    (tmp_path / "folder.json").mkdir()
     picture(tmp_path / "large.png", (32, 28))
     rng = np.random.default_rng(0)
     Image.fromarray(rng.integers(0, 256, (28, 28), dtype=np.uint8)).save(tmp_path / "whole.png")
     (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:300])
     arguments = [text.format(tmp=tmp_path) for text in arguments]
     assert message.format(tmp=tmp_path) in errors(capsys, *arguments)
+
+
+def test_a_cache_that_cannot_be_written_is_one_line(tmp_path, capsys, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("SPECTRALCNN_CACHE", str(tmp_path / "file" / "cache"))
+    assert "set SPECTRALCNN_CACHE to another" in errors(capsys, "lenet5")
 
 
 def test_colour_pictures_are_converted(tmp_path):
