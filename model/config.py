@@ -110,7 +110,7 @@ class AcceleratorConfig:
             )
         if self.max_layers > 32:
             raise ValueError(
-                f"max_layers must be at most 32 (profile registers), not {self.max_layers!r}"
+                f"max_layers must be at most 32 for the profile table, not {self.max_layers!r}"
             )
         self._fixed("tile", 8)
         self._fixed("banks", 8)

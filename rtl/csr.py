@@ -82,10 +82,6 @@ class Csr(wiring.Component):
     def __init__(self, *, config: AcceleratorConfig) -> None:
         if not isinstance(config, AcceleratorConfig):
             raise TypeError(f"config must be an AcceleratorConfig, not {config!r}")
-        limit = ((1 << ADDRESS_BITS) - PROFILE_BASE) // PROFILE_WORDS
-        if config.max_layers > limit:
-            raise ValueError(f"max_layers must be at most {limit} for the profile table, not "
-                             f"{config.max_layers!r}")
         self._config = config
         super().__init__({
             "addr": In(ADDRESS_BITS), "w_en": In(1), "w_data": In(32), "r_data": Out(32),
