@@ -13,6 +13,7 @@ from amaranth.sim import Simulator
 from numpy.typing import NDArray
 
 from model.config import AcceleratorConfig
+from model.errors import UserError
 from sim.backend import CSR, STATUS_BUSY, Backend
 from sim.events import PROBES, Events, pack_payloads
 from sim.memory import MemoryModel, MemoryOptions
@@ -53,6 +54,11 @@ class PysimBackend(Backend):
                  memory_beats: int = 1 << 20, record: bool = True,
                  trace: Path | None = None) -> None:
         super().__init__(config=config, options=options or MemoryOptions(), max_cycles=max_cycles)
+        if trace:
+            try:
+                trace.open("w").close()
+            except OSError as error:
+                raise UserError(f"cannot write waveform {trace}: {error.strerror}") from error
         self._core = core
         self._memory = np.zeros(memory_beats, dtype=np.uint64)
         self._model = MemoryModel(self._memory, self.options)
