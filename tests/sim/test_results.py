@@ -1,7 +1,5 @@
 import json
 
-import pytest
-
 from sim.results import main, render
 
 
@@ -28,10 +26,3 @@ def test_corrupt_result_file_is_one_line(tmp_path, capsys):
     assert main(["--results", str(tmp_path), "--out", str(tmp_path / "r.md")]) == 2
     assert "accuracy.json cannot be read" in capsys.readouterr().err
     assert not (tmp_path / "r.md").exists()
-
-
-@pytest.mark.parametrize("name", ["lenet", "lenet5"])
-def test_targets_are_those_of_the_project(name):
-    from sim.results import NNGEN
-
-    assert NNGEN[name][1] * 8 < NNGEN[name][0]
