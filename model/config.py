@@ -15,11 +15,14 @@ from typing import Any
 
 from model.errors import UserError
 
-__all__ = ["AcceleratorConfig", "POST_SHIFT", "PRESETS", "load_config"]
+__all__ = ["AcceleratorConfig", "POST_SHIFT", "PRESETS", "ROW_BITS", "load_config"]
 
 #: Fraction bits dropped (rounded) between the 24-bit inverse FFT and the 18-bit result. The sum
 #: at frequency 0 alone reaches the mean of a tile, so most of the growth is headroom.
 POST_SHIFT = 2
+
+#: Bits of a row address of the feature memory.
+ROW_BITS = 20
 
 
 def _is_power_of_two(value: int) -> bool:
@@ -65,7 +68,13 @@ class AcceleratorConfig:
     forward_rows : int
         Tile rows the forward FFT takes per cycle.
     port_bits : int
-        Width of the memory port.
+        Width of the memory port, a power of two from 64 to 2048.
+    feature_banks : int
+        F: channels whose maps are read, transformed and written at the same time; channel c lies in
+        feature bank c mod F. 1, or 8 or 16 (then fully connected layers are not supported).
+    post_values : int
+        Values of a tile row that a tile lane requantises per cycle; 1 if ``feature_banks`` is 1,
+        else at least the output step of every layer.
     """
 
     name: str
@@ -87,6 +96,8 @@ class AcceleratorConfig:
     sum_bits: int = 18
     forward_rows: int = 2
     port_bits: int = 64
+    feature_banks: int = 1
+    post_values: int = 1
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -104,9 +115,9 @@ class AcceleratorConfig:
                 raise ValueError(
                     f"{field_name} must be a power of two of at least 64, not {value!r}"
                 )
-        if self.feature_depth > 32768:
+        if self.feature_depth > 1 << ROW_BITS:
             raise ValueError(
-                f"feature_depth must be at most 32768 (16-bit rows), not {self.feature_depth!r}"
+                f"feature_depth must be at most {1 << ROW_BITS}, not {self.feature_depth!r}"
             )
         if self.max_layers > 32:
             raise ValueError(
@@ -118,7 +129,27 @@ class AcceleratorConfig:
         self._fixed("word_bits", 16)
         self._fixed("sum_bits", 18)
         self._fixed("forward_rows", 2)
-        self._fixed("port_bits", 64)
+        if not _is_power_of_two(self.port_bits) or not 64 <= self.port_bits <= 2048:
+            raise ValueError(
+                f"port_bits must be a power of two from 64 to 2048, not {self.port_bits!r}"
+            )
+        if self.feature_banks not in (1, 8, 16):
+            raise ValueError(f"feature_banks must be 1, 8 or 16, not {self.feature_banks!r}")
+        if self.kernel_lanes % self.feature_banks:
+            raise ValueError(
+                f"kernel_lanes must be a multiple of feature_banks = {self.feature_banks}, "
+                f"not {self.kernel_lanes!r}"
+            )
+        if self.port_bits > 128 * self.feature_banks:
+            raise ValueError(
+                f"port_bits must be at most {128 * self.feature_banks}, a row of every feature "
+                f"bank, not {self.port_bits!r}"
+            )
+        if self.post_values > self.tile or (self.feature_banks == 1) != (self.post_values == 1):
+            raise ValueError(
+                "post_values must be 1 with one feature bank and 2 to 8 with several, not "
+                f"{self.post_values!r}"
+            )
         if self.weight_bits not in (8, 16):
             raise ValueError(f"weight_bits must be 8 or 16, not {self.weight_bits!r}")
         if not _is_power_of_two(self.kernel_lanes) or self.kernel_lanes < 4:
@@ -130,6 +161,11 @@ class AcceleratorConfig:
             raise ValueError(
                 f"kernel_lanes must be at most {self.port_bits // 8} so that one beat selects "
                 f"for every lane, not {self.kernel_lanes!r}"
+            )
+        if self.port_bits > self.kernel_lanes * 2 * self.weight_bits:
+            raise ValueError(
+                f"port_bits must be at most {self.kernel_lanes * 2 * self.weight_bits}, the "
+                f"weights of one entry, not {self.port_bits!r}"
             )
         if self.tile_lanes > 16:
             raise ValueError(f"tile_lanes must be at most 16, not {self.tile_lanes!r}")
@@ -152,8 +188,8 @@ class AcceleratorConfig:
 
     @property
     def multipliers(self) -> int:
-        """Three per complex lane and one requantiser per tile lane."""
-        return 3 * self.tile_lanes * self.kernel_lanes + self.tile_lanes
+        """Three per complex lane and the requantisers of every tile lane."""
+        return self.tile_lanes * (3 * self.kernel_lanes + self.post_values)
 
     @property
     def digest(self) -> int:
@@ -200,6 +236,19 @@ PRESETS = {
         AcceleratorConfig(
             name="tiny", tile_lanes=2, kernel_lanes=4, tile_depth=128, kernel_depth=256,
             select_depth=128, feature_depth=512,
+        ),
+        # Smallest array with several feature banks, to test what `u200` is made of.
+        AcceleratorConfig(
+            name="tiny-wide", tile_lanes=3, kernel_lanes=8, weight_bits=16, acc_bits=40,
+            tile_depth=256, kernel_depth=512, select_depth=128, feature_depth=512,
+            port_bits=256, feature_banks=8, post_values=6,
+        ),
+        # VGG16 on an Alveo U200: 896 complex lanes, 2772 multipliers, maps on chip, 4 x 512-bit
+        # memory ports.
+        AcceleratorConfig(
+            name="u200", tile_lanes=14, kernel_lanes=64, weight_bits=16, acc_bits=48,
+            tile_depth=8192, kernel_depth=8192, select_depth=1024, feature_depth=32768,
+            port_bits=2048, feature_banks=16, post_values=6, clock_hz=200_000_000,
         ),
     )
 }

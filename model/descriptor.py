@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from model.config import ROW_BITS
+
 __all__ = ["FIELDS", "BEATS", "SELECT_BITS", "pack", "unpack"]
 
 BEATS = 8
@@ -22,11 +24,12 @@ FIELDS: tuple[tuple[str, int], ...] = (
     ("kernels", 13), ("kernel_blocks", 13), ("lanes_last", 7),
     ("tiles", 16), ("tile_blocks", 16), ("tiles_x", 10),
     ("step", 5), ("crop", 5), ("pad", 4),
-    ("in_base", 16), ("in_plane", 16), ("in_row_log2", 4), ("in_height", 10), ("in_width", 10),
+    ("in_base", ROW_BITS), ("in_plane", ROW_BITS), ("in_row_log2", 4),
+    ("in_height", 10), ("in_width", 10),
     ("entries", 6), ("entries_last", 6), ("sub_log2", 3), ("hold", 6), ("select_code", 3),
     ("row_beats_last", 8), ("stream_offset", 32), ("stream_beats", 32),
     ("sum_shift", 6), ("requant_shift", 6),
-    ("out_base", 16), ("out_plane", 16), ("out_row_log2", 4), ("out_height", 10),
+    ("out_base", ROW_BITS), ("out_plane", ROW_BITS), ("out_row_log2", 4), ("out_height", 10),
     ("out_width", 10), ("out_step", 5), ("out_tile_row", 16), ("out_map", 16),
 )
 

@@ -6,7 +6,7 @@ from amaranth.hdl import signed, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from model.config import AcceleratorConfig
+from model.config import ROW_BITS, AcceleratorConfig
 from model.descriptor import FIELDS
 
 __all__ = [
@@ -77,7 +77,7 @@ class FeatureReadSignature(wiring.Signature):
 
     def __init__(self) -> None:
         super().__init__({
-            "en": Out(1), "even_addr": Out(16), "odd_addr": Out(16), "offset": Out(3),
+            "en": Out(1), "even_addr": Out(ROW_BITS), "odd_addr": Out(ROW_BITS), "offset": Out(3),
             "even": In(data.ArrayLayout(8, 8)), "odd": In(data.ArrayLayout(8, 8)),
         })
 
@@ -85,7 +85,7 @@ class FeatureReadSignature(wiring.Signature):
 #: Write of ``count`` pixels from byte ``offset`` of row ``addr`` in bank ``parity``; past byte 7
 #: it goes on at ``addr+1`` (plane) or, if ``vector``, in the other parity bank.
 FeatureWrite = data.StructLayout({
-    "addr": 16, "parity": 1, "offset": 3, "count": 4, "vector": 1,
+    "addr": ROW_BITS, "parity": 1, "offset": 3, "count": 4, "vector": 1,
     "data": data.ArrayLayout(8, 8),
 })
 

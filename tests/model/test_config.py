@@ -31,7 +31,12 @@ def test_reference_config_stays_within_100_multipliers():
     ({"weight_bits": 12}, "weight_bits must be 8 or 16, not 12"),
     ({"tile": 16}, "tile must be 8"),
     ({"tile_lanes": 0}, "tile_lanes must be positive, not 0"),
-    ({"feature_depth": 65536}, "feature_depth must be at most 32768"),
+    ({"feature_depth": 1 << 21}, "feature_depth must be at most 1048576"),
+    ({"port_bits": 96}, "port_bits must be a power of two from 64 to 2048, not 96"),
+    ({"port_bits": 128}, "port_bits must be at most 64, the weights of one entry, not 128"),
+    ({"feature_banks": 2}, "feature_banks must be 1, 8 or 16, not 2"),
+    ({"feature_banks": 8}, "kernel_lanes must be a multiple of feature_banks = 8, not 4"),
+    ({"post_values": 2}, "post_values must be 1 with one feature bank"),
     ({"max_layers": 33}, "max_layers must be at most 32"),
     ({"acc_bits": 60}, "acc_bits must be 26 to 48, not 60"),
 ])
