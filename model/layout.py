@@ -89,6 +89,7 @@ def unpack_plane(
     channels, height, width = shape
     local, pairs, blocks = ceil(channels / region.banks), ceil(height / 2), 1 << region.row_log2
     raw = np.ascontiguousarray(words, dtype="<u8").view(np.uint8)
-    rows = raw[:ROW_BYTES * region.banks * region.rows].reshape(local, pairs, blocks, region.banks, 2, 8)
+    raw = raw[:ROW_BYTES * region.banks * region.rows]
+    rows = raw.reshape(local, pairs, blocks, region.banks, 2, 8)
     maps = rows.transpose(0, 3, 1, 4, 2, 5).reshape(-1, pairs * 2, blocks * 8)
     return maps[:channels, :height, :width]

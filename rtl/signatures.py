@@ -11,7 +11,7 @@ from model.descriptor import FIELDS
 
 __all__ = [
     "Complex", "Descriptor", "ReadRequest", "ReadData", "WriteRequest", "MemorySignature",
-    "FeatureReadSignature", "FeatureWrite", "RowPair", "TileTag", "Column", "Step",
+    "FeatureReadSignature", "FeatureWrite", "Progress", "RowPair", "TileTag", "Column", "Step",
     "KernelEntry", "SUM_SLOTS", "KernelParameters", "LaneSums", "SumWrite", "LayerStats", "Event",
     "TileMarks", "StoreTag", "RowMarks",
 ]
@@ -90,6 +90,10 @@ FeatureWrite = data.StructLayout({
 })
 
 # --- tiles in ---------------------------------------------------------------------------------
+
+#: How far the layer being written is in one feature bank, counted in its local channels: of those
+#: below ``channels_done`` all is written, of those below ``channels_open`` ``rows_done`` map rows.
+Progress = data.StructLayout({"channels_done": 13, "channels_open": 13, "rows_done": 10})
 
 
 def TileTag(config: AcceleratorConfig) -> data.StructLayout:  # noqa: N802
