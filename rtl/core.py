@@ -48,12 +48,12 @@ class Core(wiring.Component):
         Interrupt, level.
     mem : Out(MemorySignature(port_bits))
         Memory port.
-    probe_tile : Out(Event(Column(config)))
-        Columns of words into the tile buffer.
+    probe_tile : Out(Event(Column(config))).array(feature_banks)
+        Columns of words into the tile buffer, of the channels of each feature bank.
     probe_sum : Out(Event(SumWrite(config)))
         Sums into the sum buffer.
-    probe_write : Out(Event(FeatureWrite))
-        Activations into the feature memory, without those of the input DMA.
+    probe_write : Out(Event(FeatureWrite)).array(feature_banks)
+        Activations into each feature bank, without those of the input DMA.
     """
 
     def __init__(self, config: AcceleratorConfig, *, probe: bool = False) -> None:
@@ -62,9 +62,9 @@ class Core(wiring.Component):
         self.config = config
         self._probe = probe
         probes = {
-            "probe_tile": Out(Event(Column(config))),
+            "probe_tile": Out(Event(Column(config))).array(config.feature_banks),
             "probe_sum": Out(Event(SumWrite(config))),
-            "probe_write": Out(Event(FeatureWrite)),
+            "probe_write": Out(Event(FeatureWrite)).array(config.feature_banks),
         }
         port = {"mem": Out(MemorySignature(config.port_bits))}
         super().__init__(_HOST | port | (probes if probe else {}))
@@ -77,8 +77,9 @@ class Core(wiring.Component):
         m.submodules.control = control = Controller()
         m.submodules.checker = checker = Checker(config=config)
         m.submodules.arbiter = arbiter = ReadArbiter(clients=3, port_bits=config.port_bits)
-        m.submodules.feature = feature = FeatureMemory(config=config)
-        input_dma, output_dma, engine = InputDma(), OutputDma(), Engine(config=config)
+        input_dma, output_dma, engine = (
+            unit(config=config) for unit in (InputDma, OutputDma, Engine)
+        )
         # A run that failed leaves nothing behind: the next one starts from reset.
         for name, unit in (("input_dma", input_dma), ("output_dma", output_dma),
                            ("engine", engine)):
@@ -86,7 +87,12 @@ class Core(wiring.Component):
 
         self._registers(m, csr, control, checker)
         self._port(m, control, arbiter, (checker, input_dma, engine), output_dma)
-        self._features(m, feature, input_dma, output_dma, engine)
+        for bank in range(config.feature_banks):
+            m.submodules[f"feature{bank}"] = feature = FeatureMemory(config=config)
+            self._features(
+                m, feature, input_dma.write[bank], output_dma.read[bank], engine.write[bank],
+                engine.read[bank],
+            )
 
         m.d.comb += [
             checker.start.eq(control.checker_start),
@@ -102,15 +108,17 @@ class Core(wiring.Component):
 
             engine.start.eq(control.engine_start), engine.layers.eq(checker.layers),
             engine.kernel_base.eq(checker.kernel_base), engine.run_cycle.eq(control.cycles),
-            engine.input_ready.eq(input_dma.done),
+            engine.input_done.eq(input_dma.done), engine.input_row.eq(input_dma.row),
             control.finished.eq(engine.finished),
             control.bus_error.eq(input_dma.error | engine.error),
         ]
         for unit in UNITS:
             connect(m, getattr(engine, unit), getattr(csr, unit))
         if self._probe:
-            for name in ("probe_tile", "probe_sum", "probe_write"):
-                connect(m, getattr(engine, name), flipped(getattr(self, name)))
+            connect(m, engine.probe_sum, flipped(self.probe_sum))
+            for bank in range(config.feature_banks):
+                connect(m, engine.probe_tile[bank], flipped(self.probe_tile[bank]))
+                connect(m, engine.probe_write[bank], flipped(self.probe_write[bank]))
         return m
 
     def _registers(self, m: Module, csr: Csr, control: Controller, checker: Checker) -> None:
@@ -143,24 +151,24 @@ class Core(wiring.Component):
             control.w_taken.eq(self.mem.w.valid & self.mem.w.ready),
         ]
 
-    def _features(self, m: Module, feature: FeatureMemory, input_dma: InputDma,
-                  output_dma: OutputDma, engine: Engine) -> None:
-        """Both ports of the feature memory have two users, never at the same time."""
-        write, reading = feature.write, output_dma.read.en
+    def _features(self, m: Module, feature: FeatureMemory, input_write, output_read,
+                  write, read) -> None:
+        """Both ports of a bank of the feature memory have two users, never at the same time."""
         m.d.comb += [
-            write.valid.eq(input_dma.write.valid | engine.write.valid),
-            write.payload.eq(Mux(input_dma.write.valid, input_dma.write.payload.as_value(),
-                                 engine.write.payload.as_value())),
-            feature.read.en.eq(reading | engine.read.en),
+            feature.write.valid.eq(input_write.valid | write.valid),
+            feature.write.payload.eq(Mux(
+                input_write.valid, input_write.payload.as_value(), write.payload.as_value()
+            )),
+            feature.read.en.eq(output_read.en | read.en),
         ]
         for name in ("even_addr", "odd_addr", "offset"):
             m.d.comb += getattr(feature.read, name).eq(
-                Mux(reading, getattr(output_dma.read, name), getattr(engine.read, name))
+                Mux(output_read.en, getattr(output_read, name), getattr(read, name))
             )
         for name in ("even", "odd"):
             m.d.comb += [
-                getattr(reader.read, name).eq(getattr(feature.read, name))
-                for reader in (output_dma, engine)
+                getattr(reader, name).eq(getattr(feature.read, name))
+                for reader in (output_read, read)
             ]
 
 

@@ -1,12 +1,18 @@
 """Maps in and out: memory to feature memory before the layers, and back after them.
 
-Beat 2a of a map's linear image is row a of the even bank, beat 2a+1 row a of the odd bank.
+A map's linear image is row after row of the feature memory; a row is 16 bytes of every feature
+bank, the even map row's 8 before those of the odd one (`model.layout`). It is a whole number of
+beats, or the only bank's row is two beats.
 """
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from __future__ import annotations
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import fifo, stream, wiring
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
 
+from model.config import ROW_BITS, AcceleratorConfig
 from rtl.feature import FeatureMemory
 from rtl.signatures import (
     Event,
@@ -21,10 +27,19 @@ __all__ = ["InputDma", "OutputDma"]
 
 #: Beats of a read burst.
 BURST = 16
+#: Bits of a row of one bank.
+ROW = 128
 
 
 class InputDma(wiring.Component):
-    """Copy rows from memory to the feature memory, one beat per cycle.
+    """Copy rows from memory to the feature memory, all banks at once.
+
+    Throughput: one beat per cycle; a row takes two cycles at least.
+
+    Parameters
+    ----------
+    config : AcceleratorConfig
+        Uses ``port_bits`` and ``feature_banks``.
 
     Attributes
     ----------
@@ -32,70 +47,132 @@ class InputDma(wiring.Component):
         Begin; the addresses and the count are taken in this cycle.
     addr : In(32)
         Beat address of the first row.
-    base, rows : In(16), In(16)
+    base, rows : In(ROW_BITS), In(ROW_BITS)
         First row in the feature memory, and how many.
-    ar, r : Out(stream.Signature(ReadRequest)), In(stream.Signature(ReadData(64)))
+    ar, r : Out(stream.Signature(ReadRequest)), In(stream.Signature(ReadData(port_bits)))
         Memory reads.
-    write : Out(Event(FeatureWrite))
-        Write port of the feature memory.
+    write : Out(Event(FeatureWrite)).array(feature_banks)
+        Write ports of the feature memory.
+    row : Out(ROW_BITS + 1)
+        Level: the rows below it (from ``base`` on) have been written, the last one perhaps in this
+        very cycle.
     done : Out(1)
         Level: everything since ``start`` has been written and may be read.
     error : Out(1)
         Pulse: a beat came with a bus error.
     """
 
-    start: In(1)
-    addr: In(32)
-    base: In(16)
-    rows: In(16)
-    ar: Out(stream.Signature(ReadRequest))
-    r: In(stream.Signature(ReadData(64)))
-    write: Out(Event(FeatureWrite))
-    done: Out(1)
-    error: Out(1)
+    def __init__(self, *, config: AcceleratorConfig) -> None:
+        if not isinstance(config, AcceleratorConfig):
+            raise TypeError(f"config must be an AcceleratorConfig, not {config!r}")
+        self._banks, self._bits = config.feature_banks, config.port_bits
+        super().__init__({
+            "start": In(1), "addr": In(32), "base": In(ROW_BITS), "rows": In(ROW_BITS),
+            "ar": Out(stream.Signature(ReadRequest)),
+            "r": In(stream.Signature(ReadData(config.port_bits))),
+            "write": Out(Event(FeatureWrite)).array(config.feature_banks),
+            "row": Out(ROW_BITS + 1), "done": Out(1), "error": Out(1),
+        })
 
     def elaborate(self, platform) -> Module:
-        """Ask burst by burst; write every beat as it comes."""
+        """Ask burst by burst; write every row as its beats come."""
         m = Module()
-        ask_addr, ask_left, data_left = Signal(32), Signal(17), Signal(17)
-        row, parity = Signal(16), Signal()
+        beats_log2 = exact_log2(ROW * self._banks // self._bits)    # of a row
+        ask_addr = Signal(32)
+        ask_left, data_left = Signal(ROW_BITS + beats_log2), Signal(ROW_BITS + beats_log2)
         count = Signal(range(BURST + 1))
+        beat = self.r.valid & self.r.ready & (data_left != 0)
         m.d.comb += [
             count.eq(Mux(ask_left > BURST, BURST, ask_left)),
             self.ar.valid.eq(ask_left != 0),
             self.ar.payload.addr.eq(ask_addr),
             self.ar.payload.len.eq(count - 1),
-            self.r.ready.eq(1),
         ]
         with m.If(self.ar.valid & self.ar.ready):
             m.d.sync += [ask_addr.eq(ask_addr + count), ask_left.eq(ask_left - count)]
-
-        write = self.write.payload
-        beat = self.r.valid & (data_left != 0)
-        m.d.sync += [
-            self.write.valid.eq(beat),
-            write.addr.eq(row), write.parity.eq(parity),
-            write.data.eq(self.r.payload.data),
-            self.error.eq(beat & self.r.payload.error),
-        ]
-        m.d.comb += [write.offset.eq(0), write.count.eq(8), write.vector.eq(0)]
+        m.d.sync += self.error.eq(beat & self.r.payload.error)
         with m.If(beat):
-            m.d.sync += [data_left.eq(data_left - 1), Cat(parity, row).eq(Cat(parity, row) + 1)]
+            m.d.sync += data_left.eq(data_left - 1)
+
+        for write in self.write:
+            m.d.comb += [
+                write.payload.offset.eq(0), write.payload.count.eq(8), write.payload.vector.eq(0),
+            ]
+        if self._bits == ROW // 2:
+            pending = self._half_rows(m, beat)
+        else:
+            pending = self._rows(m, beat, beats_log2)
 
         started, settled = Signal(), Signal(FeatureMemory.WRITE_LATENCY)
-        m.d.sync += settled.eq(Cat(started & (data_left == 0), settled))
+        m.d.sync += settled.eq(Cat(started & (data_left == 0) & ~pending, settled))
         m.d.comb += self.done.eq(settled.all())
         with m.If(self.start):
             m.d.sync += [
                 started.eq(1), settled.eq(0),
-                ask_addr.eq(self.addr), ask_left.eq(self.rows << 1),
-                data_left.eq(self.rows << 1), row.eq(self.base), parity.eq(0),
+                ask_addr.eq(self.addr), ask_left.eq(self.rows << beats_log2),
+                data_left.eq(self.rows << beats_log2), self.row.eq(self.base),
             ]
         return m
+
+    def _half_rows(self, m: Module, beat):
+        """One bank, a port of half a row: every beat is written as it is."""
+        write, parity = self.write[0], Signal()
+        m.d.comb += self.r.ready.eq(1)
+        m.d.sync += [
+            write.valid.eq(beat),
+            write.payload.addr.eq(self.row), write.payload.parity.eq(parity),
+            write.payload.data.eq(self.r.payload.data),
+        ]
+        with m.If(beat):
+            m.d.sync += Cat(parity, self.row).eq(Cat(parity, self.row) + 1)
+        with m.If(self.start):
+            m.d.sync += parity.eq(0)
+        return Const(0, 1)
+
+    def _rows(self, m: Module, beat, beats_log2: int):
+        """Assemble a row; write the even half, then the odd one while the next row comes."""
+        line = Signal(ROW * self._banks, reset_less=True)
+        odd = Signal(ROW // 2 * self._banks, reset_less=True)
+        position = Signal(beats_log2)
+        full, second = Signal(), Signal()
+        # A row of one beat would come too fast.
+        m.d.comb += self.r.ready.eq(~full if beats_log2 == 0 else 1)
+        m.d.sync += [
+            full.eq(beat & position.all() if beats_log2 else beat),
+            second.eq(full),
+            odd.eq(Cat(self._half(line, bank, 1) for bank in range(self._banks))),
+        ]
+        with m.If(beat):
+            m.d.sync += [
+                position.eq(position + 1),
+                line.word_select(position, self._bits).eq(self.r.payload.data),
+            ]
+        with m.If(second):
+            m.d.sync += self.row.eq(self.row + 1)
+        for bank, write in enumerate(self.write):
+            m.d.comb += [
+                write.valid.eq(full | second),
+                write.payload.addr.eq(self.row), write.payload.parity.eq(second),
+                write.payload.data.eq(Mux(
+                    second, odd.word_select(bank, ROW // 2), self._half(line, bank, 0)
+                )),
+            ]
+        with m.If(self.start):
+            m.d.sync += [position.eq(0), full.eq(0), second.eq(0)]
+        return full | second
+
+    @staticmethod
+    def _half(line, bank: int, parity: int):
+        return line.word_select(2 * bank + parity, ROW // 2)
 
 
 class OutputDma(wiring.Component):
     """Copy rows from the feature memory to memory, one beat per cycle.
+
+    Parameters
+    ----------
+    config : AcceleratorConfig
+        Uses ``port_bits`` and ``feature_banks``.
 
     Attributes
     ----------
@@ -103,57 +180,68 @@ class OutputDma(wiring.Component):
         Begin; the addresses and the count are taken in this cycle.
     addr : In(32)
         Beat address of the first row.
-    base, rows : In(16), In(16)
+    base, rows : In(ROW_BITS), In(ROW_BITS)
         First row in the feature memory, and how many.
-    read : Out(FeatureReadSignature())
-        Read port of the feature memory.
-    w : Out(stream.Signature(WriteRequest(64)))
+    read : Out(FeatureReadSignature()).array(feature_banks)
+        Read ports of the feature memory.
+    w : Out(stream.Signature(WriteRequest(port_bits)))
         Memory writes.
     done : Out(1)
         Level: every write since ``start`` has been accepted.
     """
 
-    start: In(1)
-    addr: In(32)
-    base: In(16)
-    rows: In(16)
-    read: Out(FeatureReadSignature())
-    w: Out(stream.Signature(WriteRequest(64)))
-    done: Out(1)
-
-    #: Rows that may be on their way; a row leaves every second cycle.
+    #: Rows that may be on their way.
     QUEUE = 4
 
+    def __init__(self, *, config: AcceleratorConfig) -> None:
+        if not isinstance(config, AcceleratorConfig):
+            raise TypeError(f"config must be an AcceleratorConfig, not {config!r}")
+        self._banks, self._bits = config.feature_banks, config.port_bits
+        super().__init__({
+            "start": In(1), "addr": In(32), "base": In(ROW_BITS), "rows": In(ROW_BITS),
+            "read": Out(FeatureReadSignature()).array(config.feature_banks),
+            "w": Out(stream.Signature(WriteRequest(config.port_bits))),
+            "done": Out(1),
+        })
+
     def elaborate(self, platform) -> Module:
-        """Fetch rows while the queue has room for them, send each as two beats."""
+        """Fetch rows while the queue has room for them, send each as its beats."""
         m = Module()
-        m.submodules.queue = queue = fifo.SyncFIFO(width=128, depth=self.QUEUE)
-        row, fetch_left, send_left = Signal(16), Signal(16), Signal(17)
+        beats_log2 = exact_log2(ROW * self._banks // self._bits)    # of a row
+        m.submodules.queue = queue = fifo.SyncFIFO(width=ROW * self._banks, depth=self.QUEUE)
+        row, fetch_left = Signal(ROW_BITS), Signal(ROW_BITS)
+        send_left = Signal(ROW_BITS + beats_log2)
         credits = Signal(range(self.QUEUE + 1), init=self.QUEUE)
-        addr, half, started = Signal(32), Signal(), Signal()
+        addr, position, started = Signal(32), Signal(beats_log2), Signal()
         fetch = Signal()
         arrived = Signal(FeatureMemory.LATENCY)
         sent = self.w.valid & self.w.ready
+        row_sent = sent & position.all() if beats_log2 else sent
         m.d.comb += [
             fetch.eq((fetch_left != 0) & (credits != 0)),
-            self.read.en.eq(fetch),
-            self.read.even_addr.eq(row), self.read.odd_addr.eq(row), self.read.offset.eq(0),
             queue.w_en.eq(arrived[-1]),
-            queue.w_data.eq(Cat(self.read.even, self.read.odd)),
+            queue.w_data.eq(Cat(Cat(read.even, read.odd) for read in self.read)),
             self.w.valid.eq(queue.r_rdy),
             self.w.payload.addr.eq(addr),
-            self.w.payload.data.eq(Mux(half, queue.r_data[64:], queue.r_data[:64])),
-            queue.r_en.eq(sent & half),
+            self.w.payload.data.eq(queue.r_data.word_select(position, self._bits)),
+            queue.r_en.eq(row_sent),
             self.done.eq(started & (send_left == 0)),
         ]
-        m.d.sync += [arrived.eq(Cat(fetch, arrived)), credits.eq(credits - fetch + (sent & half))]
+        for read in self.read:
+            m.d.comb += [
+                read.en.eq(fetch),
+                read.even_addr.eq(row), read.odd_addr.eq(row), read.offset.eq(0),
+            ]
+        m.d.sync += [arrived.eq(Cat(fetch, arrived)), credits.eq(credits - fetch + row_sent)]
         with m.If(fetch):
             m.d.sync += [row.eq(row + 1), fetch_left.eq(fetch_left - 1)]
         with m.If(sent):
-            m.d.sync += [addr.eq(addr + 1), half.eq(~half), send_left.eq(send_left - 1)]
+            m.d.sync += [
+                addr.eq(addr + 1), position.eq(position + 1), send_left.eq(send_left - 1)
+            ]
         with m.If(self.start):
             m.d.sync += [
-                started.eq(1), addr.eq(self.addr), row.eq(self.base), half.eq(0),
-                fetch_left.eq(self.rows), send_left.eq(self.rows << 1),
+                started.eq(1), addr.eq(self.addr), row.eq(self.base), position.eq(0),
+                fetch_left.eq(self.rows), send_left.eq(self.rows << beats_log2),
             ]
         return m

@@ -10,7 +10,7 @@ from amaranth.hdl import Module
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from model.config import AcceleratorConfig
+from model.config import ROW_BITS, AcceleratorConfig
 from model.descriptor import BEATS
 from rtl.csr import UNITS
 from rtl.drain import Drain
@@ -56,13 +56,13 @@ class Engine(wiring.Component):
         Descriptor store, see `rtl.sequencer.Sequencer`.
     kernel_base : In(32)
         Beat address of section KERN.
-    input_ready : In(1)
-        Level: the input is in the feature memory.
+    input_done, input_row : In(1), In(ROW_BITS + 1)
+        Levels: the input is in the feature memory; it is there below this row.
     run_cycle : In(32)
         Cycle of the run.
     ar, r : Out(stream.Signature(ReadRequest)), In(stream.Signature(ReadData(port_bits)))
         Memory reads of the kernel prefetch.
-    read, write : Out(FeatureReadSignature()), Out(Event(FeatureWrite))
+    read, write : Out(FeatureReadSignature()), Out(Event(FeatureWrite)), arrays (feature_banks)
         Feature memory.
     finished : Out(1)
         Pulse: the last layer is written and may be read.
@@ -81,14 +81,16 @@ class Engine(wiring.Component):
         super().__init__({
             "start": In(1), "layers": In(range(config.max_layers + 1)),
             "store_addr": Out(range(config.max_layers * BEATS)), "store_data": In(64),
-            "kernel_base": In(32), "input_ready": In(1), "run_cycle": In(32),
+            "kernel_base": In(32), "run_cycle": In(32),
+            "input_done": In(1), "input_row": In(ROW_BITS + 1),
             "ar": Out(stream.Signature(ReadRequest)), "r": In(stream.Signature(ReadData(config.port_bits))),
-            "read": Out(FeatureReadSignature()), "write": Out(Event(FeatureWrite)),
+            "read": Out(FeatureReadSignature()).array(config.feature_banks),
+            "write": Out(Event(FeatureWrite)).array(config.feature_banks),
             "finished": Out(1), "error": Out(1),
             **{unit: Out(Event(LayerStats)) for unit in UNITS},
-            "probe_tile": Out(Event(Column(config))),
+            "probe_tile": Out(Event(Column(config))).array(config.feature_banks),
             "probe_sum": Out(Event(SumWrite(config))),
-            "probe_write": Out(Event(FeatureWrite)),
+            "probe_write": Out(Event(FeatureWrite)).array(config.feature_banks),
         })
 
     def elaborate(self, platform) -> Module:
@@ -96,7 +98,6 @@ class Engine(wiring.Component):
         m = Module()
         config = self._config
         m.submodules.loader = loader = Loader(config=config)
-        m.submodules.fft = fft = ForwardFFT(config)
         m.submodules.tiles = tiles = TileBuffer(config=config)
         m.submodules.issue = issue = Issue(config)
         m.submodules.mac = mac = MacArray(config)
@@ -107,9 +108,15 @@ class Engine(wiring.Component):
         m.submodules.params = params = ParamMemory(config=config)
 
         # The data's way.
-        connect(m, loader.feature, flipped(self.read))
-        connect(m, loader.o, fft.i)
-        connect(m, fft.o, tiles.i)
+        for bank in range(config.feature_banks):
+            m.submodules[f"fft{bank}"] = fft = ForwardFFT(config)
+            connect(m, loader.feature[bank], flipped(self.read[bank]))
+            connect(m, loader.o[bank], fft.i)
+            connect(m, fft.o, tiles.i[bank])
+            m.d.comb += [
+                self.probe_tile[bank].valid.eq(fft.o.valid),
+                self.probe_tile[bank].payload.eq(fft.o.payload),
+            ]
         connect(m, issue.o, mac.i)
         m.d.comb += [
             tiles.en.eq(mac.tile_en), tiles.addr.eq(mac.tile_addr), mac.tile_data.eq(tiles.data),
@@ -117,7 +124,8 @@ class Engine(wiring.Component):
         connect(m, mac.o, drain.i)
         connect(m, drain.o, store.sums)
         m.d.comb += [
-            self.write.valid.eq(store.write.valid), self.write.payload.eq(store.write.payload),
+            self.write[0].valid.eq(store.write.valid),
+            self.write[0].payload.eq(store.write.payload),
         ]
 
         # The kernels' way.
@@ -137,10 +145,10 @@ class Engine(wiring.Component):
         connect(m, issue.freed, loader.freed)
         m.d.comb += [
             issue.block_loaded.eq(tiles.block_loaded), issue.slot_free.eq(store.slot_free),
-            loader.input_ready.eq(self.input_ready),
+            loader.input_done.eq(self.input_done), loader.input_row.eq(self.input_row),
             loader.layers_done.eq(store.layers_done),
-            loader.channels_done.eq(store.channels_done),
-            loader.channels_open.eq(store.channels_open), loader.rows_done.eq(store.rows_done),
+            *(loader.progress[0][name].eq(getattr(store, name))
+              for name in ("channels_done", "channels_open", "rows_done")),
             store.run_cycle.eq(self.run_cycle),
             self.finished.eq(store.finished), self.error.eq(prefetch.error),
         ]
@@ -161,9 +169,8 @@ class Engine(wiring.Component):
             m.d.comb += unit.start.eq(self.start)
 
         m.d.comb += [
-            self.probe_tile.valid.eq(fft.o.valid), self.probe_tile.payload.eq(fft.o.payload),
             self.probe_sum.valid.eq(drain.o.valid), self.probe_sum.payload.eq(drain.o.payload),
-            self.probe_write.valid.eq(store.write.valid),
-            self.probe_write.payload.eq(store.write.payload),
+            self.probe_write[0].valid.eq(store.write.valid),
+            self.probe_write[0].payload.eq(store.write.payload),
         ]
         return m

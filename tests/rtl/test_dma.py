@@ -1,26 +1,40 @@
+# amaranth: UnusedElaboratable=no
 """Input and output DMA around the real feature memory."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from amaranth.hdl import Module
 from amaranth.lib.wiring import connect
 
+from model import layout
 from model.config import PRESETS
 from rtl.dma import InputDma, OutputDma
 from rtl.feature import FeatureMemory
+from rtl.signatures import FeatureWrite
 from sim.memory import MemoryModel, MemoryOptions
-from tests.rtl.helpers import contract, memory_port, simulate
+from tests.rtl.helpers import contract, memory_port, raw, simulate, unpack
 
-CONFIG = PRESETS["tiny"]
+TINY, WIDE = PRESETS["tiny"], PRESETS["tiny-wide"]
+#: Beats per row: 2 (halves of it), 1, 4, 2, 1.
+CONFIGS = {
+    "64 bits": TINY,
+    "128 bits": replace(TINY, port_bits=128, kernel_lanes=8),
+    "8 banks, 256 bits": WIDE,
+    "16 banks, 1024 bits": replace(WIDE, port_bits=1024, kernel_lanes=32, feature_banks=16),
+    "8 banks, 1024 bits": replace(WIDE, port_bits=1024, kernel_lanes=32),
+}
 
 
-def bench_module():
+def bench_module(config):
     m = Module()
-    m.submodules.into = into = InputDma()
-    m.submodules.out = out = OutputDma()
-    m.submodules.feature = feature = FeatureMemory(config=CONFIG)
-    connect(m, into.write, feature.write)
-    connect(m, out.read, feature.read)
+    m.submodules.into = into = InputDma(config=config)
+    m.submodules.out = out = OutputDma(config=config)
+    for bank in range(config.feature_banks):
+        m.submodules[f"feature{bank}"] = feature = FeatureMemory(config=config)
+        connect(m, into.write[bank], feature.write)
+        connect(m, out.read[bank], feature.read)
     return m, into, out
 
 
@@ -38,18 +52,22 @@ def begin(dut, addr, base, rows):
     return bench
 
 
+@pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize("options", [
     MemoryOptions(latency=1), MemoryOptions(latency=7, stall=0.5, gap=1, seed=2),
 ])
-def test_there_and_back(options):
-    m, into, out = bench_module()
+def test_there_and_back(name, options):
+    config = CONFIGS[name]
+    m, into, out = bench_module(config)
+    words = config.port_bits // 64      # of a beat
+    beats = 128 * config.feature_banks // config.port_bits
     rng = np.random.default_rng(1)
-    memory = rng.integers(1 << 63, size=600, dtype=np.uint64)
+    memory = rng.integers(1 << 63, size=600 * words, dtype=np.uint64)
     rows, cycles = 45, []
-    expected = memory.copy()
-    expected[300:300 + 2 * rows] = memory[10:10 + 2 * rows]
-    expected[500:504] = memory[50:54]       # rows 20 and 21 again
-    model = MemoryModel(memory, options)
+    expected = memory.reshape(600, words).copy()
+    expected[300:300 + beats * rows] = expected[10:10 + beats * rows]
+    expected[500:500 + 2 * beats] = expected[10 + 20 * beats:10 + 22 * beats]   # again
+    model = MemoryModel(memory, options, config.port_bits)
 
     async def bench(ctx):
         cycles.append(await begin(into, 10, 100, rows)(ctx))
@@ -60,15 +78,49 @@ def test_there_and_back(options):
 
     simulate(m, bench, monitors=[
         memory_port(model, into.ar, into.r, out.w), contract(into.ar), contract(out.w)])
-    np.testing.assert_array_equal(memory, expected)
+    np.testing.assert_array_equal(memory.reshape(600, words), expected)
     assert model.faults == 0
     if options.latency == 1:
-        assert cycles[0] <= 2 * rows + 16 and cycles[1] <= 2 * rows + 8
+        assert cycles[0] <= max(2, beats) * rows + 16 and cycles[1] <= beats * rows + 8
 
 
-def test_bus_error_is_reported():
-    m, into, _ = bench_module()
-    model = MemoryModel(np.zeros(100, np.uint64), MemoryOptions(error_beat=5))
+@pytest.mark.parametrize("name", CONFIGS)
+def test_rows_are_announced_when_they_are_written(name):
+    config = CONFIGS[name]
+    banks = config.feature_banks
+    m, into, _ = bench_module(config)
+    image = np.random.default_rng(2).integers(0, 256, (banks + 2, 7, 12))
+    region = layout.plane(image.shape, banks)
+    packed = layout.pack_plane(image, region)
+    wanted = packed.view(np.uint8).reshape(region.rows, banks, 2, 8)
+    model = MemoryModel(packed.copy(), MemoryOptions(latency=3, stall=0.3), config.port_bits)
+    written, base = {}, 60
+
+    async def watch(ctx):
+        ports = [value for port in into.write for value in (port.valid, raw(port.payload))]
+        async for _, _, row, *values in ctx.tick().sample(into.row, *ports):
+            for bank, (valid, bits) in enumerate(zip(values[::2], values[1::2], strict=True)):
+                if valid:
+                    write = unpack(FeatureWrite, bits)
+                    assert (write.offset, write.count, write.vector) == (0, 8, 0)
+                    key = write.addr - base, bank, write.parity
+                    assert key not in written
+                    written[key] = list(write.data)
+            assert all((below, bank, parity) in written for below in range(row - base)
+                       for bank in range(banks) for parity in range(2))
+
+    async def bench(ctx):
+        await begin(into, 0, base, region.rows)(ctx)
+        assert ctx.get(into.row) == base + region.rows
+
+    simulate(m, bench, monitors=[memory_port(model, into.ar, into.r), watch])
+    assert written == {key: wanted[key].tolist() for key in np.ndindex(wanted.shape[:3])}
+
+
+@pytest.mark.parametrize("config", [TINY, WIDE])
+def test_bus_error_is_reported(config):
+    m, into, _ = bench_module(config)
+    model = MemoryModel(np.zeros(400, np.uint64), MemoryOptions(error_beat=5), config.port_bits)
     seen = []
 
     async def bench(ctx):
@@ -80,3 +132,9 @@ def test_bus_error_is_reported():
 
     simulate(m, bench, monitors=[memory_port(model, into.ar, into.r), watch])
     assert sum(seen) == 1
+
+
+@pytest.mark.parametrize("component", [InputDma, OutputDma])
+def test_refuses_other_configs(component):
+    with pytest.raises(TypeError, match=r"^config must be an AcceleratorConfig, not 8$"):
+        component(config=8)
