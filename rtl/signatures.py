@@ -12,7 +12,8 @@ from model.descriptor import FIELDS
 __all__ = [
     "Complex", "Descriptor", "ReadRequest", "ReadData", "WriteRequest", "MemorySignature",
     "FeatureReadSignature", "FeatureWrite", "RowPair", "TileTag", "Column", "Step",
-    "KernelEntry", "SUM_SLOTS", "KernelParameters", "LaneSums", "SumWrite", "LayerStats", "Event",
+    "KernelEntry", "SUM_SLOTS", "KernelParameters", "LaneSums", "SumsTag", "SumWrite",
+    "LayerStats", "Event",
     "TileMarks", "StoreTag", "RowMarks",
 ]
 
@@ -148,16 +149,29 @@ def Step(config: AcceleratorConfig) -> data.StructLayout:  # noqa: N802
     })
 
 
-def LaneSums(config: AcceleratorConfig) -> data.StructLayout:  # noqa: N802
-    """Complete sums of one frequency: per tile and kernel lane the accumulators a1, a2, a3."""
-    lane = data.ArrayLayout(signed(config.acc_bits), 3)
-    return data.StructLayout({
-        "acc": data.ArrayLayout(
-            data.ArrayLayout(lane, config.kernel_lanes), config.tile_lanes
-        ),
-        "real": 1, "dot": 1, "sum_shift": 6, "frequency": 5, "slot": range(SUM_SLOTS),
-        "block_last": 1,
-    })
+#: Tag of complete sums of one frequency.
+SumsTag = data.StructLayout({
+    "real": 1, "dot": 1, "sum_shift": 6, "frequency": 5, "slot": range(SUM_SLOTS), "block_last": 1,
+})
+
+
+class LaneSums(wiring.Signature):
+    """Complete sums of one frequency: a valid-only transfer of all accumulators.
+
+    ``acc[p]``: a1, a2, a3 of every kernel lane of tile lane p; a port each, since Amaranth limits
+    a signal to 65536 bits.
+    """
+
+    def __init__(self, config: AcceleratorConfig) -> None:
+        self._config = config
+        lane = data.ArrayLayout(signed(config.acc_bits), 3)
+        super().__init__({
+            "valid": Out(1), "payload": Out(SumsTag),
+            "acc": Out(data.ArrayLayout(lane, config.kernel_lanes)).array(config.tile_lanes),
+        })
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, LaneSums) and self._config == other._config
 
 
 def SumWrite(config: AcceleratorConfig) -> data.StructLayout:  # noqa: N802
