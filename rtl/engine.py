@@ -117,7 +117,8 @@ class Engine(wiring.Component):
         connect(m, mac.o, drain.i)
         connect(m, drain.o, store.sums)
         m.d.comb += [
-            self.write.valid.eq(store.write.valid), self.write.payload.eq(store.write.payload),
+            self.write.valid.eq(store.write[0].valid),
+            self.write.payload.eq(store.write[0].payload),
         ]
 
         # The kernels' way.
@@ -139,8 +140,8 @@ class Engine(wiring.Component):
             issue.block_loaded.eq(tiles.block_loaded), issue.slot_free.eq(store.slot_free),
             loader.input_ready.eq(self.input_ready),
             loader.layers_done.eq(store.layers_done),
-            loader.channels_done.eq(store.channels_done),
-            loader.channels_open.eq(store.channels_open), loader.rows_done.eq(store.rows_done),
+            *(getattr(loader, name).eq(store.progress[0][name])
+              for name in ("channels_done", "channels_open", "rows_done")),
             store.run_cycle.eq(self.run_cycle),
             self.finished.eq(store.finished), self.error.eq(prefetch.error),
         ]
@@ -163,7 +164,7 @@ class Engine(wiring.Component):
         m.d.comb += [
             self.probe_tile.valid.eq(fft.o.valid), self.probe_tile.payload.eq(fft.o.payload),
             self.probe_sum.valid.eq(drain.o.valid), self.probe_sum.payload.eq(drain.o.payload),
-            self.probe_write.valid.eq(store.write.valid),
-            self.probe_write.payload.eq(store.write.payload),
+            self.probe_write.valid.eq(store.write[0].valid),
+            self.probe_write.payload.eq(store.write[0].payload),
         ]
         return m

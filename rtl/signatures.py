@@ -13,8 +13,8 @@ __all__ = [
     "Complex", "Descriptor", "ReadRequest", "ReadData", "WriteRequest", "MemorySignature",
     "FeatureReadSignature", "FeatureWrite", "RowPair", "TileTag", "Column", "Step",
     "KernelEntry", "SUM_SLOTS", "KernelParameters", "LaneSums", "SumsTag", "SumWrite",
-    "LayerStats", "Event",
-    "TileMarks", "StoreTag", "RowMarks",
+    "LayerStats", "Event", "POSITION_BITS", "TileMarks", "StoreTag", "RowMarks", "SegmentRow",
+    "Progress",
 ]
 
 
@@ -188,16 +188,34 @@ def SumWrite(config: AcceleratorConfig) -> data.StructLayout:  # noqa: N802
 
 # --- maps out ---------------------------------------------------------------------------------
 
-#: What follows the last row of a tile: the next kernel continues from the remembered start
-#: (``rewind``), the kernel's channel is complete and the start moves past it (``commit``), the
-#: lanes go to the next tile block (``advance``), the layer ends.
-TileMarks = data.StructLayout({"rewind": 1, "commit": 1, "advance": 1, "layer_last": 1})
+#: Bits of a position: a byte of the feature memory's linear image (row, parity bank, byte).
+POSITION_BITS = ROW_BITS + 4
 
-#: Travels with a tile of sums through the inverse FFT.
-StoreTag = data.StructLayout({"bias": signed(18), "multiplier": 14, "marks": TileMarks})
+#: What follows the last row of a tile: the kernel's channel is complete (``commit``), the lanes go
+#: to the next tile block (``advance``), the feature bank's part of the layer ends (``layer_last``).
+TileMarks = data.StructLayout({"commit": 1, "advance": 1, "layer_last": 1})
+
+#: Travels with a tile of sums through the inverse FFT; ``base``: where the kernel's map begins.
+StoreTag = data.StructLayout({
+    "bias": signed(18), "multiplier": 14, "base": POSITION_BITS, "marks": TileMarks,
+})
 
 #: A row of a tile: is it the tile's last (only then ``tile`` is not zero)?
-RowMarks = data.StructLayout({"tile_last": 1, "tile": TileMarks})
+RowMarks = data.StructLayout({"tile_last": 1, "tile": TileMarks, "base": POSITION_BITS})
+
+
+def SegmentRow(config: AcceleratorConfig) -> data.StructLayout:  # noqa: N802
+    """Row of results of the tiles of all lanes: a segment of 8 or ``post_values`` bytes each."""
+    segment = 8 if config.feature_banks == 1 else config.post_values
+    return data.StructLayout({
+        "marks": RowMarks,
+        "bytes": data.ArrayLayout(data.ArrayLayout(8, segment), config.tile_lanes),
+    })
+
+
+#: How much of a feature bank is written, counted in its channels: complete ones, and of those below
+#: ``channels_open`` the complete map rows.
+Progress = data.StructLayout({"channels_done": 13, "channels_open": 13, "rows_done": 10})
 
 #: Per-layer counters a unit reports when it ends a layer.
 LayerStats = data.StructLayout({"layer": 8, "counts": data.ArrayLayout(32, 4)})
