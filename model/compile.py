@@ -65,15 +65,18 @@ class Program:
     output_region: layout.Region
 
     def pack_input(self, image: NDArray) -> NDArray[np.uint64]:
-        """Beats of an input map (C, H, W) as the input DMA expects them."""
+        """Linear image of an input map (C, H, W) as the input DMA expects it, in 64-bit words."""
         shape = self.network.layers[0].in_shape
         if image.shape != shape:
             raise ValueError(f"input must have shape {shape}, not {image.shape}")
         return layout.pack_plane(image, self.input_region)
 
     def unpack_output(self, beats: NDArray[np.uint64]) -> NDArray[np.int64]:
-        """Turn the beats of the output DMA into outputs (N, H, W) of the last layer."""
-        last = self.network.layers[-1]
+        """Turn what the output DMA wrote, as 64-bit words, into the last layer's (N, H, W)."""
+        last, region = self.network.layers[-1], self.output_region
+        if region.plane:
+            raw = layout.unpack_plane(beats, last.out_shape, region)
+            return raw.view(np.int8 if last.out_signed else np.uint8).astype(np.int64)
         dtype = "<i2" if last.out_wide else ("<i1" if last.out_signed else "<u1")
         count = int(np.prod(last.out_shape))
         raw = np.ascontiguousarray(beats, dtype="<u8").view(dtype)[:count]
@@ -110,21 +113,23 @@ def compile_network(network: QuantisedNetwork, config: AcceleratorConfig) -> Pro
 
 
 def _regions(network: LoweredNetwork, config: AcceleratorConfig) -> list[layout.Region]:
-    first = network.layers[0]
-    regions = [layout.vector(int(np.prod(first.in_shape))) if first.dot
-               else layout.plane(first.in_shape)]
+    first, banks = network.layers[0], config.feature_banks
     if first.dot:
         raise UserError(f"layer {first.name}: the first layer must be a convolution")
+    regions = [layout.plane(first.in_shape, banks)]
     for index, layer in enumerate(network.layers):
         following = network.layers[index + 1] if index + 1 < len(network.layers) else None
-        if following is None or following.dot:
-            size = int(np.prod(layer.out_shape)) * (2 if layer.out_wide else 1)
-            regions.append(layout.vector(size))
-        elif layer.dot:
+        if layer.dot and banks > 1:
+            raise UserError(f"layer {layer.name}: a fully connected layer needs feature_banks = 1, "
+                            f"config {config.name} has {banks}")
+        if following is not None and layer.dot and not following.dot:
             raise UserError(f"layer {following.name}: a convolution cannot follow layer "
                             f"{layer.name}, which is fully connected")
+        if banks == 1 and (following is None or following.dot):
+            size = int(np.prod(layer.out_shape)) * (2 if layer.out_wide else 1)
+            regions.append(layout.vector(size))
         else:
-            regions.append(layout.plane(layer.out_shape))
+            regions.append(layout.plane(layer.out_shape, banks))
     names = [layer.name for layer in network.layers]
     return layout.allocate(regions, names, config.feature_depth)
 
@@ -141,6 +146,11 @@ def _geometry(layer: LoweredLayer, config: AcceleratorConfig) -> dict[str, int]:
                 f"{tiling.step} output tiles of a {layer.layer.kernel}x{layer.layer.kernel} kernel"
             )
         out_step = tiling.step // pool
+        if config.feature_banks > 1 and out_step > config.post_values:
+            raise UserError(
+                f"layer {layer.name}: its output tiles have {out_step} values a row, config "
+                f"{config.name} requantises {config.post_values}: raise post_values"
+            )
         _, out_height, out_width = layer.out_shape
         return {
             "dot": 0, "pool": int(pool == 2), "channels": channels,
@@ -173,8 +183,11 @@ def _compile_layer(
     how = addressing(layer, config)
     parts = blocks(layer, config, how)
     lanes_last = kernels - (len(parts) - 1) * lanes
+    # A channel of every bank is written at a time: the last block is filled up with zero kernels.
+    lanes_last = ceil(lanes_last / config.feature_banks) * config.feature_banks
     stream = pack_layer(config, _stream_blocks(layer, parts, lanes), how.select_bits,
                         lanes_last=lanes_last)
+    beats = len(stream) // config.port_words
     words = geometry["groups"] * (1 if layer.dot else config.words)
     if words > config.tile_depth:
         raise UserError(f"layer {layer.name}: a tile block needs {words} words per bank, config "
@@ -202,12 +215,12 @@ def _compile_layer(
     if not descriptor["out_vector"]:
         descriptor |= {"out_tile_row": 0, "out_map": 0}
     try:
-        pack(descriptor | {"stream_offset": 0, "stream_beats": len(stream)})
+        pack(descriptor | {"stream_offset": 0, "stream_beats": beats})
     except ValueError as error:
         raise UserError(f"layer {layer.name}: {error}: too large for this version") from error
     compiled = CompiledLayer(
         layer, descriptor, how, sum(part.steps for part in parts),
-        sum(len(part.weights) for part in parts), len(stream),
+        sum(len(part.weights) for part in parts), beats,
     )
     return compiled, stream
 

@@ -1,4 +1,4 @@
-"""Loader: reads the input patches of each layer and sends them to the forward FFT.
+"""Loader: reads the input patches of each layer and sends them to the forward FFTs.
 
 For every tile block, every group of 8 channels, each half of the lanes, every channel of the group,
 every lane of the half: one tile as four row pairs in four consecutive cycles (pixels outside the
@@ -8,11 +8,17 @@ when the Writer has finished its channel or at least the rows it covers. The fir
 comes first for all channels of a group because its tiles lie higher in the map, where the rows are
 finished while the lower ones are still being written.
 
+With F > 1 feature banks a step of the walk is a tile of F channels, one of every bank: for every
+tile block, every F channels, every lane. Bank e is `rtl.fetch.SKEW`·e cycles behind bank 0, so that
+at any time the banks' columns go to different lanes. To keep this up from step to step, there are
+at least F steps to F channels: those beyond the last lane are idle.
+
 Throughput: a tile every 4 cycles (a dot row every cycle) while nothing is waited for, from channel
-to channel and from block to block; between layers `LAYER_GAP` cycles pass, because the address
-pipeline still uses the descriptor. (Tiles and bypass rows do not meet in the FFT: a dot layer waits
-until the layer before is written.) Latency: `LATENCY` cycles from the grant of a row to ``o``.
-Nothing is multiplied: coordinates and addresses are counted, the row stride is a shift.
+to channel and from block to block, and that of every bank; between layers `layer_gap` cycles pass,
+because the address pipeline still uses the descriptor. (Tiles and bypass rows do not meet in the
+FFT: a dot layer waits until the layer before is written.) Latency: `LATENCY` cycles from the grant
+of a row to ``o[0]``. Nothing is multiplied: coordinates and addresses are counted, the row stride
+is a shift.
 """
 
 from __future__ import annotations
@@ -20,10 +26,19 @@ from __future__ import annotations
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
 
-from model.config import AcceleratorConfig
+from model.config import ROW_BITS, AcceleratorConfig
+from rtl.arrival import Arrival
 from rtl.fetch import COORDINATE, Fetch
-from rtl.signatures import Descriptor, Event, FeatureReadSignature, LayerStats, RowPair
+from rtl.signatures import (
+    Descriptor,
+    Event,
+    FeatureReadSignature,
+    LayerStats,
+    Progress,
+    RowPair,
+)
 
 __all__ = ["Loader"]
 
@@ -43,7 +58,7 @@ class Loader(wiring.Component):
     Parameters
     ----------
     config : AcceleratorConfig
-        Uses ``tile_lanes``, ``tile_depth``, ``words``.
+        Uses ``tile_lanes``, ``tile_depth``, ``words``, ``feature_banks``.
 
     Attributes
     ----------
@@ -51,30 +66,21 @@ class Loader(wiring.Component):
         Pulse at the beginning of a run: back to layer 0 and an empty ring, in whatever state.
     desc : In(stream.Signature(Descriptor))
         Layers in order; taken when the layer before is loaded.
-    feature : Out(FeatureReadSignature())
-        Read port of the feature memory, all outputs registered.
-    o : Out(Event(RowPair(config)))
-        Row pairs, to the forward FFT.
-    input_ready : In(1)
-        Level: the input of layer 0 is in the feature memory.
-    layers_done : In(8)
-        Level: layers of this run completely written.
-    channels_done : In(13)
-        Level: complete channels of the layer being written; changes together with ``layers_done``.
-    channels_open, rows_done : In(13), In(10)
-        Level: of the channels below ``channels_open`` at least ``rows_done`` map rows are complete;
-        change together with ``channels_done``.
+    feature : Out(FeatureReadSignature()).array(feature_banks)
+        Read ports of the feature memory, all outputs registered.
+    o : Out(Event(RowPair(config))).array(feature_banks)
+        Row pairs, to the forward FFTs. Channel c comes from bank c mod F.
+    input_done, input_row, layers_done, progress : In
+        What has been written, see `rtl.arrival.Arrival`.
     freed : In(Event(range(tile_depth + 1)))
         Words of the ring given back.
     stats : Out(Event(LayerStats))
         At the layer's end: cycles waiting for input, cycles waiting for ring space, row pairs read
-        (reads of the feature memory; those wholly outside the map are not read), 0.
+        (reads of bank 0 of the feature memory; those wholly outside the map are not read), 0.
     """
 
-    #: Cycles from the decision to send a row pair to ``o``.
+    #: Cycles from the decision to send a row pair to ``o[0]``.
     LATENCY = Fetch.LATENCY
-    #: Idle cycles, at least, between the row pairs of two layers.
-    LAYER_GAP = 11
 
     def __init__(self, *, config: AcceleratorConfig) -> None:
         if not isinstance(config, AcceleratorConfig):
@@ -83,22 +89,27 @@ class Loader(wiring.Component):
         super().__init__({
             "start": In(1),
             "desc": In(stream.Signature(Descriptor)),
-            "feature": Out(FeatureReadSignature()),
-            "o": Out(Event(RowPair(config))),
-            "input_ready": In(1),
+            "feature": Out(FeatureReadSignature()).array(config.feature_banks),
+            "o": Out(Event(RowPair(config))).array(config.feature_banks),
+            "input_done": In(1),
+            "input_row": In(ROW_BITS + 1),
             "layers_done": In(8),
-            "channels_done": In(13),
-            "channels_open": In(13),
-            "rows_done": In(10),
+            "progress": In(Progress).array(config.feature_banks),
             "freed": In(Event(range(config.tile_depth + 1))),
             "stats": Out(Event(LayerStats)),
         })
 
+    @property
+    def layer_gap(self) -> int:
+        """Idle cycles, at least, between the row pairs of two layers."""
+        return 11 if self._config.feature_banks == 1 else 13
+
     def elaborate(self, platform) -> Module:
         """Build the walk, the two waits and the address pipeline."""
         m = Module()
-        lanes = self._config.tile_lanes
+        lanes, banks = self._config.tile_lanes, self._config.feature_banks
         upper = (lanes + 1) // 2        # lanes of the first half
+        steps = max(lanes, banks)       # of a channel, the idle ones too
         desc = Signal(Descriptor, reset_less=True)
         state = Signal(State)
         phase = Signal(2)       # row pair of the tile
@@ -106,6 +117,7 @@ class Loader(wiring.Component):
         layer = Signal(8)
 
         # --- the walk: block, group, half, channel (or dot row), lane, phase --------------------
+        # With several banks: block, local channel, lane, phase, the channels being a group each.
         # Where the tile at hand lies, and the first tile of the half and of the block, which the
         # channels and the groups come back to.
         place = data.StructLayout({
@@ -116,22 +128,39 @@ class Loader(wiring.Component):
         block_left = Signal(16, reset_less=True)
         channel, channel_end = Signal(13, reset_less=True), Signal(13, reset_less=True)
         channel_next = Signal(13)
-        lane, lane_next = Signal(range(lanes)), Signal(range(lanes))
-        base, group_base = Signal(16, reset_less=True), Signal(16, reset_less=True)
-        base_next = Signal(16)
+        channel_bits = exact_log2(banks)    # those that select the bank
+        lane, lane_next = Signal(range(steps)), Signal(range(steps))
+        idle = Signal()
+        base, group_base = Signal(ROW_BITS, reset_less=True), Signal(ROW_BITS, reset_less=True)
+        base_next = Signal(ROW_BITS)
         ring = Signal(range(self._config.tile_depth))
         row_last, lane_last, group_last, half_last = Signal(), Signal(), Signal(), Signal()
         channel_last, block_last = Signal(), Signal()
         m.d.comb += [
             row_last.eq(desc.dot | (phase == 3)),
             channel_last.eq(channel == channel_end),
-            lane_last.eq(desc.dot | (lane == upper - 1) | (lane == lanes - 1)),
-            group_last.eq(desc.dot | channel_last | (channel[:3] == 7)),
-            half_last.eq(desc.dot | (lane == lanes - 1)),
             block_last.eq(block_left == 1),
             tile_next.left.eq(Mux(tile.left == 0, 0, tile.left - 1)),
         ]
-        with m.If(tile.row_left == 1):
+        if banks == 1:
+            m.d.comb += [
+                lane_last.eq(desc.dot | (lane == upper - 1) | (lane == lanes - 1)),
+                group_last.eq(desc.dot | channel_last | (channel[:3] == 7)),
+                half_last.eq(desc.dot | (lane == lanes - 1)),
+            ]
+            group_words = Mux(desc.dot, 1, self._config.words)
+        else:
+            m.d.comb += [
+                lane_last.eq(lane == steps - 1), group_last.eq(1), half_last.eq(1),
+                idle.eq(lane >= lanes),
+            ]
+            # Sixteen channels are two groups of eight, the last ones perhaps only one.
+            group_words = Mux(
+                channel_last & desc.groups[0], self._config.words, self._config.words * banks // 8
+            )
+        with m.If(idle):
+            m.d.comb += tile_next.eq(tile)
+        with m.Elif(tile.row_left == 1):
             m.d.comb += [
                 tile_next.y.eq(tile.y + desc.step),
                 tile_next.x.eq(-desc.pad),
@@ -164,23 +193,20 @@ class Loader(wiring.Component):
 
         # --- the waits, registered ----------------------------------------------------------------
         # The question is put for the next tile while one is sent, so that the answer is there
-        # when it is reached. All levels are seen in the same cycle: the rows fall back to 0 when
-        # their channels are counted.
+        # when it is reached.
+        m.submodules.arrival = arrival = Arrival(config=self._config)
         asked_channel = Signal(13, reset_less=True)
-        asked_end = Signal(signed(len(tile.y) + 1), reset_less=True)    # below the tile's last row
+        asked_end = Signal(signed(13), reset_less=True)     # below the tile's last row
+        asked_base = Signal(ROW_BITS, reset_less=True)
         input_ok, fits = Signal(), Signal()
-        done_all, done_here = Signal(), Signal()
-        done_count, done_open, done_rows = Signal(13), Signal(13), Signal(10)
-        m.d.sync += [
-            done_all.eq(Mux(layer == 0, self.input_ready, self.layers_done >= layer)),
-            done_here.eq((layer != 0) & ~desc.dot & (self.layers_done + 1 == layer)),
-            done_count.eq(self.channels_done),
-            done_open.eq(self.channels_open),
-            done_rows.eq(self.rows_done),
-            input_ok.eq(done_all | (done_here & (
-                (asked_channel < done_count)
-                | ((asked_channel < done_open) & (asked_end <= done_rows))
-            ))),
+        m.d.comb += [
+            arrival.desc.eq(desc), arrival.layer.eq(layer), arrival.channel.eq(asked_channel),
+            arrival.end.eq(asked_end), arrival.base.eq(asked_base),
+            arrival.input_done.eq(self.input_done), arrival.input_row.eq(self.input_row),
+            arrival.layers_done.eq(self.layers_done),
+            *(mine.eq(theirs) for mine, theirs in zip(
+                arrival.progress, self.progress, strict=True)),
+            input_ok.eq(arrival.ok),
         ]
         free = Signal(range(self._config.tile_depth + 1), init=self._config.tile_depth)
         block_words = Signal(len(desc.groups) + 5, reset_less=True)
@@ -193,7 +219,7 @@ class Loader(wiring.Component):
         m.d.comb += [
             row_first.eq(desc.dot | (phase == 0)),
             begins.eq(block_first & row_first),
-            go.eq((state == State.RUN) & (~row_first | (input_ok & (fits | ~begins)))),
+            go.eq((state == State.RUN) & (~row_first | idle | (input_ok & (fits | ~begins)))),
             self.desc.ready.eq((state == State.IDLE) & ~self.start),
             self.stats.payload.layer.eq(layer),
         ]
@@ -213,16 +239,21 @@ class Loader(wiring.Component):
                 m.d.sync += [
                     tile.eq(first), half_start.eq(first), block_start.eq(first),
                     block_left.eq(desc.tile_blocks),
-                    channel.eq(0), channel_end.eq(Mux(desc.dot, desc.groups, desc.channels) - 1),
+                    channel.eq(0),
+                    channel_end.eq(
+                        Mux(desc.dot, desc.groups, desc.channels) - 1 if banks == 1
+                        else (desc.channels - 1) >> channel_bits
+                    ),
                     lane.eq(0), base.eq(desc.in_base), group_base.eq(desc.in_base),
                     block_first.eq(1),
                     block_words.eq(Mux(desc.dot, desc.groups, desc.groups << 5)),
                     phase.eq(0), stats.eq(0),
-                    asked_channel.eq(0), asked_end.eq(first.y + 8),
-                    # In the second cycle the flags speak of this layer.
-                    pause.eq(1),
+                    asked_channel.eq(0), asked_end.eq(first.y + 8), asked_base.eq(desc.in_base),
+                    pause.eq(pause + 1),
                 ]
-                with m.If(pause == 1):
+                # By then the flags speak of this layer.
+                asking = Arrival.LATENCY if banks > 1 else Mux(layer == 0, Arrival.LATENCY, 1)
+                with m.If(pause == asking):
                     m.d.sync += [state.eq(State.RUN), pause.eq(0)]
             with m.Case(State.RUN):
                 with m.If(~go):
@@ -243,7 +274,10 @@ class Loader(wiring.Component):
             with m.If(begins):
                 m.d.sync += free.eq(free + returned - block_words)
             with m.If(row_first):
-                m.d.sync += [asked_channel.eq(channel_next), asked_end.eq(follow.y + 8)]
+                m.d.sync += [
+                    asked_channel.eq(channel_next), asked_end.eq(follow.y + 8),
+                    asked_base.eq(base_next),
+                ]
             with m.If(row_last):
                 m.d.sync += [
                     tile.eq(follow), channel.eq(channel_next), lane.eq(lane_next),
@@ -254,7 +288,7 @@ class Loader(wiring.Component):
                     with m.If(half_last):
                         m.d.sync += [
                             group_base.eq(base_next),
-                            ring.eq(ring + Mux(desc.dot, 1, self._config.words)),
+                            ring.eq(ring + group_words),
                         ]
                         with m.If(channel_last):
                             m.d.sync += [
@@ -264,7 +298,7 @@ class Loader(wiring.Component):
                             with m.If(block_last):
                                 m.d.sync += state.eq(State.DRAIN)
 
-        with m.If(self.feature.en):
+        with m.If(self.feature[0].en):
             m.d.sync += stats[2].eq(stats[2] + 1)
         with m.If(self.start):
             m.d.sync += [
@@ -275,18 +309,20 @@ class Loader(wiring.Component):
         # --- the row pair on its way: address, read, masks ------------------------------------
         m.submodules.fetch = fetch = Fetch(config=self._config)
         m.d.comb += [
-            fetch.go.eq(go),
+            fetch.go.eq(go & ~idle),
             fetch.desc.eq(desc),
             fetch.y.eq(tile.y + (phase << 1)),
             fetch.x.eq(tile.x),
             fetch.base.eq(base),
             fetch.present.eq(tile.left != 0),
+            fetch.last_bank.eq(Mux(channel_last, (desc.channels - 1)[:channel_bits], banks - 1)),
             fetch.tag.lane.eq(lane),
             fetch.tag.channel_low.eq(Mux(desc.dot, 0, channel[:3])),
             fetch.tag.addr.eq(ring),
             fetch.tag.bypass.eq(desc.dot),
-            fetch.tag.block_last.eq(channel_last & lane_last & half_last),
+            fetch.tag.block_last.eq(channel_last & (desc.dot | (lane == lanes - 1))),
         ]
-        wiring.connect(m, wiring.flipped(self.feature), fetch.feature)
-        wiring.connect(m, wiring.flipped(self.o), fetch.o)
+        for bank in range(banks):
+            wiring.connect(m, wiring.flipped(self.feature[bank]), fetch.feature[bank])
+            wiring.connect(m, wiring.flipped(self.o[bank]), fetch.o[bank])
         return m

@@ -46,22 +46,28 @@ class Event(wiring.Signature):
 
 # --- memory port ------------------------------------------------------------------------------
 
-#: Burst of ``len``+1 beats from beat address ``addr`` (byte address / 8).
+#: Burst of ``len``+1 beats from beat address ``addr`` (in beats of the port's width).
 ReadRequest = data.StructLayout({"addr": 32, "len": 8})
-#: A beat read; ``last`` ends a burst; ``error`` is a bus error.
-ReadData = data.StructLayout({"data": 64, "last": 1, "error": 1})
-#: A posted single-beat write.
-WriteRequest = data.StructLayout({"addr": 32, "data": 64})
+
+
+def ReadData(port_bits: int) -> data.StructLayout:  # noqa: N802
+    """A beat read; ``last`` ends a burst; ``error`` is a bus error."""
+    return data.StructLayout({"data": port_bits, "last": 1, "error": 1})
+
+
+def WriteRequest(port_bits: int) -> data.StructLayout:  # noqa: N802
+    """A posted single-beat write."""
+    return data.StructLayout({"addr": 32, "data": port_bits})
 
 
 class MemorySignature(wiring.Signature):
-    """Master side of the memory port (in-order bursts of reads, posted writes)."""
+    """Master side of a memory port of ``port_bits`` (in-order bursts of reads, posted writes)."""
 
-    def __init__(self) -> None:
+    def __init__(self, port_bits: int) -> None:
         super().__init__({
             "ar": Out(stream.Signature(ReadRequest)),
-            "r": In(stream.Signature(ReadData)),
-            "w": Out(stream.Signature(WriteRequest)),
+            "r": In(stream.Signature(ReadData(port_bits))),
+            "w": Out(stream.Signature(WriteRequest(port_bits))),
         })
 
 
@@ -91,6 +97,10 @@ FeatureWrite = data.StructLayout({
 })
 
 # --- tiles in ---------------------------------------------------------------------------------
+
+#: How far the layer being written is in one feature bank, counted in its local channels: of those
+#: below ``channels_done`` all is written, of those below ``channels_open`` ``rows_done`` map rows.
+Progress = data.StructLayout({"channels_done": 13, "channels_open": 13, "rows_done": 10})
 
 
 def TileTag(config: AcceleratorConfig) -> data.StructLayout:  # noqa: N802
@@ -212,10 +222,6 @@ def SegmentRow(config: AcceleratorConfig) -> data.StructLayout:  # noqa: N802
         "bytes": data.ArrayLayout(data.ArrayLayout(8, segment), config.tile_lanes),
     })
 
-
-#: How much of a feature bank is written, counted in its channels: complete ones, and of those below
-#: ``channels_open`` the complete map rows.
-Progress = data.StructLayout({"channels_done": 13, "channels_open": 13, "rows_done": 10})
 
 #: Per-layer counters a unit reports when it ends a layer.
 LayerStats = data.StructLayout({"layer": 8, "counts": data.ArrayLayout(32, 4)})

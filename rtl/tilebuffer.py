@@ -4,16 +4,22 @@
 u of channel c lies in bank (c + u) % 8, so that eight channels of one frequency are read in one
 cycle and eight frequencies of one channel are written in one cycle.
 
-Latency: read 2 cycles (RAM, register); a column is readable 2 cycles after it came.
-Throughput: one column in and one read of all lanes and banks per cycle. ECP5 cost:
-``8 * tile_lanes`` DP16KD at a depth of 512, no multiplier.
+With several feature banks a column of each comes in per cycle, for different lanes.
+
+Latency: read 2 cycles (RAM, register); a column is readable 2 cycles after it came (3 with several
+feature banks). Throughput: one column of every feature bank in and one read of all lanes and banks
+per cycle. ECP5 cost: ``8 * tile_lanes`` DP16KD at a depth of 512, no multiplier.
 """
 
 from __future__ import annotations
 
-from amaranth.hdl import Assert, Cat, Module, Mux, Signal
+from functools import reduce
+from operator import or_
+
+from amaranth.hdl import Assert, Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
 
 from model.config import AcceleratorConfig
 from rtl.rotate import rotate
@@ -32,13 +38,15 @@ class TileBuffer(wiring.Component):
     Parameters
     ----------
     config : AcceleratorConfig
-        Uses ``tile_lanes``, ``banks``, ``tile_depth``, ``word_bits``.
+        Uses ``tile_lanes``, ``banks``, ``tile_depth``, ``word_bits``, ``feature_banks``.
 
     Attributes
     ----------
-    i : In(Event(Column(config)))
-        Columns from the forward FFT. Word u goes to bank ``(channel_low + u) % 8`` at
-        ``addr + 8*index + u`` (modulo the depth); if bypass, word i to bank i at ``addr``.
+    i : In(Event(Column(config))).array(feature_banks)
+        Columns from the forward FFTs. Word u goes to bank ``(channel_low + u) % 8`` at
+        ``addr + 8*index + u`` (modulo the depth); if bypass, word i to bank i at ``addr``. With
+        several feature banks no two columns are for one lane (asserted), ``channel_low`` is the
+        feature bank modulo 8, ``addr`` a multiple of 32, and nothing is bypassed.
     addr : In(ArrayLayout(range(tile_depth), 8))
         Read address of each bank, shared by the lanes.
     en : In(1)
@@ -51,62 +59,133 @@ class TileBuffer(wiring.Component):
 
     #: Cycles from ``en`` to ``data``.
     LATENCY = 2
-    #: Cycles from ``i.valid`` to the first ``en`` that sees the column (and to ``block_loaded``).
-    WRITE_LATENCY = 2
-
     def __init__(self, *, config: AcceleratorConfig) -> None:
         if not isinstance(config, AcceleratorConfig):
             raise TypeError(f"config must be an AcceleratorConfig, not {config!r}")
         self._config = config
         words = data.ArrayLayout(Complex(config.word_bits), config.banks)
         super().__init__({
-            "i": In(Event(Column(config))),
+            "i": In(Event(Column(config))).array(config.feature_banks),
             "addr": In(data.ArrayLayout(range(config.tile_depth), config.banks)),
             "en": In(1),
             "data": Out(data.ArrayLayout(words, config.tile_lanes)),
             "block_loaded": Out(1),
         })
 
+    @property
+    def write_latency(self) -> int:
+        """Cycles from ``i.valid`` to the first ``en`` that sees it, and to ``block_loaded``."""
+        return 2 if self._config.feature_banks == 1 else 3
+
     def elaborate(self, platform) -> Module:
         """Build the skew stage, the banks and their output registers."""
         m = Module()
         config = self._config
-        column, tag = self.i.payload, self.i.payload.tag
         word_bits = 2 * config.word_bits
-
-        # s1: words turned to their banks, with one address per bank.
-        s1_lanes = Signal(config.tile_lanes)
         s1_last = Signal()
         m.d.sync += [
-            s1_lanes.eq(Mux(self.i.valid, 1 << tag.lane, 0)),
-            s1_last.eq(self.i.valid & tag.block_last & (tag.bypass | (column.index == 3))),
-            self.block_loaded.eq(s1_last),
+            s1_last.eq(Cat(
+                column.valid & column.payload.tag.block_last
+                & (column.payload.tag.bypass | (column.payload.index == 3)) for column in self.i
+            ).any()),
         ]
-        # A bypass row comes with channel_low 0: it is not turned.
-        words = [column.words[u].as_value() for u in range(config.banks)]
-        turned = rotate(words, (-tag.channel_low)[:3])
+        simulated = platform is None or platform == "formal"    # a board has no cell to assert
+        if config.feature_banks == 1:
+            writes = self._one(m)
+            m.d.sync += self.block_loaded.eq(s1_last)
+        else:
+            writes = self._several(m, simulated)
+            s2_last = Signal()
+            m.d.sync += [s2_last.eq(s1_last), self.block_loaded.eq(s2_last)]
+
         for bank in range(config.banks):
-            s1_word = Signal(word_bits, reset_less=True, name=f"s1_word{bank}")
+            for lane in range(config.tile_lanes):
+                ram = memory.Memory(shape=word_bits, depth=config.tile_depth, init=[])
+                m.submodules[f"lane{lane}_bank{bank}"] = ram
+                write_port, read_port = ram.write_port(), ram.read_port()
+                s2_word = Signal(word_bits, reset_less=True, name=f"s2_lane{lane}_bank{bank}")
+                enable, addrs, words = writes[lane]
+                m.d.comb += [
+                    write_port.addr.eq(addrs[bank]),
+                    write_port.data.eq(words[bank]),
+                    write_port.en.eq(enable),
+                    read_port.addr.eq(self.addr[bank]),
+                    read_port.en.eq(self.en),
+                    self.data[lane][bank].eq(s2_word),
+                ]
+                m.d.sync += s2_word.eq(read_port.data)
+                if simulated:
+                    m.d.sync += Assert(~(self.en & enable & (self.addr[bank] == addrs[bank])))
+        return m
+
+    def _one(self, m: Module) -> list:
+        """Column of the only FFT, s1: per lane the enable, and the shared addresses and words."""
+        config = self._config
+        column, tag = self.i[0].payload, self.i[0].payload.tag
+        s1_lanes = Signal(config.tile_lanes)
+        m.d.sync += s1_lanes.eq(Mux(self.i[0].valid, 1 << tag.lane, 0))
+        # A bypass row comes with channel_low 0: it is not turned.
+        turned = rotate([word.as_value() for word in column.words], (-tag.channel_low)[:3])
+        words, addrs = [], []
+        for bank in range(config.banks):
+            s1_word = Signal(len(turned[bank]), reset_less=True, name=f"s1_word{bank}")
             s1_addr = Signal(range(config.tile_depth), reset_less=True, name=f"s1_addr{bank}")
             word = (bank - tag.channel_low)[:3]
             m.d.sync += [
                 s1_word.eq(turned[bank]),
                 s1_addr.eq(tag.addr + Mux(tag.bypass, 0, Cat(word, column.index))),
             ]
-            if platform is None or platform == "formal":    # a board has no cell for it
-                m.d.sync += Assert(~(self.en & s1_lanes.any() & (self.addr[bank] == s1_addr)))
-            for lane in range(config.tile_lanes):
-                ram = memory.Memory(shape=word_bits, depth=config.tile_depth, init=[])
-                m.submodules[f"lane{lane}_bank{bank}"] = ram
-                write_port, read_port = ram.write_port(), ram.read_port()
-                s2_word = Signal(word_bits, reset_less=True, name=f"s2_lane{lane}_bank{bank}")
-                m.d.comb += [
-                    write_port.addr.eq(s1_addr),
-                    write_port.data.eq(s1_word),
-                    write_port.en.eq(s1_lanes[lane]),
-                    read_port.addr.eq(self.addr[bank]),
-                    read_port.en.eq(self.en),
-                    self.data[lane][bank].eq(s2_word),
-                ]
-                m.d.sync += s2_word.eq(read_port.data)
-        return m
+            words.append(s1_word)
+            addrs.append(s1_addr)
+        return [(s1_lanes[lane], addrs, words) for lane in range(config.tile_lanes)]
+
+    def _several(self, m: Module, simulated: bool) -> list:
+        """Columns of all FFTs (s1), for each lane the one that is for it (s2).
+
+        Feature bank e turns its words by e, which is only wiring.
+        """
+        config = self._config
+        columns = []
+        for number, column in enumerate(self.i):
+            tag = column.payload.tag
+            s1_lanes = Signal(config.tile_lanes, name=f"s1_lanes{number}")
+            s1_words = Signal.like(
+                column.payload.words.as_value(), reset_less=True, name=f"s1_words{number}"
+            )
+            s1_place = Signal(
+                exact_log2(config.tile_depth) - 3, reset_less=True, name=f"s1_place{number}"
+            )
+            m.d.sync += [
+                s1_lanes.eq(Mux(column.valid, 1 << tag.lane, 0)),
+                s1_words.eq(Cat(
+                    column.payload.words[(bank - number) % 8].as_value()
+                    for bank in range(config.banks)
+                )),
+                s1_place.eq(Cat(column.payload.index, tag.addr[5:])),
+            ]
+            if simulated:
+                m.d.sync += Assert(~column.valid | (
+                    (tag.channel_low == number % 8) & (tag.addr[:5] == 0) & ~tag.bypass
+                ))
+            columns.append((s1_lanes, Cat(s1_words, s1_place, Const(number % 8, 3))))
+
+        writes = []
+        for lane in range(config.tile_lanes):
+            hits = Cat(s1_lanes[lane] for s1_lanes, _ in columns)
+            if simulated:
+                m.d.sync += Assert((hits & (hits - 1)) == 0)
+            enable = Signal(name=f"s2_enable{lane}")
+            chosen = Signal(len(columns[0][1]), reset_less=True, name=f"s2_column{lane}")
+            m.d.sync += [
+                enable.eq(hits.any()),
+                chosen.eq(reduce(or_, (
+                    Mux(s1_lanes[lane], column, 0) for s1_lanes, column in columns
+                ))),
+            ]
+            bits = len(s1_words) // config.banks
+            words = [chosen.word_select(bank, bits) for bank in range(config.banks)]
+            place, turn = chosen[len(s1_words):-3], chosen[-3:]
+            writes.append((
+                enable, [Cat((bank - turn)[:3], place) for bank in range(config.banks)], words
+            ))
+        return writes

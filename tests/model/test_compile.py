@@ -68,6 +68,40 @@ def test_plane_layout_places_every_pixel():
         assert memory[row, y & 1, x & 7] == image[channel, y, x]
 
 
+@pytest.mark.parametrize("banks", [1, 8, 16])
+@pytest.mark.parametrize("shape", [(3, 11, 13), (16, 4, 8), (21, 5, 17)])
+def test_banks_hold_every_pixel_and_zero_beyond(banks, shape):
+    image = toy_image(shape) | 1
+    region = layout.plane(shape, banks)
+    words = layout.pack_plane(image, region)
+    memory = words.view(np.uint8).reshape(-1, banks, 2, 8)
+    assert len(memory) == region.rows == -(-shape[0] // banks) * region.plane
+    for channel, y, x in np.ndindex(image.shape):
+        row = channel // banks * region.plane + ((y >> 1) << region.row_log2) + (x >> 3)
+        assert memory[row, channel % banks, y & 1, x & 7] == image[channel, y, x]
+    assert np.count_nonzero(memory) == image.size
+    np.testing.assert_array_equal(layout.unpack_plane(words, shape, region), image)
+
+
+def test_several_banks():
+    config = PRESETS["tiny-wide"]
+    layers = [Conv("a", 3, 20, 3, padding=1), Conv("b", 20, 11, 3, padding=1, relu=False)]
+    network = toy_network(layers, ["kernel 4"] * 2, (3, 9, 12), weight_bits=16)
+    program = compile_network(network, config)
+    first, last = (layer.descriptor for layer in program.layers)
+    # Twenty kernels are three blocks of eight; the last one's eight are all written, as zeros.
+    assert (first["kernels"], first["kernel_blocks"], first["lanes_last"]) == (20, 3, 8)
+    assert (first["channels"], last["channels"], last["groups"]) == (3, 20, 3)
+    plane = 5 * 2
+    assert (program.input_region.rows, first["in_plane"]) == (plane, plane)
+    assert first["out_base"] == last["in_base"] == config.feature_depth - 3 * plane
+    assert not first["out_vector"] and not last["out_vector"]
+    assert (last["lanes_last"], program.output_region.rows) == (8, 2 * plane)
+    values = np.random.default_rng(0).integers(-128, 128, (11, 9, 12))
+    words = layout.pack_plane(values, program.output_region)
+    np.testing.assert_array_equal(program.unpack_output(words), values)
+
+
 def test_large_kernel_blocks_are_read_again_instead_of_replayed():
     # 560 entries with a select beat each do not fit the 512 of the select buffer.
     layers = [Conv("wide", 100, 8, 3)]
@@ -81,8 +115,8 @@ def test_large_kernel_blocks_are_read_again_instead_of_replayed():
     assert program.layers[0].descriptor["restream"] == 1
 
 
-def refused(match, layers, patterns, shape, config=CONFIG):
-    network = toy_network(layers, patterns, shape)
+def refused(match, layers, patterns, shape, config=CONFIG, weight_bits=8):
+    network = toy_network(layers, patterns, shape, weight_bits=weight_bits)
     with pytest.raises(UserError, match=match):
         compile_network(network, config)
 
@@ -99,6 +133,11 @@ def test_what_does_not_fit_names_the_layer_and_the_remedy():
     refused("layer b: a convolution cannot follow layer a",
             [Conv("c", 1, 4, 1), Linear("a", 4, 4), Conv("b", 4, 4, 1)],
             ["channel 1:1", "channel 1:1", "channel 1:1"], (1, 1, 1))
+    wide = PRESETS["tiny-wide"]
+    refused("layer b: a fully connected layer needs feature_banks = 1, config tiny-wide has 8",
+            [Conv("a", 1, 4, 3), Linear("b", 144, 4)], ["channel 1:1"] * 2, (1, 8, 8), wide, 16)
+    refused("layer a: its output tiles have 8 values a row, config tiny-wide requantises 6",
+            [Conv("a", 1, 4, 1)], ["channel 1:1"], (1, 8, 8), wide, 16)
     refused("beyond acc_bits = 26: raise acc_bits", [Conv("a", 64, 4, 3)], ["channel 1:1"],
             (64, 8, 8), dataclasses.replace(CONFIG, acc_bits=26))
     refused("layer a: descriptor field in_width = 1030 does not fit 10 bits", [Conv("a", 1, 1, 3)],

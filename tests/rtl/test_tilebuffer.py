@@ -2,6 +2,7 @@
 """Tile buffer against an array of banks: the skew, the ring, the moment a block is readable."""
 
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -51,14 +52,14 @@ def test_words_lie_in_the_skewed_banks(name, bypass):
     async def bench(ctx):
         for item in items:
             while rng.random() < 0.2:
-                ctx.set(dut.i.valid, 0)
+                ctx.set(dut.i[0].valid, 0)
                 await ctx.tick()
             apply(model, item)
-            ctx.set(raw(dut.i.payload), pack(Column(config), item))
-            ctx.set(dut.i.valid, 1)
+            ctx.set(raw(dut.i[0].payload), pack(Column(config), item))
+            ctx.set(dut.i[0].valid, 1)
             await ctx.tick()
-        ctx.set(dut.i.valid, 0)
-        for _ in range(dut.WRITE_LATENCY - 1):
+        ctx.set(dut.i[0].valid, 0)
+        for _ in range(dut.write_latency - 1):
             await ctx.tick()
         # From the cycle of block_loaded on, the whole block is readable.
         assert ctx.get(dut.block_loaded) == 1
@@ -95,14 +96,14 @@ def test_block_loaded_only_after_the_last_column():
             for index in range(8):
                 item = {"words": [block] * 8, "index": index % 4,
                         "tag": tag | {"block_last": index >= 4}}
-                ctx.set(raw(dut.i.payload), pack(Column(config), item))
-                ctx.set(dut.i.valid, 1)
+                ctx.set(raw(dut.i[0].payload), pack(Column(config), item))
+                ctx.set(dut.i[0].valid, 1)
                 await ctx.tick()
-        ctx.set(dut.i.valid, 0)
+        ctx.set(dut.i[0].valid, 0)
         await ctx.tick().repeat(5)
 
     simulate(dut, bench, monitors=[collect_level(dut.block_loaded, loaded)])
-    assert loaded == [8 * block + 7 + dut.WRITE_LATENCY for block in range(3)]
+    assert loaded == [8 * block + 7 + dut.write_latency for block in range(3)]
 
 
 def test_reading_what_is_written_is_caught():
@@ -111,13 +112,80 @@ def test_reading_what_is_written_is_caught():
     tag = {"lane": 0, "channel_low": 0, "addr": 5, "bypass": 1, "block_last": 0}
 
     async def bench(ctx):
-        ctx.set(raw(dut.i.payload),
+        ctx.set(raw(dut.i[0].payload),
                 pack(Column(config), {"words": [1] * 8, "index": 0, "tag": tag}))
-        ctx.set(dut.i.valid, 1)
+        ctx.set(dut.i[0].valid, 1)
         await ctx.tick()
-        ctx.set(dut.i.valid, 0)
+        ctx.set(dut.i[0].valid, 0)
         ctx.set(raw(dut.addr), pack(dut.addr.shape(), [5] * 8))
         ctx.set(dut.en, 1)
+        await ctx.tick()
+        await ctx.tick()
+
+    with pytest.raises(AssertionError):
+        simulate(dut, bench)
+
+
+@pytest.mark.parametrize("banks", [8, 16])
+def test_columns_of_several_feature_banks(banks):
+    config = replace(PRESETS["tiny-wide"], kernel_lanes=16, feature_banks=banks, tile_lanes=5)
+    dut = TileBuffer(config=config)
+    rng = random.Random(banks)
+    model = [[[0] * config.tile_depth for _ in range(BANKS)] for _ in range(config.tile_lanes)]
+    loaded = []
+
+    async def bench(ctx):
+        for cycle in range(300):
+            lanes = rng.sample(range(config.tile_lanes), rng.randint(0, config.tile_lanes))
+            senders = rng.sample(range(banks), len(lanes))
+            for port in dut.i:
+                ctx.set(port.valid, 0)
+            for number, (sender, lane) in enumerate(zip(senders, lanes, strict=True)):
+                item = {
+                    "words": [rng.randrange(1 << 32) for _ in range(BANKS)],
+                    "index": rng.randrange(4), "tag": {
+                        "lane": lane, "channel_low": sender % 8, "bypass": 0,
+                        "addr": 32 * rng.randrange(config.tile_depth // 32),
+                        "block_last": cycle == 299 and number == 0,
+                    },
+                }
+                if item["tag"]["block_last"]:
+                    item["index"] = 3
+                apply(model, item)
+                ctx.set(raw(dut.i[sender].payload), pack(Column(config), item))
+                ctx.set(dut.i[sender].valid, 1)
+            await ctx.tick()
+        for port in dut.i:
+            ctx.set(port.valid, 0)
+        await ctx.tick().repeat(dut.write_latency - 1)
+        assert ctx.get(dut.block_loaded) == bool(lanes)
+        for addr in range(config.tile_depth):
+            ctx.set(raw(dut.addr), pack(dut.addr.shape(), [addr] * BANKS))
+            ctx.set(dut.en, 1)
+            await ctx.tick()
+            ctx.set(dut.en, 0)
+            await ctx.tick().repeat(dut.LATENCY - 1)
+            word = ctx.get(raw(dut.data))
+            for lane in range(config.tile_lanes):
+                got = [word >> (32 * (BANKS * lane + bank)) & 0xFFFFFFFF for bank in range(BANKS)]
+                assert got == [bank[addr] for bank in model[lane]], (addr, lane)
+
+    simulate(dut, bench, monitors=[collect_level(dut.block_loaded, loaded)])
+    assert len(loaded) == 1
+
+
+@pytest.mark.parametrize("wrong", [{"lane": 2}, {"channel_low": 2}])
+def test_what_several_feature_banks_may_not_send_is_caught(wrong):
+    dut = TileBuffer(config=PRESETS["tiny-wide"])
+
+    async def bench(ctx):
+        for sender, lane in ((1, 2), (4, 1)):
+            tag = {"lane": lane, "channel_low": sender, "addr": 32, "bypass": 0, "block_last": 0}
+            tag |= wrong if sender == 4 else {}
+            ctx.set(raw(dut.i[sender].payload), pack(
+                Column(PRESETS["tiny-wide"]), {"words": [0] * 8, "index": 0, "tag": tag}))
+            ctx.set(dut.i[sender].valid, 1)
+        await ctx.tick()
         await ctx.tick()
         await ctx.tick()
 
