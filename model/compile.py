@@ -193,7 +193,8 @@ def _compile_layer(
         raise UserError(f"layer {layer.name}: a tile block needs {words} words per bank, config "
                         f"{config.name} has tile_depth = {config.tile_depth}")
     longest = max(len(part.weights) for part in parts)
-    resident = words * geometry["tile_blocks"] <= config.tile_depth
+    # With one kernel block a tile block is used once, and its ring words are free after that.
+    resident = len(parts) == 1 or words * geometry["tile_blocks"] <= config.tile_depth
     replayable = geometry["tile_blocks"] == 1 or (
         longest + KERNEL_MARGIN <= config.kernel_depth
         and select_beats(config, longest, how.select_bits) <= config.select_depth

@@ -107,34 +107,33 @@ def _implicit(
     span = config.banks * how.hold                  # channels of an address group
     groups = ceil(channels / span)
     sub = 1 << how.sub_log2 if how.sub_log2 < 3 else span
-    per_group = how.entries if sub == span else 1   # entries that share a sub-group
-    pad = groups * span - channels
-    nonzero = np.pad(part.any(axis=-1), ((0, 0), (0, pad), (0, 0)))
-    padded = np.pad(part, ((0, 0), (0, pad), (0, 0), (0, 0)))
-    weights, selects, steps = [], [], 0
-    addresses = ceil(channels / config.banks)
-    for f in range(frequencies):
-        for group in range(groups):
-            count = how.entries_last if group == groups - 1 else how.entries
-            steps += count * min(how.hold, addresses - group * how.hold)
-            for j in range(count):
-                low = group * span + (0 if sub == span else j * sub)
-                rank = j if sub == span else 0
-                weight = np.zeros((lanes, 2), dtype=np.int64)
-                select = np.zeros(lanes, dtype=np.int64)
-                for lane in range(lanes):
-                    kept = np.flatnonzero(nonzero[lane, low:low + sub, f])
-                    if len(kept) > per_group:
-                        raise UserError(
-                            f"layer {layer.name}: {len(kept)} weights in a group of {sub} channels "
-                            f"at frequency {f} violate pattern {layer.pattern}"
-                        )
-                    if rank < len(kept):
-                        select[lane] = kept[rank]
-                        weight[lane] = padded[lane, low + kept[rank], f]
-                weights.append(weight)
-                selects.append(select)
-    return Block(np.array(weights), np.array(selects), steps)
+    kept = how.entries if sub == span else 1        # entries that share a sub-group
+    padded = np.pad(part, ((0, 0), (0, groups * span - channels), (0, 0), (0, 0)))
+    padded = padded.reshape(lanes, groups, span // sub, sub, frequencies, 2)
+    nonzero = padded.any(axis=-1)
+    counts = nonzero.sum(axis=3)
+    if (counts > kept).any():
+        _, _, _, f = spot = tuple(np.argwhere(counts > kept)[0])
+        raise UserError(
+            f"layer {layer.name}: {counts[spot]} weights in a group of {sub} channels at "
+            f"frequency {f} violate pattern {layer.pattern}"
+        )
+    # The non-zero channels of a sub-group first, in order; the rest of the entries is idle.
+    order = np.argsort(~nonzero, axis=3, kind="stable")[:, :, :, :kept]
+    present = np.take_along_axis(nonzero, order, axis=3)
+    chosen = np.take_along_axis(padded, order[..., None], axis=3) * present[..., None]
+    # Axes to frequency, group, entry, lane.
+    selects = np.moveaxis(order * present, (4, 1, 2, 3), (0, 1, 2, 3))
+    weights = np.moveaxis(chosen, (4, 1, 2, 3), (0, 1, 2, 3))
+    selects = selects.reshape(frequencies, groups * how.entries, lanes)
+    weights = weights.reshape(frequencies, groups * how.entries, lanes, 2)
+    used = (groups - 1) * how.entries + how.entries_last
+    last_rows = ceil(channels / config.banks) - (groups - 1) * how.hold
+    steps = (groups - 1) * how.entries * how.hold + how.entries_last * last_rows
+    return Block(
+        weights[:, :used].reshape(-1, lanes, 2), selects[:, :used].reshape(-1, lanes),
+        steps * frequencies,
+    )
 
 
 def _scatter(part: NDArray[np.int64], config: AcceleratorConfig) -> Block:

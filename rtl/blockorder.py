@@ -3,7 +3,8 @@
 The next block is offered while the one before is still being issued, as soon as its tiles are
 loaded and a slot of the sum buffer is free. If the tiles stay (``restream`` = 0), the kernel
 block is the outer loop and the layer's tile blocks lie one after the other in the ring; if the
-weights are read again for every tile block, the tile block is.
+weights are read again for every tile block, the tile block is. A tile block gives its words back
+after its last kernel block, so a layer with one kernel block need not fit the ring.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ Layer = data.StructLayout({name: unsigned(bits) for name, bits in FIELDS if name
 
 
 def Block(config: AcceleratorConfig) -> data.StructLayout:  # noqa: N802
-    """Ring base and sum buffer slot of a block; words its end gives back, if ``frees``."""
+    """Ring base and sum buffer slot of a block; its words, given back at its end if ``frees``."""
     return data.StructLayout({
         "base": range(config.tile_depth), "slot": range(SUM_SLOTS), "layer_last": 1,
         "frees": 1, "words": range(config.tile_depth + 1),
@@ -81,15 +82,12 @@ class BlockOrder(wiring.Component):
         slot = Signal(range(SUM_SLOTS))
         base = Signal(block.base.shape())
         layer_base, ring_end = Signal.like(base), Signal.like(base)
-        held = Signal(block.words.shape())
-
-        words, held_after = Signal.like(held), Signal.like(held)
+        words = Signal(block.words.shape())
         first_use, kernel_end, tile_end = Signal(), Signal(), Signal()
         take = self.o.valid & self.o.ready
         m.d.comb += [
             words.eq(Mux(layer.dot, layer.groups, layer.groups << 5)),
             first_use.eq(kernel_block == 0),
-            held_after.eq(Mux(first_use, held + words, held)),
             kernel_end.eq(kernel_block == layer.kernel_blocks - 1),
             tile_end.eq(tile_block == layer.tile_blocks - 1),
 
@@ -99,8 +97,8 @@ class BlockOrder(wiring.Component):
             block.base.eq(base),
             block.slot.eq(slot),
             block.layer_last.eq(kernel_end & tile_end),
-            block.frees.eq(kernel_end & (tile_end | layer.restream)),
-            block.words.eq(Mux(layer.restream, words, held_after)),
+            block.frees.eq(kernel_end),
+            block.words.eq(words),
         ]
 
         m.d.sync += [
@@ -108,7 +106,7 @@ class BlockOrder(wiring.Component):
             slots.eq(slots + self.slot_free - take),
         ]
         with m.If(take):
-            m.d.sync += [slot.eq(slot + 1), held.eq(held_after), pending.eq(~block.layer_last)]
+            m.d.sync += [slot.eq(slot + 1), pending.eq(~block.layer_last)]
             with m.If(first_use):
                 m.d.sync += ring_end.eq(base + words)
             with m.If(layer.restream):
@@ -127,7 +125,7 @@ class BlockOrder(wiring.Component):
         with m.If(self.desc.valid & ~busy):
             m.d.sync += [
                 *(layer[name].eq(self.desc.payload[name]) for name in _USED),
-                busy.eq(1), pending.eq(1), kernel_block.eq(0), tile_block.eq(0), held.eq(0),
+                busy.eq(1), pending.eq(1), kernel_block.eq(0), tile_block.eq(0),
                 base.eq(ring_end), layer_base.eq(ring_end),
             ]
         with m.If(self.done):

@@ -101,7 +101,7 @@ class Drain(wiring.Component):
 
     Attributes
     ----------
-    i : In(Event(LaneSums(config)))
+    i : In(LaneSums(config))
         Accumulators, at most every ``INTERVAL`` cycles. ``sum_shift`` is 0..31 (`model.lower`
         gives no other).
     o : Out(Event(SumWrite(config)))
@@ -116,7 +116,7 @@ class Drain(wiring.Component):
         self._config = config
         self.INTERVAL = config.kernel_lanes // 4
         super().__init__({
-            "i": In(Event(LaneSums(config))),
+            "i": In(LaneSums(config)),
             "o": Out(Event(SumWrite(config))),
         })
 
@@ -197,7 +197,7 @@ class Drain(wiring.Component):
 
     def _shadow(self, m: Module):
         """Accumulators of the quad that leaves now, four kernels of each tile lane in turn."""
-        config, sums = self._config, self.i.payload
+        config = self._config
         lane = data.ArrayLayout(signed(config.acc_bits), 3)
         heads = []
         for tile in range(config.tile_lanes):
@@ -206,7 +206,7 @@ class Drain(wiring.Component):
                 for number in reversed(range(kernel, config.kernel_lanes, 4)):
                     shadow = Signal(lane, name=f"s1_acc{tile}_{number}", reset_less=True)
                     m.d.sync += shadow.eq(
-                        Mux(self.i.valid, sums.acc[tile][number].as_value(), after)
+                        Mux(self.i.valid, self.i.acc[tile][number].as_value(), after)
                     )
                     after = shadow.as_value()
                 heads.append(shadow)

@@ -123,10 +123,11 @@ class Engine(wiring.Component):
         ]
         connect(m, mac.o, drain.i)
         connect(m, drain.o, store.sums)
-        m.d.comb += [
-            self.write[0].valid.eq(store.write.valid),
-            self.write[0].payload.eq(store.write.payload),
-        ]
+        for source, write, probe in zip(store.write, self.write, self.probe_write, strict=True):
+            for target in (write, probe):
+                m.d.comb += [
+                    target.valid.eq(source.valid), target.payload.eq(source.payload),
+                ]
 
         # The kernels' way.
         connect(m, prefetch.ar, flipped(self.ar))
@@ -147,8 +148,8 @@ class Engine(wiring.Component):
             issue.block_loaded.eq(tiles.block_loaded), issue.slot_free.eq(store.slot_free),
             loader.input_done.eq(self.input_done), loader.input_row.eq(self.input_row),
             loader.layers_done.eq(store.layers_done),
-            *(loader.progress[0][name].eq(getattr(store, name))
-              for name in ("channels_done", "channels_open", "rows_done")),
+            *(mine.eq(theirs) for mine, theirs in zip(
+                loader.progress, store.progress, strict=True)),
             store.run_cycle.eq(self.run_cycle),
             self.finished.eq(store.finished), self.error.eq(prefetch.error),
         ]
@@ -170,7 +171,5 @@ class Engine(wiring.Component):
 
         m.d.comb += [
             self.probe_sum.valid.eq(drain.o.valid), self.probe_sum.payload.eq(drain.o.payload),
-            self.probe_write[0].valid.eq(store.write.valid),
-            self.probe_write[0].payload.eq(store.write.payload),
         ]
         return m

@@ -177,7 +177,7 @@ class MacArray(wiring.Component):
         Address of each bank, the same for all tile lanes.
     tile_data : In(ArrayLayout(ArrayLayout(Complex(word_bits), banks), tile_lanes))
         Words read, `TILE_LATENCY` cycles after ``tile_en``.
-    o : Out(Event(LaneSums(config)))
+    o : Out(LaneSums(config))
         Accumulators, valid for one cycle, ``LATENCY`` cycles after a step with ``last``.
     """
 
@@ -193,7 +193,7 @@ class MacArray(wiring.Component):
             "tile_data": In(data.ArrayLayout(
                 data.ArrayLayout(word, config.banks), config.tile_lanes
             )),
-            "o": Out(Event(LaneSums(config))),
+            "o": Out(LaneSums(config)),
         })
 
     def elaborate(self, platform) -> Module:
@@ -210,7 +210,6 @@ class MacArray(wiring.Component):
         factors = [self._factors(m, lane, kind, cycles) for lane in range(config.kernel_lanes)]
         first = self._delay(m, step.first & self.i.valid, self.LATENCY - 1, "first")
 
-        sums = []
         for tile in range(config.tile_lanes):
             for kernel in range(config.kernel_lanes):
                 lane = MacLane(
@@ -224,8 +223,7 @@ class MacArray(wiring.Component):
                     lane.factors.eq(factors[kernel]),
                     lane.first.eq(first),
                 ]
-                sums.append(lane.acc)
-        m.d.comb += self.o.payload.acc.eq(Cat(*sums))
+                m.d.comb += self.o.acc[tile][kernel].eq(lane.acc)
 
         last = self._delay(m, step.last & self.i.valid, self.LATENCY, "last", reset_less=False)
         m.d.comb += self.o.valid.eq(last)

@@ -1,4 +1,6 @@
-"""After the inverse FFT: round, pool, bias, ReLU, requantise.
+"""After the inverse FFT: round, pool, bias, ReLU, requantise, one value per lane and cycle.
+
+With several feature banks `rtl.postrows` takes this place.
 
 All tile lanes are in lock-step, so `PostArray` steers the datapaths (`Post`) of all lanes with one
 set of pointers.  A row of a tile waits in a queue; from there the lanes take one value per cycle.
@@ -8,20 +10,18 @@ not matter, and three quarters of the values need no multiplication.
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
+from amaranth.hdl import Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from model.config import POST_SHIFT, AcceleratorConfig
-from rtl.fixed import round_shift, saturate
-from rtl.signatures import Descriptor, Event, RowMarks, StoreTag
+from model.config import AcceleratorConfig
+from rtl.fft.pipeline import DelayLine
+from rtl.requantise import Requantiser, RowPool, TileRow, TileRows, delayed
+from rtl.signatures import Descriptor, Event, RowMarks, SegmentRow
 from rtl.sums import SEGMENT_ROWS
 
-__all__ = ["Post", "PostArray", "PostSteering", "TileRow"]
-
-#: One row of a tile as it leaves the inverse FFT.
-TileRow = data.ArrayLayout(signed(24), 8)
+__all__ = ["Post", "PostArray", "PostSteering"]
 
 #: Steering of all lanes. ``w_*``: store the row that came in `Post.STORE_DELAY` cycles before;
 #: ``r_*``: the value to take; ``bias``, ``multiplier``, ``collect``/``position``: for the value
@@ -34,8 +34,6 @@ PostSteering = data.StructLayout({
 
 class Post(wiring.Component):
     """Datapath of one tile lane; one 18x15 multiplier.
-
-    One register after each adder, comparison, product and level of the shifter.
 
     Parameters
     ----------
@@ -56,9 +54,9 @@ class Post(wiring.Component):
     """
 
     #: Cycles from ``row`` to the queue's write port.
-    STORE_DELAY = 4
+    STORE_DELAY = RowPool.LATENCY
     #: Cycles from ``r_column`` to the requantised value.
-    COLLECT_DELAY = 8
+    COLLECT_DELAY = 1 + Requantiser.LATENCY
 
     def __init__(self, *, config: AcceleratorConfig) -> None:
         self._width = config.sum_bits
@@ -70,94 +68,30 @@ class Post(wiring.Component):
         })
 
     def elaborate(self, platform) -> Module:
-        """Build the row pipeline, the queue and the value pipeline."""
+        """Build the row pipeline, the queue, the value pipeline and the bytes."""
         m = Module()
-        self._rows(m)
-        self._values(m)
-        return m
-
-    def _rows(self, m: Module) -> None:
-        """Round, saturate and pool; a pooled value takes the place of its even column."""
-        values = data.ArrayLayout(signed(self._width), 8)
-        s0_row = Signal(data.ArrayLayout(signed(25 - POST_SHIFT), 8), reset_less=True)
-        s1_row = Signal(values, reset_less=True)
-        s2_row = Signal(values, reset_less=True)
-        s2_above = Signal(data.ArrayLayout(signed(self._width), 4), reset_less=True)
-        s3_row = Signal(values, reset_less=True)
-        for column in range(8):
-            m.d.sync += [
-                s0_row[column].eq(round_shift(self.row[column], POST_SHIFT)),
-                s1_row[column].eq(saturate(s0_row[column], self._width)),
-                s2_row[column].eq(s1_row[column]),
-                s3_row[column].eq(s2_row[column]),
-            ]
-        for pair in range(4):
-            left, right = s1_row[2 * pair], s1_row[2 * pair + 1]
-            m.d.sync += s2_above[pair].eq(s2_row[2 * pair])
-            with m.If(self.layer.pool & (right > left)):
-                m.d.sync += s2_row[2 * pair].eq(right)
-            with m.If(self.layer.pool & (s2_above[pair] > s2_row[2 * pair])):
-                m.d.sync += s3_row[2 * pair].eq(s2_above[pair])
-
-        m.submodules.queue = queue = Memory(shape=values, depth=SEGMENT_ROWS, init=[])
+        layer, steering = self.layer, self.steering
+        m.submodules.pool = pool = RowPool(self._width)
+        m.submodules.queue = queue = Memory(shape=pool.o.shape(), depth=SEGMENT_ROWS, init=[])
+        m.submodules.requantiser = requantiser = Requantiser(self._width)
         write, read = queue.write_port(), queue.read_port(domain="comb")
-        self._value = Signal(signed(self._width), name="s4_value", reset_less=True)
+        value = Signal(signed(self._width), reset_less=True)
+        m.d.sync += value.eq(read.data[steering.r_column])
         m.d.comb += [
-            write.en.eq(self.steering.w_en),
-            write.addr.eq(self.steering.w_addr),
-            write.data.eq(s3_row),
-            read.addr.eq(self.steering.r_addr),
+            pool.row.eq(self.row), pool.pool.eq(layer.pool),
+            write.en.eq(steering.w_en), write.addr.eq(steering.w_addr), write.data.eq(pool.o),
+            read.addr.eq(steering.r_addr),
+            requantiser.value.eq(value), requantiser.layer.eq(layer),
+            requantiser.bias.eq(steering.bias), requantiser.multiplier.eq(steering.multiplier),
         ]
-        m.d.sync += self._value.eq(read.data[self.steering.r_column])
-
-    def _values(self, m: Module) -> None:
-        """Bias, ReLU, multiply, shift, saturate, collect bytes."""
-        layer = self.layer
-        width = self._width
-        s5_sum = Signal(signed(width + 1), reset_less=True)
-        s6_value = Signal(signed(width), reset_less=True)
-        s7_product = Signal(signed(width + 15), reset_less=True)
-        # One bit more below the point, kept for the rounding.
-        s8_coarse = Signal(signed(width + 16), reset_less=True)
-        s9_fine = Signal(signed(width + 16), reset_less=True)
-        s10_round = Signal(signed(width + 16), reset_less=True)
-        s11_value = Signal(signed(16), reset_less=True)
-        limited = saturate(s5_sum, width)
-        m.d.sync += [
-            s5_sum.eq(self._value + self.steering.bias),
-            s6_value.eq(Mux(layer.relu & s5_sum[-1], 0, limited)),
-            s7_product.eq(s6_value * Cat(self.steering.multiplier, Const(0, 1)).as_signed()),
-            s8_coarse.eq(
-                Cat(Const(0, 1), s7_product).as_signed()
-                >> Cat(Const(0, 3), layer.requant_shift[3:])
-            ),
-            s9_fine.eq(s8_coarse >> layer.requant_shift[:3]),
-            s10_round.eq((s9_fine + 1) >> 1),
-            s11_value.eq(
-                Mux(
-                    layer.out_wide,
-                    saturate(s10_round, 16),
-                    Mux(layer.out_signed, saturate(s10_round, 8), saturate(s10_round, 8, False)),
-                )
-            ),
-        ]
-        position = self.steering.position
+        result = requantiser.o
+        position = steering.position
         for byte in range(8):
             here = Mux(layer.out_wide, position == byte // 2, position == byte)
-            value = s11_value[:8]
-            if byte % 2:
-                value = Mux(layer.out_wide, s11_value[8:], value)
-            with m.If(self.steering.collect & here):
-                m.d.sync += self.o.word_select(byte, 8).eq(value)
-
-
-def _delayed(m: Module, value, cycles: int, name: str):
-    """``value``, ``cycles`` cycles later."""
-    for stage in range(cycles):
-        later = Signal.like(value, name=f"{name}_{stage}")
-        m.d.sync += later.eq(value)
-        value = later
-    return value
+            bits = Mux(layer.out_wide, result[8:], result[:8]) if byte % 2 else result[:8]
+            with m.If(steering.collect & here):
+                m.d.sync += self.o.word_select(byte, 8).eq(bits)
+        return m
 
 
 class PostArray(wiring.Component):
@@ -174,8 +108,8 @@ class PostArray(wiring.Component):
 
     Attributes
     ----------
-    i : In(Event({rows, index, tag}))
-        Row ``index`` of the tiles of all lanes; the rows of a tile in consecutive cycles.
+    i : In(Event(TileRows(config)))
+        Rows of the tiles of all lanes; those of a tile in consecutive cycles.
     layer : In(Descriptor)
         Constant while rows are under way.
     credit : Out(1)
@@ -184,7 +118,7 @@ class PostArray(wiring.Component):
         The writer knows where the next tiles go; the last row of a block waits for it.
     reserve : Out(1)
         That row has started.
-    o : Out(Event({marks, bytes}))
+    o : Out(Event(SegmentRow(config))).array(1)
         A segment of every lane.
     """
 
@@ -193,18 +127,13 @@ class PostArray(wiring.Component):
 
     def __init__(self, *, config: AcceleratorConfig) -> None:
         self._config = config
-        lanes = config.tile_lanes
         super().__init__({
-            "i": In(Event(data.StructLayout({
-                "rows": data.ArrayLayout(TileRow, lanes), "index": 3, "tag": StoreTag,
-            }))),
+            "i": In(Event(TileRows(config))),
             "layer": In(Descriptor),
             "credit": Out(1),
             "spare": In(1),
             "reserve": Out(1),
-            "o": Out(Event(data.StructLayout({
-                "marks": RowMarks, "bytes": data.ArrayLayout(data.ArrayLayout(8, 8), lanes),
-            }))),
+            "o": Out(Event(SegmentRow(config))).array(1),
         })
 
     def elaborate(self, platform) -> Module:
@@ -243,10 +172,11 @@ class PostArray(wiring.Component):
             write.data.multiplier.eq(tag.multiplier),
             write.data.marks.tile_last.eq(tile_last),
             write.data.marks.tile.eq(Mux(tile_last, tag.marks.as_value(), 0)),
+            write.data.marks.base.eq(tag.base),
         ]
         m.d.comb += [
             write.addr.eq(tag_addr),
-            steering.w_en.eq(_delayed(m, write.en, Post.STORE_DELAY, "store")),
+            steering.w_en.eq(delayed(m, write.en, Post.STORE_DELAY, "store")),
             steering.w_addr.eq(w_addr),
             steering.r_addr.eq(r_addr),
             steering.r_column.eq(r_column),
@@ -276,18 +206,21 @@ class PostArray(wiring.Component):
             r_column.eq(Mux(taking & ~row_end, r_column + 1 + layer.pool, layer.crop)),
         ]
 
+        m.submodules.marks = marks = DelayLine(RowMarks, cycles=Post.COLLECT_DELAY + 1)
+        output = self.o[0]
         m.d.comb += [
-            steering.bias.eq(_delayed(m, read.data.bias, 1, "bias")),
-            steering.multiplier.eq(_delayed(m, read.data.multiplier, 3, "multiplier")),
-            steering.position.eq(_delayed(m, beat[:3], Post.COLLECT_DELAY, "position")),
+            steering.bias.eq(delayed(m, read.data.bias, 1, "bias")),
+            steering.multiplier.eq(
+                delayed(m, read.data.multiplier, 1 + Requantiser.MULTIPLIER_DELAY, "multiplier")
+            ),
+            steering.position.eq(delayed(m, beat[:3], Post.COLLECT_DELAY, "position")),
             steering.collect.eq(
-                _delayed(m, taking & (beat <= value_last), Post.COLLECT_DELAY, "collect")
+                delayed(m, taking & (beat <= value_last), Post.COLLECT_DELAY, "collect")
             ),
-            self.o.valid.eq(
-                _delayed(m, taking & (beat == value_last), Post.COLLECT_DELAY + 1, "last")
-            ),
-            self.o.payload.marks.eq(
-                _delayed(m, read.data.marks, Post.COLLECT_DELAY + 1, "marks")
+            marks.i.eq(read.data.marks),
+            output.payload.marks.eq(marks.o),
+            output.valid.eq(
+                delayed(m, taking & (beat == value_last), Post.COLLECT_DELAY + 1, "last")
             ),
         ]
         for lane in range(self._config.tile_lanes):
@@ -296,6 +229,6 @@ class PostArray(wiring.Component):
                 post.row.eq(row.rows[lane]),
                 post.layer.eq(layer),
                 post.steering.eq(steering),
-                self.o.payload.bytes[lane].eq(post.o),
+                output.payload.bytes[lane].eq(post.o),
             ]
         return m

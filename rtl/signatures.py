@@ -11,9 +11,10 @@ from model.descriptor import FIELDS
 
 __all__ = [
     "Complex", "Descriptor", "ReadRequest", "ReadData", "WriteRequest", "MemorySignature",
-    "FeatureReadSignature", "FeatureWrite", "Progress", "RowPair", "TileTag", "Column", "Step",
-    "KernelEntry", "SUM_SLOTS", "KernelParameters", "LaneSums", "SumWrite", "LayerStats", "Event",
-    "TileMarks", "StoreTag", "RowMarks",
+    "FeatureReadSignature", "FeatureWrite", "RowPair", "TileTag", "Column", "Step",
+    "KernelEntry", "SUM_SLOTS", "KernelParameters", "LaneSums", "SumsTag", "SumWrite",
+    "LayerStats", "Event", "POSITION_BITS", "TileMarks", "StoreTag", "RowMarks", "SegmentRow",
+    "Progress",
 ]
 
 
@@ -158,16 +159,29 @@ def Step(config: AcceleratorConfig) -> data.StructLayout:  # noqa: N802
     })
 
 
-def LaneSums(config: AcceleratorConfig) -> data.StructLayout:  # noqa: N802
-    """Complete sums of one frequency: per tile and kernel lane the accumulators a1, a2, a3."""
-    lane = data.ArrayLayout(signed(config.acc_bits), 3)
-    return data.StructLayout({
-        "acc": data.ArrayLayout(
-            data.ArrayLayout(lane, config.kernel_lanes), config.tile_lanes
-        ),
-        "real": 1, "dot": 1, "sum_shift": 6, "frequency": 5, "slot": range(SUM_SLOTS),
-        "block_last": 1,
-    })
+#: Tag of complete sums of one frequency.
+SumsTag = data.StructLayout({
+    "real": 1, "dot": 1, "sum_shift": 6, "frequency": 5, "slot": range(SUM_SLOTS), "block_last": 1,
+})
+
+
+class LaneSums(wiring.Signature):
+    """Complete sums of one frequency: a valid-only transfer of all accumulators.
+
+    ``acc[p]``: a1, a2, a3 of every kernel lane of tile lane p; a port each, since Amaranth limits
+    a signal to 65536 bits.
+    """
+
+    def __init__(self, config: AcceleratorConfig) -> None:
+        self._config = config
+        lane = data.ArrayLayout(signed(config.acc_bits), 3)
+        super().__init__({
+            "valid": Out(1), "payload": Out(SumsTag),
+            "acc": Out(data.ArrayLayout(lane, config.kernel_lanes)).array(config.tile_lanes),
+        })
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, LaneSums) and self._config == other._config
 
 
 def SumWrite(config: AcceleratorConfig) -> data.StructLayout:  # noqa: N802
@@ -184,16 +198,30 @@ def SumWrite(config: AcceleratorConfig) -> data.StructLayout:  # noqa: N802
 
 # --- maps out ---------------------------------------------------------------------------------
 
-#: What follows the last row of a tile: the next kernel continues from the remembered start
-#: (``rewind``), the kernel's channel is complete and the start moves past it (``commit``), the
-#: lanes go to the next tile block (``advance``), the layer ends.
-TileMarks = data.StructLayout({"rewind": 1, "commit": 1, "advance": 1, "layer_last": 1})
+#: Bits of a position: a byte of the feature memory's linear image (row, parity bank, byte).
+POSITION_BITS = ROW_BITS + 4
 
-#: Travels with a tile of sums through the inverse FFT.
-StoreTag = data.StructLayout({"bias": signed(18), "multiplier": 14, "marks": TileMarks})
+#: What follows the last row of a tile: the kernel's channel is complete (``commit``), the lanes go
+#: to the next tile block (``advance``), the feature bank's part of the layer ends (``layer_last``).
+TileMarks = data.StructLayout({"commit": 1, "advance": 1, "layer_last": 1})
+
+#: Travels with a tile of sums through the inverse FFT; ``base``: where the kernel's map begins.
+StoreTag = data.StructLayout({
+    "bias": signed(18), "multiplier": 14, "base": POSITION_BITS, "marks": TileMarks,
+})
 
 #: A row of a tile: is it the tile's last (only then ``tile`` is not zero)?
-RowMarks = data.StructLayout({"tile_last": 1, "tile": TileMarks})
+RowMarks = data.StructLayout({"tile_last": 1, "tile": TileMarks, "base": POSITION_BITS})
+
+
+def SegmentRow(config: AcceleratorConfig) -> data.StructLayout:  # noqa: N802
+    """Row of results of the tiles of all lanes: a segment of 8 or ``post_values`` bytes each."""
+    segment = 8 if config.feature_banks == 1 else config.post_values
+    return data.StructLayout({
+        "marks": RowMarks,
+        "bytes": data.ArrayLayout(data.ArrayLayout(8, segment), config.tile_lanes),
+    })
+
 
 #: Per-layer counters a unit reports when it ends a layer.
 LayerStats = data.StructLayout({"layer": 8, "counts": data.ArrayLayout(32, 4)})

@@ -3,8 +3,10 @@
 ::
 
     sums -> SumBuffer -> P' x InverseFFT -> PostArray -> Writer -> write
-                ^ SumReader   |                 |
-                +-- credits --+-----------------+
+                ^ SumReader                     |
+                +----------- credits -----------+
+
+With several feature banks `RowPostArray` and a writer per bank keep up with the inverse FFT.
 
 Only one layer is read from the sum buffer at a time. This costs next to nothing: the first block of
 a layer needs every channel of the layer before, if not every row; what is early waits in its slot.
@@ -19,12 +21,14 @@ from amaranth.lib.wiring import In, Out
 from model.config import AcceleratorConfig
 from rtl.fft.inverse import InverseFFT
 from rtl.post import PostArray
+from rtl.postrows import RowPostArray
 from rtl.signatures import (
     Descriptor,
     Event,
     FeatureWrite,
     KernelParameters,
     LayerStats,
+    Progress,
     StoreTag,
     SumWrite,
 )
@@ -40,19 +44,21 @@ class StoreStage(wiring.Component):
     A kernel of P' tiles takes ``max(8, rows * max(out_step, P'))`` cycles, where a tile has
     ``rows = out_step`` rows after the pool; a kernel of a dot layer takes 1, up to what the
     queue holds. A kernel's last write is ``(rows - 1)·max(out_step, P') + P' - 1`` cycles after its
-    first.
+    first. With F > 1 feature banks, a kernel takes ``max(8, rows * P' / F)`` cycles, and its last
+    write is ``rows * P' - 1`` cycles after its first.
 
     Parameters
     ----------
     config : AcceleratorConfig
-        P' tile lanes, N' kernel lanes.
+        P' tile lanes, N' kernel lanes, F feature banks.
 
     Attributes
     ----------
     desc : In(stream.Signature(Descriptor))
         Layers in order; the next is taken when the one before is completely written. It must
         hold ``crop + step <= 8``; with ``pool``, ``crop`` and ``step`` even; with ``out_wide``,
-        ``out_vector`` and ``out_step <= 4``.
+        ``out_vector`` and ``out_step <= 4``. With several feature banks: neither ``dot`` nor
+        ``out_vector``, ``out_step <= post_values``, and ``lanes_last`` a multiple of F.
     start : In(1)
         A run begins.
     sums : In(Event(SumWrite(config)))
@@ -61,14 +67,15 @@ class StoreStage(wiring.Component):
         A slot of the sum buffer is free again.
     param_ready, param_addr, param_data, param_next : In, Out, In, Out
         Parameter memory, see `SumReader`.
-    write : Out(Event(FeatureWrite))
-        To the feature memory.
-    layers_done, channels_done, channels_open, rows_done, finished, run_cycle, stats
+    write : Out(Event(FeatureWrite)).array(F)
+        To the banks of the feature memory; kernel k goes to bank k mod F.
+    layers_done, progress, finished, run_cycle, stats
         See `Writer`.
     """
 
     #: Cycles from the last sum of a block to its first write, besides those in which the inverse
-    #: FFT delivers cropped rows and the post collects the values of the first segment (1 each).
+    #: FFT delivers rows that are cropped or above a pooled one and, with one feature bank, the post
+    #: collects the further values of the first segment (1 each).
     LATENCY = SumReader.LATENCY + InverseFFT.LATENCY + PostArray.LATENCY + Writer.LATENCY
 
     def __init__(self, *, config: AcceleratorConfig) -> None:
@@ -82,11 +89,9 @@ class StoreStage(wiring.Component):
             "param_addr": Out(range(config.kernel_lanes)),
             "param_data": In(KernelParameters),
             "param_next": Out(1),
-            "write": Out(Event(FeatureWrite)),
+            "write": Out(Event(FeatureWrite)).array(config.feature_banks),
             "layers_done": Out(8),
-            "channels_done": Out(13),
-            "channels_open": Out(13),
-            "rows_done": Out(10),
+            "progress": Out(Progress).array(config.feature_banks),
             "run_cycle": In(32),
             "finished": Out(1),
             "stats": Out(Event(LayerStats)),
@@ -97,7 +102,9 @@ class StoreStage(wiring.Component):
         m = Module()
         m.submodules.buffer = buffer = SumBuffer(config=self._config)
         m.submodules.reader = reader = SumReader(config=self._config)
-        m.submodules.post = post = PostArray(config=self._config)
+        banks = self._config.feature_banks
+        post = PostArray(config=self._config) if banks == 1 else RowPostArray(config=self._config)
+        m.submodules.post = post
         m.submodules.writer = writer = Writer(config=self._config)
 
         layer = Signal(Descriptor)
@@ -109,6 +116,9 @@ class StoreStage(wiring.Component):
             m.d.sync += [layer.eq(self.desc.payload), active.eq(1), begin.eq(1)]
         with m.If(writer.layer_end):
             m.d.sync += active.eq(0)
+        if banks > 1:
+            # Never set; so that no logic is built for them.
+            m.d.sync += [layer[name].eq(0) for name in ("dot", "out_vector", "out_wide")]
         m.d.comb += [
             reader.layer.eq(layer), reader.begin.eq(begin),
             post.layer.eq(layer),
@@ -147,14 +157,18 @@ class StoreStage(wiring.Component):
                 ]
 
         m.d.comb += [
-            writer.i.valid.eq(post.o.valid), writer.i.payload.eq(post.o.payload),
             writer.reserve.eq(post.reserve), post.spare.eq(writer.spare),
-            self.write.valid.eq(writer.write.valid), self.write.payload.eq(writer.write.payload),
             self.layers_done.eq(writer.layers_done),
-            self.channels_done.eq(writer.channels_done),
-            self.channels_open.eq(writer.channels_open), self.rows_done.eq(writer.rows_done),
             self.finished.eq(writer.finished),
             self.stats.valid.eq(writer.stats.valid),
             self.stats.payload.eq(writer.stats.payload),
         ]
+        for bank in range(banks):
+            m.d.comb += [
+                writer.i[bank].valid.eq(post.o[bank].valid),
+                writer.i[bank].payload.eq(post.o[bank].payload),
+                self.write[bank].valid.eq(writer.write[bank].valid),
+                self.write[bank].payload.eq(writer.write[bank].payload),
+                self.progress[bank].eq(writer.progress[bank]),
+            ]
         return m

@@ -15,6 +15,7 @@ from amaranth.utils import exact_log2
 
 from model.config import AcceleratorConfig
 from rtl.signatures import (
+    POSITION_BITS,
     SUM_SLOTS,
     Complex,
     Descriptor,
@@ -25,10 +26,13 @@ from rtl.signatures import (
     TileMarks,
 )
 
-__all__ = ["SumBuffer", "SumReader", "SEGMENT_ROWS"]
+__all__ = ["SumBuffer", "SumReader", "SEGMENT_ROWS", "TILE_READS"]
 
-#: Rows the queue of `rtl.post.PostArray` holds: one LUT RAM.
+#: Rows a queue behind the inverse FFT holds: one LUT RAM.
 SEGMENT_ROWS = 16
+
+#: Reads of the sum buffer for a tile: 32 words, four at a time.
+TILE_READS = 8
 
 
 class SumBuffer(wiring.Component):
@@ -67,7 +71,7 @@ class SumBuffer(wiring.Component):
             "complete": Out(Event(range(SUM_SLOTS))),
             "r_en": In(1), "r_slot": In(range(SUM_SLOTS)),
             "r_kernel": In(range(config.kernel_lanes)),
-            "r_index": In(3),
+            "r_index": In(range(TILE_READS)),
             "o": Out(self._words),
         })
 
@@ -76,7 +80,7 @@ class SumBuffer(wiring.Component):
         m = Module()
         lanes = self._config.tile_lanes
         kernel_bits = exact_log2(self._config.kernel_lanes)
-        addr_bits = 3 + kernel_bits + exact_log2(SUM_SLOTS)
+        addr_bits = exact_log2(TILE_READS * SUM_SLOTS) + kernel_bits
 
         # Writing: kernel k of the quad goes to bank (k + frequency) % 4.
         sums = self.i.payload
@@ -108,7 +112,7 @@ class SumBuffer(wiring.Component):
 
         word = data.ArrayLayout(Complex(self._config.sum_bits), lanes)
         for bank in range(4):
-            memory = Memory(shape=word, depth=8 * SUM_SLOTS * self._config.kernel_lanes, init=[])
+            memory = Memory(shape=word, depth=1 << addr_bits, init=[])
             m.submodules[f"bank{bank}"] = memory
             write, read = memory.write_port(), memory.read_port()
 
@@ -148,24 +152,29 @@ class SumReader(wiring.Component):
     """Read finished blocks kernel by kernel and say what each tile is.
 
     A tile takes 8 cycles (a dot product 1); kernels follow each other without a gap while the
-    queue behind the inverse FFT has room for another tile.  Block order: kernel blocks outside,
-    tile blocks inside, or the reverse if ``restream``.
+    queue behind the inverse FFT has room for another tile.  There is a queue per feature bank:
+    kernel k of a block goes to bank k mod F.  Block order: kernel blocks outside, tile blocks
+    inside, or the reverse if ``restream``.
+
+    The map of a kernel follows that of kernel k - F: it is found by adding, kernel by kernel, from
+    the start of the kernel block, to which the tile blocks come back.
 
     Parameters
     ----------
     config : AcceleratorConfig
-        N' kernel lanes.
+        N' kernel lanes, F feature banks.
 
     Attributes
     ----------
     layer : In(Descriptor)
-        The layer, constant from ``begin`` until it is completely written.
+        The layer, constant from ``begin`` until it is completely written. All its kernel blocks are
+        multiples of F.
     begin : In(1)
         Start a layer; nothing of an earlier one is in flight.
     complete : In(Event(range(SUM_SLOTS)))
         From `SumBuffer`.
-    credit : In(1)
-        One row has left the queue.
+    credit : In(F)
+        One row has left the queue of a bank.
     param_ready, param_addr, param_data, param_next : In, Out, In, Out
         Parameters of the current kernel block; data 1 cycle after the address; ``param_next``
         releases them, ``param_ready`` is looked at again in the second cycle after it.
@@ -186,7 +195,7 @@ class SumReader(wiring.Component):
             "layer": In(Descriptor),
             "begin": In(1),
             "complete": In(Event(range(SUM_SLOTS))),
-            "credit": In(1),
+            "credit": In(config.feature_banks),
             "param_ready": In(1),
             "param_addr": Out(range(config.kernel_lanes)),
             "param_data": In(KernelParameters),
@@ -194,7 +203,7 @@ class SumReader(wiring.Component):
             "slot_free": Out(1),
             "r_en": Out(1), "r_slot": Out(range(SUM_SLOTS)),
             "r_kernel": Out(range(config.kernel_lanes)),
-            "r_index": Out(3),
+            "r_index": Out(range(TILE_READS)),
             "o": Out(Event(data.StructLayout({"bypass": 1, "tag": StoreTag}))),
         })
 
@@ -203,6 +212,8 @@ class SumReader(wiring.Component):
         m = Module()
         layer = self.layer
         lanes = self._config.kernel_lanes
+        banks = self._config.feature_banks
+        bank_bits = exact_log2(banks)
 
         active = Signal()           # kernels of this layer are left to start
         gap = Signal()              # block counters and param_ready settle
@@ -223,24 +234,49 @@ class SumReader(wiring.Component):
         waiting = Signal(range(SUM_SLOTS + 1))
         next_slot = Signal(range(SUM_SLOTS))
 
-        credits = Signal(range(SEGMENT_ROWS + 1))
+        bank = next_kernel[:bank_bits] if bank_bits else Const(0)
+        bank_last = bank == banks - 1
+        room = Signal(banks)
         tile_end = Signal()
         block_ready = Signal()
         start = Signal()
+        last_round = Signal()       # the last kernel of the block for each bank
         last_kernel = Signal()
         m.d.comb += [
-            tile_end.eq(self.r_en & ((self.r_index == 7) | layer.dot)),
+            tile_end.eq(self.r_en & ((self.r_index == TILE_READS - 1) | layer.dot)),
             block_ready.eq((waiting != 0) & self.param_ready & ~gap),
             start.eq(
-                active & (~self.r_en | tile_end) & (credits >= layer.out_step)
+                active & (~self.r_en | tile_end) & room.bit_select(bank, 1)
                 & ((next_kernel != 0) | block_ready)
             ),
-            last_kernel.eq(next_kernel + 1 == Mux(kernels_last, layer.lanes_last, lanes)),
+            last_round.eq(
+                next_kernel[bank_bits:] + 1
+                == Mux(kernels_last, layer.lanes_last, lanes)[bank_bits:]
+            ),
+            last_kernel.eq(last_round & bank_last),
         ]
-        m.d.sync += credits.eq(credits - Mux(start, layer.out_step, 0) + self.credit)
+
+        # A bank's turn comes every F kernels: with several, its room may be known a cycle later.
+        domain = m.d.comb if banks == 1 else m.d.sync
+        for index in range(banks):
+            credits = Signal(range(SEGMENT_ROWS + 1), name=f"credits{index}")
+            taken = Mux(start & (bank == index), layer.out_step, 0)
+            m.d.sync += credits.eq(credits - taken + self.credit[index])
+            domain += room[index].eq(credits >= layer.out_step)
+            with m.If(self.begin):
+                m.d.sync += credits.eq(SEGMENT_ROWS)
 
         # One register stage between the decision and the RAM.
         marks = Signal(TileMarks)
+        s0_base = Signal(POSITION_BITS, reset_less=True)
+        base = Signal(POSITION_BITS)            # map of the next kernel
+        block_base = Signal(POSITION_BITS)      # map of the first kernel of the kernel block
+        base_step = Signal(POSITION_BITS)
+        base_next = Signal(POSITION_BITS)
+        m.d.comb += base_next.eq(base + base_step)
+        m.d.sync += base_step.eq(
+            Mux(layer.out_vector, layer.out_map << layer.out_wide, layer.out_plane << 4)
+        )
         block_last = Signal()
         m.d.sync += [self.r_index.eq(self.r_index + 1), self.param_next.eq(0)]
         with m.If(tile_end):
@@ -252,14 +288,20 @@ class SumReader(wiring.Component):
                 self.r_kernel.eq(next_kernel),
                 next_kernel.eq(next_kernel + 1),
                 block_last.eq(last_kernel),
-                marks.rewind.eq(last_kernel & Mux(layer.restream, kernels_last, ~tiles_last)),
                 marks.commit.eq(~layer.restream & tiles_last),
                 marks.advance.eq(
-                    last_kernel
+                    last_round
                     & Mux(layer.restream, kernels_last & ~tiles_last, ~one_tile_block)
                 ),
-                marks.layer_last.eq(last_kernel & kernels_last & tiles_last),
+                marks.layer_last.eq(last_round & kernels_last & tiles_last),
+                s0_base.eq(base),
             ]
+            with m.If(last_kernel & Mux(layer.restream, kernels_last, ~tiles_last)):
+                m.d.sync += base.eq(block_base)
+            with m.Elif(bank_last):
+                m.d.sync += base.eq(base_next)
+            with m.If(last_kernel & ~layer.restream & tiles_last):
+                m.d.sync += block_base.eq(base_next)
             with m.If(next_kernel == 0):
                 m.d.sync += [self.r_slot.eq(next_slot), next_slot.eq(next_slot + 1)]
             with m.If(last_kernel):
@@ -287,8 +329,9 @@ class SumReader(wiring.Component):
 
         with m.If(self.begin):
             m.d.sync += [
-                active.eq(1), gap.eq(1), credits.eq(SEGMENT_ROWS),
+                active.eq(1), gap.eq(1),
                 next_kernel.eq(0), kernel_block.eq(0), tile_block.eq(0),
+                base.eq(layer.out_base << 4), block_base.eq(layer.out_base << 4),
             ]
 
         # The parameters arrive one cycle after the first read and are kept for the tile.
@@ -297,6 +340,7 @@ class SumReader(wiring.Component):
         s2_valid = Signal()
         s3_valid = Signal()
         s1_marks = Signal(TileMarks, reset_less=True)
+        s1_base = Signal(POSITION_BITS, reset_less=True)
         s2_tag = Signal(StoreTag, reset_less=True)
         s3_tag = Signal(StoreTag, reset_less=True)
         m.d.comb += [
@@ -307,6 +351,7 @@ class SumReader(wiring.Component):
             s1_valid.eq(self.r_en),
             s1_first.eq(self.r_en & (self.r_index == 0)),
             s1_marks.eq(marks),
+            s1_base.eq(s0_base),
             s2_valid.eq(s1_valid),
             s3_valid.eq(s2_valid),
             s3_tag.eq(s2_tag),
@@ -318,5 +363,6 @@ class SumReader(wiring.Component):
                 s2_tag.bias.eq(self.param_data.bias),
                 s2_tag.multiplier.eq(self.param_data.multiplier),
                 s2_tag.marks.eq(s1_marks),
+                s2_tag.base.eq(s1_base),
             ]
         return m

@@ -20,6 +20,8 @@ from sim.events import Events, decode, probe_layouts
 __all__ = ["Comparison", "Difference", "compare_run"]
 
 Ints = NDArray[np.int64]
+#: Kind of probe, in the data's way, and what it shows.
+STAGES = {"tile": "spectral word", "sum": "sum", "write": "output"}
 #: Distinct values listed per coordinate of the differing words.
 SPREAD = 6
 
@@ -93,7 +95,8 @@ def _word(parts: tuple[int, ...]) -> str:
 
 
 def _tile_stage(config: AcceleratorConfig, desc: dict[str, int], trace: LayerTrace,
-                base: int) -> _Stage:
+                base: int, bank: int) -> _Stage:
+    """Columns of the channels of one feature bank, whose blocks begin at ``base`` in the ring."""
     if desc["dot"]:
         groups = desc["groups"]
         words = np.zeros((groups * 8, 2), dtype=np.int64)
@@ -107,9 +110,13 @@ def _tile_stage(config: AcceleratorConfig, desc: dict[str, int], trace: LayerTra
     lanes, blocks, channels = config.tile_lanes, desc["tile_blocks"], desc["channels"]
     tiles = np.zeros((blocks * lanes, channels, 32, 2), dtype=np.int64)
     tiles[:len(trace.tiles)] = trace.tiles
-    # Within a block: group of 8 channels, half of the lanes, channel, lane.
-    lane, channel = (item.ravel() for item in np.meshgrid(np.arange(lanes), np.arange(channels)))
-    order = np.lexsort((lane, channel, lane >= (lanes + 1) // 2, channel >> 3))
+    lane, channel = (item.ravel() for item in np.meshgrid(
+        np.arange(lanes), np.arange(bank, channels, config.feature_banks)))
+    if config.feature_banks == 1:
+        # Within a block: group of 8 channels, half of the lanes, channel, lane.
+        order = np.lexsort((lane, channel, lane >= (lanes + 1) // 2, channel >> 3))
+    else:
+        order = np.lexsort((lane, channel))
     lane, channel = lane[order][:, None], channel[order][:, None]
     block, v = np.arange(blocks)[:, None, None], np.arange(4)
     tile = block * lanes + lane
@@ -169,16 +176,21 @@ def _sum_stage(config: AcceleratorConfig, desc: dict[str, int], trace: LayerTrac
     return _Stage("sum", words.reshape(events, lanes, 4, 2), active, tags, where)
 
 
-def _write_stage(config: AcceleratorConfig, desc: dict[str, int], trace: LayerTrace) -> _Stage:
+def _write_stage(config: AcceleratorConfig, desc: dict[str, int], trace: LayerTrace,
+                 bank: int) -> _Stage:
+    """Segments written to one feature bank."""
     lanes, width, step = config.tile_lanes, config.kernel_lanes, desc["out_step"]
+    banks = config.feature_banks
     kernel_block, tile_block = _block_order(desc)
-    block, inner, line, lane = np.ogrid[:len(kernel_block), :width, :step, :lanes]
+    block, inner, line, lane = np.ogrid[:len(kernel_block), bank:width:banks, :step, :lanes]
     tile = tile_block[block] * lanes + lane
     kernel = kernel_block[block] * width + inner
     y = tile // desc["tiles_x"] * step + line
     x = tile % desc["tiles_x"] * step
     values = np.clip(desc["out_width"] - x, 0, step)
-    written = ((kernel < desc["kernels"]) & (tile < desc["tiles"]) & (y < desc["out_height"])
+    # With several banks the last block is filled up with kernels that are zero.
+    kernels = (desc["kernel_blocks"] - 1) * width + desc["lanes_last"]
+    written = ((kernel < kernels) & (tile < desc["tiles"]) & (y < desc["out_height"])
                & (values > 0))
     shape = written.shape
 
@@ -191,10 +203,10 @@ def _write_stage(config: AcceleratorConfig, desc: dict[str, int], trace: LayerTr
         index = (kernel * desc["out_map"] + y * desc["out_width"] + x) << wide
         address, parity, offset = desc["out_base"] + (index >> 4), index >> 3 & 1, index & 7
     else:
-        address = (desc["out_base"] + kernel * desc["out_plane"]
+        address = (desc["out_base"] + kernel // banks * desc["out_plane"]
                    + ((y >> 1) << desc["out_row_log2"]) + (x >> 3))
         parity, offset = y & 1, x & 7
-    padded = np.pad(trace.out, ((0, 0), (0, 0), (0, 8)))
+    padded = np.pad(trace.out, ((0, kernels - len(trace.out)), (0, 0), (0, 8)))
     words = padded[kernel[:, None], y[:, None], x[:, None] + np.arange(8)]
     if wide:
         words = np.stack([words & 0xFF, words >> 8 & 0xFF], axis=-1).reshape(len(words), -1)[:, :8]
@@ -287,42 +299,52 @@ def compare_run(
     start : int
         Cycle at which the run began.
     """
-    layouts = probe_layouts(config)
-    tile, total, write = (decode(layouts[name], events[name].payload)
-                          for name in ("tile", "sum", "write"))
-    cycles = {name: item.cycle.astype(np.int64) - start for name, item in events.items()}
-    kept = write["count"] > 0       # a segment wholly outside the map is a token without bytes
-    observed: dict[str, tuple[Ints, dict[str, Ints], Ints]] = {
-        "spectral word": (_complex(tile["words"]), {**tile["tag"], "index": tile["index"]},
-                          cycles["tile"]),
-        "sum": (_complex(total["sums"]), total, cycles["sum"]),
-        "output": (write["data"][kept][..., None],
-                   {name: write[name][kept]
-                    for name in ("addr", "parity", "offset", "count", "vector")},
-                   cycles["write"][kept]),
-    }
+    observed = {name: _observe(name, layout, events[name], start)
+                for name, layout in probe_layouts(config).items()}
     cursor = dict.fromkeys(observed, 0)
-    addresses = tile["tag"]["addr"]
+    addresses = observed["tile0"][1]["addr"]
     base = int(addresses[0]) if len(addresses) else 0
     words = 0
     first: Difference | None = None
     for (name, desc), trace in zip(layers, traces, strict=True):
-        stages = (_tile_stage(config, desc, trace, base), _sum_stage(config, desc, trace),
-                  _write_stage(config, desc, trace))
+        for kind in STAGES:
+            found = []
+            for probe in (probe for probe in observed if probe.startswith(kind)):
+                bank = int(probe[len(kind):] or 0)
+                stage = (_tile_stage(config, desc, trace, base, bank) if kind == "tile" else
+                         _sum_stage(config, desc, trace) if kind == "sum" else
+                         _write_stage(config, desc, trace, bank))
+                data, tags, when = observed[probe]
+                part = slice(cursor[probe], cursor[probe] + len(stage.words))
+                cursor[probe] = part.stop
+                compared, difference = _check(
+                    name, stage, data[part],
+                    {field: tags[field][part] for field in stage.tags}, when[part],
+                )
+                words += compared
+                if difference is not None:
+                    found.append(difference)
+            if first is None and found:
+                first = min(found, key=lambda difference: difference.cycle)
         base += desc["tile_blocks"] * desc["groups"] * (1 if desc["dot"] else 32)
-        for stage in stages:
-            data, tags, when = observed[stage.name]
-            part = slice(cursor[stage.name], cursor[stage.name] + len(stage.words))
-            cursor[stage.name] = part.stop
-            compared, difference = _check(
-                name, stage, data[part],
-                {field: tags[field][part] for field in stage.tags}, when[part],
-            )
-            words += compared
-            first = first or difference
-    for stage_name, (data, _, when) in observed.items():
-        if first is None and len(data) > cursor[stage_name]:
-            extra = cursor[stage_name]
-            first = Difference(layers[-1][0], stage_name, {"event": extra}, (extra,),
-                               (len(data),), int(when[extra]), "more events than expected")
+    for probe, (data, _, when) in observed.items():
+        if first is None and len(data) > cursor[probe]:
+            extra = cursor[probe]
+            first = Difference(layers[-1][0], f"{STAGES[probe.rstrip('0123456789')]}",
+                               {"probe": probe, "event": extra}, (extra,), (len(data),),
+                               int(when[extra]), "more events than expected")
     return Comparison(words, first)
+
+
+def _observe(probe: str, layout: Any, events: Events,
+             start: int) -> tuple[Ints, dict[str, Ints], Ints]:
+    """Words, tags and cycles (since ``start``) of the events of a probe."""
+    fields = decode(layout, events.payload)
+    cycles = events.cycle.astype(np.int64) - start
+    if probe.startswith("tile"):
+        return _complex(fields["words"]), {**fields["tag"], "index": fields["index"]}, cycles
+    if probe == "sum":
+        return _complex(fields["sums"]), fields, cycles
+    kept = fields["count"] > 0      # a segment wholly outside the map is a token without bytes
+    tags = {name: fields[name][kept] for name in ("addr", "parity", "offset", "count", "vector")}
+    return fields["data"][kept][..., None], tags, cycles[kept]

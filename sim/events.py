@@ -13,11 +13,7 @@ from numpy.typing import NDArray
 from model.config import AcceleratorConfig
 from rtl.signatures import Column, FeatureWrite, SumWrite
 
-__all__ = ["Events", "PROBES", "probe_layouts", "decode", "pack_payloads"]
-
-#: Probe ports of the core, in the data's way.
-PROBES = ("tile", "sum", "write")
-
+__all__ = ["Events", "probe_layouts", "decode", "pack_payloads"]
 
 @dataclass(frozen=True)
 class Events:
@@ -40,8 +36,15 @@ class Events:
 
 
 def probe_layouts(config: AcceleratorConfig) -> dict[str, data.Layout]:
-    """Layout of each probe's payload."""
-    return {"tile": Column(config), "sum": SumWrite(config), "write": FeatureWrite}
+    """Layout of each probe's payload, in the data's way: ``tileB``, ``sum``, ``writeB``.
+
+    B is a feature bank; the core's port is ``probe_tile[B]``, ``probe_sum``, ``probe_write[B]``.
+    """
+    banks = range(config.feature_banks)
+    return {
+        **{f"tile{bank}": Column(config) for bank in banks}, "sum": SumWrite(config),
+        **{f"write{bank}": FeatureWrite for bank in banks},
+    }
 
 
 def pack_payloads(values: list[int], width: int) -> NDArray[np.uint32]:

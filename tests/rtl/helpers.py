@@ -16,10 +16,14 @@ import json
 import random
 import subprocess
 import sys
+from types import SimpleNamespace
 
 from amaranth.back import rtlil
-from amaranth.hdl import Const, Shape, ShapeCastable, Value
+from amaranth.hdl import Cat, Const, Shape, ShapeCastable, Value, signed
+from amaranth.lib import data
 from amaranth.sim import Simulator
+
+from rtl.signatures import SumsTag
 
 
 def pack(shape, value) -> int:
@@ -114,6 +118,21 @@ def collect(port, got, stamps=None):
                     stamps.append(cycle)
             cycle += 1
     return process
+
+
+def PackedSums(config):  # noqa: N802
+    """Layout of all accumulators and the tag of a `LaneSums` transfer in one value."""
+    lane = data.ArrayLayout(signed(config.acc_bits), 3)
+    return data.StructLayout({
+        "acc": data.ArrayLayout(data.ArrayLayout(lane, config.kernel_lanes), config.tile_lanes),
+        **SumsTag.members,
+    })
+
+
+def packed_sums(port):
+    """A `LaneSums` port as an event port of `PackedSums`, for `drive` and `collect`."""
+    accumulators = [Value.cast(lane) for lane in port.acc]
+    return SimpleNamespace(valid=port.valid, payload=Cat(*accumulators, Value.cast(port.payload)))
 
 
 def until_count(got, count):

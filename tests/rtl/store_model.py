@@ -57,19 +57,25 @@ def kernels(config, layer, kernel_block):
     return range(first, min(first + config.kernel_lanes, layer["kernels"]))
 
 
-def tile_marks(layer, kernel_block, tile_block, kernel_last):
-    """`TileMarks` of a kernel's tiles; ``kernel_last``: of the block."""
+def base(config, layer, kernel):
+    """Position of a kernel's map in its feature bank."""
+    step = layer["out_plane"] << 4
+    if layer["out_vector"]:
+        step = layer["out_map"] << layer["out_wide"]
+    return (layer["out_base"] << 4) + kernel // config.feature_banks * step
+
+
+def tile_marks(config, layer, kernel_block, tile_block, kernel):
+    """`TileMarks` of a kernel's tiles."""
+    last = kernel in kernels(config, layer, kernel_block)[-config.feature_banks :]
     tiles_last = tile_block == layer["tile_blocks"] - 1
     kernels_last = kernel_block == layer["kernel_blocks"] - 1
-    if layer["restream"]:
-        rewind, commit, advance = kernels_last, False, kernels_last and not tiles_last
-    else:
-        rewind, commit, advance = not tiles_last, tiles_last, layer["tile_blocks"] > 1
-    marks = {
-        "rewind": rewind, "advance": advance, "layer_last": tiles_last and kernels_last,
+    advance = kernels_last and not tiles_last if layer["restream"] else layer["tile_blocks"] > 1
+    return {
+        "commit": int(tiles_last and not layer["restream"]),
+        "advance": int(last and advance),
+        "layer_last": int(last and tiles_last and kernels_last),
     }
-    marks = {mark: value and kernel_last for mark, value in marks.items()}
-    return {mark: int(value) for mark, value in (marks | {"commit": commit}).items()}
 
 
 def post(layer, tile, bias, multiplier):
@@ -102,22 +108,24 @@ def place(layer, number, row):
     return y, x, max(0, min(step, layer["out_width"] - x)) if inside else 0
 
 
-def address(layer, kernel, y, x):
-    """(row, parity, offset) of a value in the feature memory."""
+def address(config, layer, kernel, y, x):
+    """(row, parity, offset) of a value in the kernel's bank of the feature memory."""
+    start = base(config, layer, kernel)
     if layer["out_vector"]:
-        index = kernel * layer["out_map"] + y * layer["out_width"] + x << layer["out_wide"]
-        return layer["out_base"] + (index >> 4), index >> 3 & 1, index & 7
-    row = layer["out_base"] + kernel * layer["out_plane"] + (x >> 3)
-    return row + ((y >> 1) << layer["out_row_log2"]), y & 1, x & 7
+        index = start + (y * layer["out_width"] + x << layer["out_wide"])
+        return index >> 4, index >> 3 & 1, index & 7
+    row = (start >> 4) + ((y >> 1) << layer["out_row_log2"]) + (x >> 3)
+    return row, y & 1, x & 7
 
 
 def writes(config, layer, segments):
-    """Writes of a layer: (row, parity, offset, bytes).
+    """Writes of a layer, for each feature bank a list of (row, parity, offset, bytes).
 
     ``segments``: iterator over the bytes of every segment of every lane, in the hardware's order
     (block, kernel, row, lane), including those outside the map.
     """
     lanes = 1 if layer["dot"] else config.tile_lanes
+    banks = [[] for _ in range(config.feature_banks)]
     for kernel_block, tile_block in blocks(layer):
         for kernel in kernels(config, layer, kernel_block):
             for row in range(layer["out_step"]):
@@ -125,8 +133,10 @@ def writes(config, layer, segments):
                     values = next(segments)
                     y, x, count = place(layer, tile_block * config.tile_lanes + lane, row)
                     if count:
-                        size = count << layer["out_wide"]
-                        yield *address(layer, kernel, y, x), values[:size]
+                        where = address(config, layer, kernel, y, x)
+                        write = *where, values[: count << layer["out_wide"]]
+                        banks[kernel % config.feature_banks].append(write)
+    return banks
 
 
 def written(layer, word):
@@ -139,6 +149,8 @@ def written(layer, word):
 def layers(config):
     """List of descriptors."""
     n, p = config.kernel_lanes, config.tile_lanes
+    if config.feature_banks > 1:
+        return _bank_layers(config)
     return [
         # Unpooled, odd step: tiles start at odd rows; last block, tiles and kernels partial.
         conv(config, kernels=n + 1, height=7, width=9, step=5, relu=1, requant_shift=9,
@@ -164,6 +176,30 @@ def layers(config):
              requant_shift=5, out_base=30),
         dot(config, kernels=2 * n + 2, out_wide=1, out_signed=1, requant_shift=4, out_base=20,
             last=1),
+    ]
+
+
+def _bank_layers(config):
+    """`layers` for several feature banks: whole rounds of kernels, planes only."""
+    n, f = config.kernel_lanes, config.feature_banks
+    return [
+        # Steps of kernels 3, 5 and 1, with and without pool; most have tiles past the map's edge.
+        conv(config, kernels=n + f, height=10, width=12, step=6, relu=1, requant_shift=9,
+             out_base=3),
+        conv(config, kernels=n, height=12, width=14, step=6, pool=1, out_signed=1,
+             requant_shift=12, out_base=40),
+        conv(config, kernels=2 * f, height=6, width=17, step=4, restream=1, relu=1,
+             requant_shift=10, out_base=17),
+        conv(config, kernels=f, height=16, width=10, step=8, pool=1, requant_shift=8, out_base=5),
+        # Tiles start at odd rows; the crop leaves columns on both sides.
+        conv(config, kernels=n + f, height=8, width=7, step=5, restream=1, requant_shift=11,
+             out_base=9) | {"crop": 2},
+        # One value per tile: blocks shorter than the pipeline.
+        conv(config, kernels=f, height=3, width=2 * config.tile_lanes, step=1, requant_shift=9,
+             out_base=2),
+        # A single tile block of several rows of tiles.
+        conv(config, kernels=2 * n, height=3 * config.tile_lanes, width=3, step=3, out_signed=1,
+             requant_shift=10, out_base=60, last=1),
     ]
 
 

@@ -10,8 +10,16 @@ from model.config import PRESETS
 from model.fixed import round_shift, saturate
 from rtl.drain import Drain, Rounder
 from rtl.mac import MacArray
-from rtl.signatures import Event, LaneSums, Step, SumWrite
-from tests.rtl.helpers import collect, drive, idle, pack, simulate
+from rtl.signatures import Event, Step, SumWrite
+from tests.rtl.helpers import (
+    PackedSums,
+    collect,
+    drive,
+    idle,
+    pack,
+    packed_sums,
+    simulate,
+)
 from tests.rtl.test_mac import (
     extreme,
     pack_steps,
@@ -91,12 +99,12 @@ def test_drain_rounds_and_orders(config, count, gaps):
         while rng.random() < gaps:
             items.append(None)
         arrivals.append(len(items))
-        items.append(pack(LaneSums(config), {"acc": acc.tolist(), **meta}))
+        items.append(pack(PackedSums(config), {"acc": acc.tolist(), **meta}))
         items += [None] * (dut.INTERVAL - 1)
         want += pack_writes(combine(acc, meta["real"], meta["dot"]), meta, config)
     got, stamps = [], []
     simulate(
-        dut, drive(dut.i, items), idle(len(items) + dut.LATENCY + dut.INTERVAL),
+        dut, drive(packed_sums(dut.i), items), idle(len(items) + dut.LATENCY + dut.INTERVAL),
         monitors=[collect(dut.o, got, stamps)],
     )
     assert got == want

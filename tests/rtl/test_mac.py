@@ -9,8 +9,18 @@ from amaranth.hdl import UnusedElaboratable
 from model.config import PRESETS
 from rtl.mac import TILE_LATENCY, Mac, MacArray, MacLane
 from rtl.resources import ecp5_resources, have_yosys
-from rtl.signatures import LaneSums, Step
-from tests.rtl.helpers import collect, drive, idle, pack, raw, simulate, unpack
+from rtl.signatures import Step
+from tests.rtl.helpers import (
+    PackedSums,
+    collect,
+    drive,
+    idle,
+    pack,
+    packed_sums,
+    raw,
+    simulate,
+    unpack,
+)
 
 TINY = PRESETS["tiny"]
 TINY16 = dataclasses.replace(TINY, weight_bits=16, acc_bits=40)
@@ -167,12 +177,12 @@ def test_array_against_numpy(config, count, gaps):
     simulate(
         dut, drive(dut.i, items), idle(len(items) + dut.LATENCY + 2),
         monitors=[
-            collect(dut.o, got, stamps), collect(dut.i, sent, sent_stamps),
+            collect(packed_sums(dut.o), got, stamps), collect(dut.i, sent, sent_stamps),
             tile_memory(dut, packed),
         ],
     )
     assert len(got) == count
-    step, sums = Step(config), LaneSums(config)
+    step, sums = Step(config), PackedSums(config)
     lasts = [at for at, bits in zip(sent_stamps, sent, strict=True) if unpack(step, bits).last]
     assert [at + dut.LATENCY for at in lasts] == stamps
     for steps, bits in zip(frequencies, got, strict=True):

@@ -8,16 +8,16 @@ from amaranth.hdl import Value
 
 from model.config import PRESETS
 from rtl.post import PostArray
-from rtl.signatures import Descriptor
+from rtl.signatures import POSITION_BITS, Descriptor
 from rtl.sums import SEGMENT_ROWS
 from tests.rtl import store_model
 from tests.rtl.helpers import pack, raw, simulate, unpack
 
-MARKS = ("rewind", "commit", "advance", "layer_last")
+MARKS = ("commit", "advance", "layer_last")
 
 
 def run(config, layer, tiles, seed, pauses=True, spare=1.0):
-    """Send tiles (per tile: values of every lane, bias, multiplier, marks), collect segments."""
+    """Send tiles (per tile: values of every lane, bias, multiplier, base, marks); the segments."""
     dut = PostArray(config=config)
     rng = random.Random(seed)
     rows_per_tile = layer["out_step"]
@@ -34,7 +34,7 @@ def run(config, layer, tiles, seed, pauses=True, spare=1.0):
         while len(got) < len(tiles) * rows_per_tile:
             send = False
             if queue:
-                (values, bias, multiplier, marks), index = queue[0]
+                (values, bias, multiplier, base, marks), index = queue[0]
                 if index > first_row:
                     send = True
                 elif credits >= rows_per_tile and (not pauses or rng.random() < 0.3):
@@ -49,17 +49,17 @@ def run(config, layer, tiles, seed, pauses=True, spare=1.0):
                     "rows": [values[lane][index].tolist() for lane in range(config.tile_lanes)],
                     "index": index,
                     "tag": {
-                        "bias": bias, "multiplier": multiplier,
+                        "bias": bias, "multiplier": multiplier, "base": base,
                         "marks": dict(zip(MARKS, marks, strict=True)),
                     },
                 }))
             _, _, credit, reserve, can, valid, word = await ctx.tick().sample(
-                dut.credit, dut.reserve, dut.spare, dut.o.valid, raw(dut.o.payload)
+                dut.credit, dut.reserve, dut.spare, dut.o[0].valid, raw(dut.o[0].payload)
             )
             credits += credit
             assert not reserve or can
             if valid:
-                got.append(unpack(dut.o.payload.shape(), word))
+                got.append(unpack(dut.o[0].payload.shape(), word))
                 stamps.append(cycle)
             cycle += 1
 
@@ -74,7 +74,8 @@ def random_tiles(rng, config, layer, count):
         values = rng.integers(-scale, scale, (config.tile_lanes, 8, 8))
         bias = int(rng.choice([0, -(1 << 17), (1 << 17) - 1, rng.integers(-5000, 5000)]))
         multiplier = int(rng.choice([0, 1, (1 << 14) - 1, rng.integers(1 << 14)]))
-        tiles.append((values, bias, multiplier, rng.integers(0, 2, 4).tolist()))
+        base = int(rng.integers(1 << POSITION_BITS))
+        tiles.append((values, bias, multiplier, base, rng.integers(0, 2, len(MARKS)).tolist()))
     return tiles
 
 
@@ -99,7 +100,7 @@ def test_segments(name, mode):
     tiles = random_tiles(rng, config, layer, 6)
     got, _, _ = run(config, layer, tiles, seed=mode, spare=0.5)
     got = iter(got)
-    for values, bias, multiplier, marks in tiles:
+    for values, bias, multiplier, base, marks in tiles:
         want = [store_model.post(layer, tile, bias, multiplier) for tile in values]
         for row in range(layer["out_step"]):
             word = next(got)
@@ -107,8 +108,8 @@ def test_segments(name, mode):
                 expected = store_model.segment(layer, want[lane][row])
                 assert bytes(word.bytes[lane][i] for i in range(len(expected))) == expected
             last = row == layer["out_step"] - 1
-            assert word.marks.tile_last == last
-            assert [word.marks.tile[mark] for mark in MARKS] == (marks if last else [0] * 4)
+            assert (word.marks.tile_last, word.marks.base) == (last, base)
+            assert [word.marks.tile[mark] for mark in MARKS] == (marks if last else [0, 0, 0])
 
 
 @pytest.mark.parametrize(("fields", "cycles"), [
@@ -119,7 +120,7 @@ def test_rate(fields, cycles):
     config = PRESETS["ecp5-85f"]
     layer = store_model.conv(config, kernels=1, height=16, width=16, **fields)
     tiles = random_tiles(np.random.default_rng(1), config, layer, 9)
-    got, stamps, _ = run(config, layer, [t[:3] + ([0] * 4,) for t in tiles], 0, pauses=False)
+    got, stamps, _ = run(config, layer, [(*t[:4], [0, 0, 0]) for t in tiles], 0, pauses=False)
     rows = layer["out_step"]
     assert len(got) == 9 * rows
     # From the fifth tile on the queue is in its steady state.
@@ -130,5 +131,5 @@ def test_latency():
     config = PRESETS["tiny"]
     layer = store_model.dot(config, kernels=1)
     tiles = random_tiles(np.random.default_rng(2), config, layer, 1)
-    _, stamps, sent = run(config, layer, [tiles[0][:3] + ([0] * 4,)], 0, pauses=False)
+    _, stamps, sent = run(config, layer, [(*tiles[0][:4], [0, 0, 0])], 0, pauses=False)
     assert stamps[0] - sent[0] == PostArray.LATENCY

@@ -1,5 +1,6 @@
 """Store stage: sums in, feature writes out, against `model.fft` and NumPy."""
 
+import dataclasses
 import random
 
 import numpy as np
@@ -12,6 +13,14 @@ from rtl.signatures import SUM_SLOTS, Descriptor, FeatureWrite, LayerStats
 from rtl.store import StoreStage
 from tests.rtl import store_model
 from tests.rtl.helpers import collect, collect_level, pack, simulate, source, unpack
+
+
+_WIDE = PRESETS["tiny-wide"]
+#: With blocks of more than a kernel per bank, and of 16 banks.
+CONFIGS = PRESETS | {
+    "wide-8": dataclasses.replace(_WIDE, kernel_lanes=16, tile_lanes=2),
+    "wide-16": dataclasses.replace(_WIDE, kernel_lanes=32, tile_lanes=5, feature_banks=16),
+}
 
 
 def segments(config, layer, sums, parameters):
@@ -33,14 +42,15 @@ def segments(config, layer, sums, parameters):
 
 def run(config, layers, sums, parameters, *, p_sum=1.0, p_param=1.0, seed=0, limit=30000,
         early=False):
-    """Run the layers; the writes, their cycles, statistics, and the cycle of each last sum.
+    """Run the layers; per bank the writes and their cycles; statistics, cycle of each last sum.
 
     ``early``: sums of a layer come before the last write of the one before.
     """
     dut = StoreStage(config=config)
     rng = random.Random(seed)
     free, cycle = [2], [0]
-    writes, stamps, stats, finished, block_ends, queue = [], [], [], [], [], []
+    stats, finished, block_ends, queue = [], [], [], []
+    writes, stamps = ([[] for _ in dut.write] for _ in range(2))
 
     async def watch(ctx):
         async for *_, slot_free in ctx.tick().sample(dut.slot_free):
@@ -78,7 +88,7 @@ def run(config, layers, sums, parameters, *, p_sum=1.0, p_param=1.0, seed=0, lim
     simulate(
         dut, feed, source(dut.desc, [pack(Descriptor, layer) for layer in layers]),
         monitors=[
-            collect(dut.write, writes, stamps), collect(dut.stats, stats), watch,
+            *map(collect, dut.write, writes, stamps), collect(dut.stats, stats), watch,
             collect_level(dut.finished, finished),
             store_model.parameter_memory(dut, queue, rng, p_param),
         ],
@@ -86,19 +96,21 @@ def run(config, layers, sums, parameters, *, p_sum=1.0, p_param=1.0, seed=0, lim
     )
     assert len(finished) == sum(layer["last"] for layer in layers) and not queue
     stats = [unpack(LayerStats, word) for word in stats]
-    return [unpack(FeatureWrite, word) for word in writes], stamps, stats, block_ends
+    writes = [[unpack(FeatureWrite, word) for word in bank] for bank in writes]
+    return writes, stamps, stats, block_ends
 
 
 def check(config, layers, sums, parameters, got, stats):
-    position = 0
+    position = [0] * config.feature_banks
     for index, layer in enumerate(layers):
         values = segments(config, layer, sums[index], parameters[index])
-        wanted = list(store_model.writes(config, layer, values))
-        part = got[position : position + len(wanted)]
-        assert [store_model.written(layer, word) for word in part] == wanted, layer
-        position += len(wanted)
-        assert (stats[index].layer, stats[index].counts[1]) == (index, len(wanted))
-    assert position == len(got)
+        wanted = store_model.writes(config, layer, values)
+        for bank, part in enumerate(wanted):
+            words = got[bank][position[bank] : position[bank] + len(part)]
+            assert [store_model.written(layer, word) for word in words] == part, layer
+            position[bank] += len(part)
+        assert (stats[index].layer, stats[index].counts[1]) == (index, sum(map(len, wanted)))
+    assert position == [len(bank) for bank in got]
 
 
 def random_layers(config, layers, seed):
@@ -113,9 +125,11 @@ def random_layers(config, layers, seed):
 @pytest.mark.parametrize(("name", "p_sum", "p_param", "part"), [
     ("tiny", 1.0, 1.0, slice(0, None)), ("tiny", 0.5, 0.05, slice(4, None)),
     ("ecp5-85f", 0.9, 0.3, slice(3, 9, 2)),
+    ("tiny-wide", 1.0, 1.0, slice(0, None)), ("wide-8", 0.8, 0.1, slice(0, None)),
+    ("wide-16", 1.0, 1.0, slice(0, 6)),
 ])
 def test_layers_in_sequence(name, p_sum, p_param, part):
-    config = PRESETS[name]
+    config = CONFIGS[name]
     layers = store_model.layers(config)[part]
     sums, parameters = random_layers(config, layers, 3)
     got, _, stats, _ = run(config, layers, sums, parameters, p_sum=p_sum, p_param=p_param, seed=4)
@@ -140,7 +154,7 @@ def test_rate_and_latency(step, pool, cycles):
         relu=1, requant_shift=9,
     )
     sums, parameters = random_layers(config, [layer], 5)
-    got, stamps, stats, ends = run(config, [layer], sums, parameters)
+    got, (stamps,), stats, ends = run(config, [layer], sums, parameters)
     check(config, [layer], sums, parameters, got, stats)
     size = layer["out_step"]
     assert stamps[0] - ends[0] == StoreStage.LATENCY + layer["crop"] + pool + size - 1

@@ -1,5 +1,6 @@
 """Sum buffer and its reader: order, credits, slots and parameters against NumPy."""
 
+import dataclasses
 import random
 
 import numpy as np
@@ -10,9 +11,15 @@ from amaranth.lib.wiring import In, Out
 
 from model.config import PRESETS
 from rtl.signatures import SUM_SLOTS, Descriptor, Event, KernelParameters, SumWrite
-from rtl.sums import SEGMENT_ROWS, SumBuffer, SumReader
+from rtl.sums import SEGMENT_ROWS, TILE_READS, SumBuffer, SumReader
 from tests.rtl import store_model
 from tests.rtl.helpers import pack, raw, simulate, unpack
+
+
+#: With several kernels per bank in a block.
+CONFIGS = PRESETS | {
+    "wide": dataclasses.replace(PRESETS["tiny-wide"], kernel_lanes=32, tile_lanes=2),
+}
 
 
 class BufferAndReader(wiring.Component):
@@ -23,7 +30,7 @@ class BufferAndReader(wiring.Component):
         self.reader = SumReader(config=config)
         super().__init__({
             "layer": In(Descriptor), "begin": In(1), "i": In(Event(SumWrite(config))),
-            "credit": In(1), "param_ready": In(1), "param_next": Out(1), "slot_free": Out(1),
+            "credit": In(config.feature_banks), "param_ready": In(1), "param_next": Out(1), "slot_free": Out(1),
             "param_addr": Out(range(config.kernel_lanes)), "param_data": In(KernelParameters),
         })
         self.o, self.words = self.reader.o, self.buffer.o
@@ -54,7 +61,8 @@ class Bench:
         self.p_sum, self.p_credit = p_sum, p_credit
         self.parity = parity            # of the first block of a layer; None: goes on
         self.rng = random.Random(seed)
-        self.free, self.queued = SUM_SLOTS, 0   # slots of the buffer, rows in the queue behind
+        self.free = SUM_SLOTS                       # slots of the buffer
+        self.queued = [0] * config.feature_banks    # rows in the queues behind
         self.reads, self.stamps, self.last_sum = [], [], []
         self.parameters = []
         self.memory = store_model.parameter_memory(self.dut, self.parameters, self.rng, p_param)
@@ -68,14 +76,16 @@ class Bench:
             if valid:
                 self.reads.append((unpack(dut.o.payload.shape(), tag), words))
                 self.stamps.append(self.cycle)
-                if self.layer["dot"] or self.in_layer % 8 == 0:
-                    self.queued += self.layer["out_step"]
-                    assert self.queued <= SEGMENT_ROWS
+                kernel, index = divmod(self.in_layer, 1 if self.layer["dot"] else TILE_READS)
+                if index == 0:
+                    bank = kernel % len(self.queued)
+                    self.queued[bank] += self.layer["out_step"]
+                    assert self.queued[bank] <= SEGMENT_ROWS
                 self.in_layer += 1
             self.free += slot_free
-            credit = self.queued > 0 and self.rng.random() < self.p_credit
-            self.queued -= credit
-            ctx.set(dut.credit, credit)
+            credits = [rows > 0 and self.rng.random() < self.p_credit for rows in self.queued]
+            self.queued = [rows - credit for rows, credit in zip(self.queued, credits, strict=True)]
+            ctx.set(dut.credit, sum(credit << bank for bank, credit in enumerate(credits)))
             self.cycle += 1
 
     async def send_layer(self, ctx, layer, sums, values):
@@ -102,7 +112,7 @@ class Bench:
             self.last_sum.append(self.cycle)
             slot = (slot + 1) % SUM_SLOTS
         expected = len(list(reads_of(config, layer, sums, values)))
-        while self.in_layer < expected or self.queued or self.free < 2:
+        while self.in_layer < expected or any(self.queued) or self.free < 2:
             await ctx.tick()
         await ctx.tick().repeat(3)
         assert not self.parameters and self.in_layer == expected
@@ -116,27 +126,30 @@ class Bench:
 
 
 def reads_of(config, layer, sums, values):
-    """(words of every lane, bypass, bias, multiplier, marks) per cycle of the reader's output."""
+    """(words of every lane, bypass, (bias, multiplier, base), marks) per cycle of the output."""
     for kernel_block, tile_block in store_model.blocks(layer):
         kernels = store_model.kernels(config, layer, kernel_block)
         for kernel in kernels:
-            marks = store_model.tile_marks(layer, kernel_block, tile_block, kernel == kernels[-1])
+            marks = store_model.tile_marks(config, layer, kernel_block, tile_block, kernel)
+            base = store_model.base(config, layer, kernel)
             first = tile_block * config.tile_lanes
             tiles = sums[first : first + config.tile_lanes, kernel]
-            for i in range(1 if layer["dot"] else 8):
-                yield tiles[:, 4 * i : 4 * i + 4], layer["dot"], *values[kernel], marks
+            for i in range(1 if layer["dot"] else TILE_READS):
+                words = tiles[:, 4 * i : 4 * i + 4]
+                yield words, layer["dot"], (*values[kernel], base), marks
 
 
 def check(config, bench, layers, sums, parameters):
     got = iter(bench.reads)
     for item in zip(layers, sums, parameters, strict=True):
-        for words, bypass, bias, multiplier, marks in reads_of(config, *item):
+        for words, bypass, values, marks in reads_of(config, *item):
             note, found = next(got)
             found = unpack(bench.dut.words.shape(), found)
             for lane in range(config.tile_lanes):
                 for j in range(1 if bypass else 4):
                     assert (found[lane][j].re, found[lane][j].im) == tuple(words[lane][j])
-            assert (note.bypass, note.tag.bias, note.tag.multiplier) == (bypass, bias, multiplier)
+            assert note.bypass == bypass
+            assert (note.tag.bias, note.tag.multiplier, note.tag.base) == values
             assert {mark: note.tag.marks[mark] for mark in marks} == marks
     assert next(got, None) is None
 
@@ -144,12 +157,13 @@ def check(config, bench, layers, sums, parameters):
 @pytest.mark.parametrize(("p_sum", "p_param", "p_credit", "parity"), [
     (1.0, 1.0, 1.0, None), (0.5, 0.1, 1.0, 0), (1.0, 0.5, 0.3, 1),
 ])
-@pytest.mark.parametrize("name", ["tiny", "ecp5-85f"])
+@pytest.mark.parametrize("name", ["tiny", "ecp5-85f", "tiny-wide", "wide"])
 def test_tiles(name, p_sum, p_param, p_credit, parity):
-    config = PRESETS[name]
+    config = CONFIGS[name]
     rng = np.random.default_rng(11)
     every = store_model.layers(config)
-    layers = [every[index] for index in (3, 4, 5, 9)]
+    picked = (3, 4, 5, 9) if config.feature_banks == 1 else (0, 4, 5)
+    layers = [every[index] for index in picked]
     sums = [store_model.random_sums(rng, config, layer) for layer in layers]
     parameters = [store_model.parameters(rng, layer) for layer in layers]
     bench = Bench(config, p_sum=p_sum, p_param=p_param, p_credit=p_credit, parity=parity, seed=5)

@@ -107,10 +107,16 @@ def segment(d, out, tile, n, y, x):
 def as_events(config, parts):
     events = {}
     shapes = (Column(config), SumWrite(config), FeatureWrite)
-    for name, shape, items in zip(("tile", "sum", "write"), shapes, parts, strict=True):
-        payload = pack_payloads([pack(shape, item) for item in items],
-                                probe_layouts(config)[name].size)
-        events[name] = Events(np.arange(100, 100 + len(items), dtype=np.uint64), payload)
+    banks = config.feature_banks
+    for kind, shape, items in zip(("tile", "sum", "write"), shapes, parts, strict=True):
+        for bank in range(1 if kind == "sum" else banks):
+            mine = [(100 + when, pack(shape, item)) for when, item in enumerate(items)
+                    if kind == "sum" or item.get("bank", 0) == bank]
+            name = kind if kind == "sum" else f"{kind}{bank}"
+            events[name] = Events(
+                np.array([when for when, _ in mine], dtype=np.uint64),
+                pack_payloads([value for _, value in mine], probe_layouts(config)[name].size),
+            )
     return events
 
 
