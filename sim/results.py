@@ -53,7 +53,7 @@ def _accuracy(folder: Path) -> str:
             f"{entry['zeros_conv']:.1f}", f"{entry['zeros_linear']:.1f}",
         ))
     return (
-        "## Accuracy\nAll 10 000 MNIST test digits. Dense: floating point, one checkpoint per "
+        "## Accuracy\nAll 10 000 MNIST test digits. Dense: floating point; α = 4, 8 and 16 of a "
         "network. Integer: the golden model, 8-bit weights and activations, equal to the RTL bit "
         "for bit. The last epoch is taken, never the best.\n\n"
         + _table(("network", "dense %", "integer %", "difference", "zero spectral words %",
