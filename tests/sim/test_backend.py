@@ -149,9 +149,39 @@ def test_missing_tools_name_the_package(monkeypatch):
 
 def test_failed_build_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setenv("SPECTRALCNN_CACHE", str(tmp_path))
-    with pytest.raises(RuntimeError, match="verilator_bin failed"):
+    with pytest.raises(UserError, match=r"top.v` failed: exit code 1, %Error.* reinstall it"):
         build_library("module top; this is not Verilog; endmodule")
     assert not list(tmp_path.rglob("*.v")) and not list(tmp_path.rglob("*.part-*"))
+
+
+SCRIPTS = {
+    "fails": ("echo cc1plus: fatal error: no room >&2; exit 3",
+              "compiler --version` failed: exit code 3, cc1plus: fatal error: no room"),
+    "fails later": ("[ $1 = --version ] || exit 4", r"compiler \.\.\. .* failed: exit code 4"),
+    "writes nothing": ("true", "failed: it wrote no output file"),
+}
+
+
+@pytest.mark.parametrize("kind", SCRIPTS)
+def test_broken_compiler_is_one_line(tmp_path, monkeypatch, kind):
+    script, message = SCRIPTS[kind]
+    (tmp_path / "compiler").write_text(f"#!/bin/sh\n{script}\n")
+    (tmp_path / "compiler").chmod(0o755)
+    monkeypatch.setenv("CXX", str(tmp_path / "compiler"))
+    monkeypatch.setenv("SPECTRALCNN_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(UserError, match=message) as caught:
+        build_library("module top(input clk); endmodule")
+    assert "\n" not in str(caught.value) and "let CXX name a C++20 compiler" in str(caught.value)
+    assert not [path for path in (tmp_path / "cache").rglob("*") if not path.is_dir()
+                and path.suffix != ".lock"]
+
+
+def test_compiler_that_is_no_program(tmp_path, monkeypatch):
+    (tmp_path / "compiler").write_bytes(b"\x7fELF nonsense")
+    (tmp_path / "compiler").chmod(0o755)
+    monkeypatch.setenv("CXX", str(tmp_path / "compiler"))
+    with pytest.raises(UserError, match="compiler --version` failed: Exec format error"):
+        build_library("module top(input clk); endmodule")
 
 
 def test_memory_options_are_checked():
