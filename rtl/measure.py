@@ -22,7 +22,7 @@ from rich.table import Table
 
 from model.config import PRESETS
 from model.errors import Parser, UserError, command
-from model.files import check_target, write_atomic
+from model.files import check_target, write_output
 from rtl.fft.complex8 import ColumnTransform
 from rtl.fft.forward import ForwardFFT
 from rtl.fft.inverse import InverseFFT
@@ -162,10 +162,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         table.add_row(name, *map(str, row.values()))
     Console().print(table)
     if args.json:
-        try:
-            write_atomic(args.json, json.dumps(rows, indent=2) + "\n")
-        except OSError as error:
-            raise UserError(f"cannot write {args.json}: {error.strerror}") from error
+        write_output(args.json, json.dumps(rows, indent=2) + "\n")
     return 0
 
 

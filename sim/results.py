@@ -14,7 +14,7 @@ from model.compile import compile_network
 from model.config import PRESETS
 from model.cost import estimate
 from model.errors import Parser, UserError, command
-from model.files import write_atomic
+from model.files import check_target, write_output
 from model.network import QuantisedNetwork
 
 __all__ = ["render", "main"]
@@ -165,10 +165,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--results", type=Path, default=ROOT / "docs" / "results", metavar="DIR")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results.md", metavar="FILE")
     args = parser.parse_args(argv)
-    try:
-        write_atomic(args.out, render(args.results))
-    except OSError as error:
-        raise UserError(f"cannot write {args.out}: {error.strerror}") from error
+    check_target(args.out)
+    write_output(args.out, render(args.results))
     print(f"results written to {args.out}")
     return 0
 

@@ -94,7 +94,7 @@ def _compiler() -> str:
 
 
 def _output(*command: str, env: dict[str, str] | None = None) -> str:
-    """Standard output of a tool; its failure is one line with the first complaint."""
+    """Run a tool and return what it prints; its failure is one line with the first complaint."""
     try:
         done = subprocess.run(command, env=env, capture_output=True, text=True)
     except OSError as error:
@@ -111,7 +111,7 @@ def _output(*command: str, env: dict[str, str] | None = None) -> str:
 
 
 def _produce(target: Path, *command: str) -> None:
-    """Let the compiler write ``target``; it has failed too if it says nothing and writes nothing."""
+    """Let the compiler write ``target``; silence without a file is a failure too."""
     command = (*command, "-o", str(target))
     _output(*command)
     if not target.exists():
