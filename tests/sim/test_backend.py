@@ -1,6 +1,7 @@
 """Both backends on a stand-in component: protocol, memory model, events, watchdog, cache."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,8 @@ from sim.backend import CoreError, Watchdog
 from sim.events import decode, probe_layouts
 from sim.memory import MemoryOptions
 from sim.pysim import PysimBackend
-from sim.verilator import FastBackend, build_library, design_verilog
+from sim.session import open_backend
+from sim.verilator import FastBackend, build_library, check_fst, design_verilog
 from tests.sim.standin import MAGIC, StandIn
 
 CONFIG = PRESETS["tiny"]
@@ -128,6 +130,30 @@ def test_waveforms(tmp_path):
     for name in ("fast", "pysim"):
         text = (tmp_path / f"{name}.vcd").read_text()
         assert "$enddefinitions" in text and "csr_addr" in text and len(text) > 2000
+
+
+def test_fst_waveform_or_one_clear_line(tmp_path):
+    """With lz4 and zlib the file is written; without, the refusal names the packages."""
+    try:
+        check_fst()
+    except UserError as error:
+        assert re.fullmatch(r"FST waveforms need lz4 and zlib .*apt-get install liblz4-dev "
+                            r"zlib1g-dev\); a file name ending in \.vcd needs neither", str(error))
+        return
+    traced = build_library(design_verilog(StandIn(CONFIG)), trace=".fst")
+    with FastBackend(traced, trace=tmp_path / "x.fst", config=CONFIG, memory_beats=4096) as backend:
+        backend.load(image())
+    assert (tmp_path / "x.fst").stat().st_size > 500
+
+
+def test_fst_is_refused_before_the_build(tmp_path, monkeypatch):
+    """A compiler that finds no headers, whatever this machine has."""
+    (tmp_path / "compiler").write_text("#!/bin/sh\n[ $1 = --version ]\n")
+    (tmp_path / "compiler").chmod(0o755)
+    monkeypatch.setenv("CXX", str(tmp_path / "compiler"))
+    monkeypatch.setattr(verilator, "core_verilog", lambda config: pytest.fail("built"))
+    with pytest.raises(UserError, match="install liblz4-dev zlib1g-dev"):
+        open_backend("fast", CONFIG, trace=tmp_path / "x.fst")
 
 
 def test_second_build_comes_from_the_cache(library, monkeypatch):
