@@ -109,21 +109,24 @@ class Backend(abc.ABC):
         Behaviour of the memory.
     max_cycles : int
         Watchdog for each load and each run.
+    memory_beats : int
+        Size of the memory.
+
+    Attributes
+    ----------
+    memory : uint64 array
+        The memory, one element per beat.
     """
 
     name: str
 
-    def __init__(self, *, config: AcceleratorConfig, options: MemoryOptions,
-                 max_cycles: int) -> None:
+    def __init__(self, *, config: AcceleratorConfig, options: MemoryOptions | None = None,
+                 max_cycles: int = 10_000_000, memory_beats: int = 1 << 20) -> None:
         self.config = config
-        self.options = options
+        self.options = options or MemoryOptions()
         self.max_cycles = max_cycles
+        self.memory: NDArray[np.uint64] = np.zeros(memory_beats, dtype=np.uint64)
         self._image_beats = self._input_beats = self._output_beats = 0
-
-    @property
-    @abc.abstractmethod
-    def memory(self) -> NDArray[np.uint64]:
-        """The memory, one element per beat."""
 
     @property
     @abc.abstractmethod

@@ -22,14 +22,13 @@ from typing import Any
 
 import amaranth
 import numpy as np
-from numpy.typing import NDArray
 
 from model.config import AcceleratorConfig
 from model.errors import UserError
 from sim.backend import Backend
 from sim.cache import cache_folder, cached
 from sim.events import PROBES, Events
-from sim.memory import MemoryOptions, channel_seeds
+from sim.memory import channel_seeds
 
 __all__ = ["FastBackend", "build_library", "check_fst", "core_verilog", "design_verilog"]
 
@@ -254,24 +253,19 @@ class FastBackend(Backend):
     ----------
     library : Path
         What `build_library` returned.
-    config, options, max_cycles
-        See `Backend`.
-    memory_beats : int
-        Size of the memory.
     record : bool
         Whether probe events are kept.
     trace : Path or None
         Waveform file; the library must have been built for its format.
+    **arguments
+        Of `Backend`: config, options, max_cycles, memory_beats.
     """
 
     name = "fast"
 
-    def __init__(self, library: Path, *, config: AcceleratorConfig,
-                 options: MemoryOptions | None = None, max_cycles: int = 10_000_000,
-                 memory_beats: int = 1 << 20, record: bool = True,
-                 trace: Path | None = None) -> None:
-        super().__init__(config=config, options=options or MemoryOptions(), max_cycles=max_cycles)
-        self._memory = np.zeros(memory_beats, dtype=np.uint64)
+    def __init__(self, library: Path, *, record: bool = True, trace: Path | None = None,
+                 **arguments: Any) -> None:
+        super().__init__(**arguments)
         self._library = _open(library)
         chosen = self.options
         raw = _Options(
@@ -280,16 +274,11 @@ class FastBackend(Backend):
             (ctypes.c_uint32 * 3)(*channel_seeds(chosen.seed)), int(record),
         )
         self._handle = self._library.sim_new(
-            ctypes.byref(raw), self._memory.ctypes.data, memory_beats
+            ctypes.byref(raw), self.memory.ctypes.data, len(self.memory)
         )
         self._finalizer = weakref.finalize(self, self._library.sim_delete, self._handle)
         if trace and not self._library.sim_trace(self._handle, str(trace).encode()):
             raise UserError(f"cannot write waveform {trace}")
-
-    @property
-    def memory(self) -> NDArray[np.uint64]:
-        """The memory, one element per beat."""
-        return self._memory
 
     @property
     def cycle(self) -> int:
