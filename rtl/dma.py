@@ -23,8 +23,8 @@ __all__ = ["InputDma", "OutputDma"]
 BURST = 16
 
 
-class InputDma(wiring.Component):
-    """Copy rows from memory to the feature memory, one beat per cycle.
+class _Dma(wiring.Component):
+    """What both copiers are told, and how they say that they are done.
 
     Attributes
     ----------
@@ -34,6 +34,24 @@ class InputDma(wiring.Component):
         Beat address of the first row.
     base, rows : In(16), In(16)
         First row in the feature memory, and how many.
+    done : Out(1)
+        Level: everything since ``start`` is where it belongs.
+    """
+
+    start: In(1)
+    addr: In(32)
+    base: In(16)
+    rows: In(16)
+    done: Out(1)
+
+
+class InputDma(_Dma):
+    """Copy rows from memory to the feature memory, one beat per cycle.
+
+    Attributes
+    ----------
+    start, addr, base, rows : In
+        What to copy, see `_Dma`.
     ar, r : Out(stream.Signature(ReadRequest)), In(stream.Signature(ReadData))
         Memory reads.
     write : Out(Event(FeatureWrite))
@@ -44,14 +62,9 @@ class InputDma(wiring.Component):
         Pulse: a beat came with a bus error.
     """
 
-    start: In(1)
-    addr: In(32)
-    base: In(16)
-    rows: In(16)
     ar: Out(stream.Signature(ReadRequest))
     r: In(stream.Signature(ReadData))
     write: Out(Event(FeatureWrite))
-    done: Out(1)
     error: Out(1)
 
     def elaborate(self, platform) -> Module:
@@ -94,17 +107,13 @@ class InputDma(wiring.Component):
         return m
 
 
-class OutputDma(wiring.Component):
+class OutputDma(_Dma):
     """Copy rows from the feature memory to memory, one beat per cycle.
 
     Attributes
     ----------
-    start : In(1)
-        Begin; the addresses and the count are taken in this cycle.
-    addr : In(32)
-        Beat address of the first row.
-    base, rows : In(16), In(16)
-        First row in the feature memory, and how many.
+    start, addr, base, rows : In
+        What to copy, see `_Dma`.
     read : Out(FeatureReadSignature())
         Read port of the feature memory.
     w : Out(stream.Signature(WriteRequest))
@@ -113,13 +122,8 @@ class OutputDma(wiring.Component):
         Level: every write since ``start`` has been accepted.
     """
 
-    start: In(1)
-    addr: In(32)
-    base: In(16)
-    rows: In(16)
     read: Out(FeatureReadSignature())
     w: Out(stream.Signature(WriteRequest))
-    done: Out(1)
 
     #: Rows that may be on their way; a row leaves every second cycle.
     QUEUE = 4

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from amaranth.hdl import Module, Signal, unsigned
 from amaranth.lib import stream, wiring
-from amaranth.lib.wiring import In, Out
+from amaranth.lib.wiring import In, Out, connect, flipped
 
 from model.config import AcceleratorConfig
 from rtl.fft.inverse import InverseFFT
@@ -23,13 +23,11 @@ from rtl.signatures import (
     Descriptor,
     Event,
     FeatureWrite,
-    KernelParameters,
-    LayerStats,
     StoreTag,
     SumWrite,
 )
-from rtl.sums import SumBuffer, SumReader
-from rtl.writer import Writer
+from rtl.sums import SumBuffer, SumReader, parameter_ports
+from rtl.writer import PROGRESS, Writer
 
 __all__ = ["StoreStage"]
 
@@ -63,8 +61,8 @@ class StoreStage(wiring.Component):
         Parameter memory, see `SumReader`.
     write : Out(Event(FeatureWrite))
         To the feature memory.
-    layers_done, channels_done, channels_open, rows_done, finished, run_cycle, stats
-        See `Writer`.
+    run_cycle, layers_done, channels_done, channels_open, rows_done, finished, stats
+        See `Writer` (the outputs are its `PROGRESS`).
     """
 
     #: Cycles from the last sum of a block to its first write, besides those in which the inverse
@@ -78,18 +76,10 @@ class StoreStage(wiring.Component):
             "start": In(1),
             "sums": In(Event(SumWrite(config))),
             "slot_free": Out(1),
-            "param_ready": In(1),
-            "param_addr": Out(range(config.kernel_lanes)),
-            "param_data": In(KernelParameters),
-            "param_next": Out(1),
+            **parameter_ports(config),
             "write": Out(Event(FeatureWrite)),
-            "layers_done": Out(8),
-            "channels_done": Out(13),
-            "channels_open": Out(13),
-            "rows_done": Out(10),
             "run_cycle": In(32),
-            "finished": Out(1),
-            "stats": Out(Event(LayerStats)),
+            **PROGRESS,
         })
 
     def elaborate(self, platform) -> Module:
@@ -116,13 +106,12 @@ class StoreStage(wiring.Component):
             writer.run_cycle.eq(self.run_cycle),
         ]
 
+        connect(m, flipped(self.sums), buffer.i)
+        connect(m, buffer.complete, reader.complete)
         m.d.comb += [
-            buffer.i.valid.eq(self.sums.valid), buffer.i.payload.eq(self.sums.payload),
-            reader.complete.valid.eq(buffer.complete.valid),
-            reader.complete.payload.eq(buffer.complete.payload),
             reader.credit.eq(post.credit),
-            reader.param_ready.eq(self.param_ready), self.param_addr.eq(reader.param_addr),
-            reader.param_data.eq(self.param_data), self.param_next.eq(reader.param_next),
+            reader.param_ready.eq(self.param_ready), reader.param_data.eq(self.param_data),
+            self.param_addr.eq(reader.param_addr), self.param_next.eq(reader.param_next),
             self.slot_free.eq(reader.slot_free),
             buffer.r_en.eq(reader.r_en), buffer.r_slot.eq(reader.r_slot),
             buffer.r_kernel.eq(reader.r_kernel), buffer.r_index.eq(reader.r_index),
@@ -149,12 +138,9 @@ class StoreStage(wiring.Component):
         m.d.comb += [
             writer.i.valid.eq(post.o.valid), writer.i.payload.eq(post.o.payload),
             writer.reserve.eq(post.reserve), post.spare.eq(writer.spare),
-            self.write.valid.eq(writer.write.valid), self.write.payload.eq(writer.write.payload),
-            self.layers_done.eq(writer.layers_done),
-            self.channels_done.eq(writer.channels_done),
-            self.channels_open.eq(writer.channels_open), self.rows_done.eq(writer.rows_done),
-            self.finished.eq(writer.finished),
-            self.stats.valid.eq(writer.stats.valid),
-            self.stats.payload.eq(writer.stats.payload),
+            *(getattr(self, name).eq(getattr(writer, name))
+              for name in PROGRESS if name != "stats"),
         ]
+        connect(m, writer.stats, flipped(self.stats))
+        connect(m, writer.write, flipped(self.write))
         return m

@@ -25,10 +25,18 @@ from rtl.signatures import (
     TileMarks,
 )
 
-__all__ = ["SumBuffer", "SumReader", "SEGMENT_ROWS"]
+__all__ = ["SumBuffer", "SumReader", "SEGMENT_ROWS", "parameter_ports"]
 
 #: Rows the queue of `rtl.post.PostArray` holds: one LUT RAM.
 SEGMENT_ROWS = 16
+
+
+def parameter_ports(config: AcceleratorConfig) -> dict:
+    """Ports of `SumReader` to the parameter memory, handed on by `rtl.store.StoreStage`."""
+    return {
+        "param_ready": In(1), "param_addr": Out(range(config.kernel_lanes)),
+        "param_data": In(KernelParameters), "param_next": Out(1),
+    }
 
 
 class SumBuffer(wiring.Component):
@@ -187,10 +195,7 @@ class SumReader(wiring.Component):
             "begin": In(1),
             "complete": In(Event(range(SUM_SLOTS))),
             "credit": In(1),
-            "param_ready": In(1),
-            "param_addr": Out(range(config.kernel_lanes)),
-            "param_data": In(KernelParameters),
-            "param_next": Out(1),
+            **parameter_ports(config),
             "slot_free": Out(1),
             "r_en": Out(1), "r_slot": Out(range(SUM_SLOTS)),
             "r_kernel": Out(range(config.kernel_lanes)),

@@ -16,9 +16,15 @@ from amaranth.lib.wiring import In, Out
 from model.config import AcceleratorConfig
 from rtl.signatures import Descriptor, Event, FeatureWrite, LayerStats, RowMarks, TileMarks
 
-__all__ = ["TileWalker", "TilePlace", "Writer"]
+__all__ = ["PROGRESS", "TileWalker", "TilePlace", "Writer"]
 
 POSITION_BITS = 20
+
+#: What `Writer` tells of its progress: its ports, handed on by `rtl.store.StoreStage`.
+PROGRESS = {
+    "layers_done": Out(8), "channels_done": Out(13), "channels_open": Out(13),
+    "rows_done": Out(10), "finished": Out(1), "stats": Out(Event(LayerStats)),
+}
 
 #: Where a tile goes: position of its first value, and how many rows of how many bytes of it lie
 #: inside the map; ``odd``: it starts at an odd row of a plane.
@@ -237,13 +243,8 @@ class Writer(wiring.Component):
             "spare": Out(1),
             "write": Out(Event(FeatureWrite)),
             "run_cycle": In(32),
-            "layers_done": Out(8),
-            "channels_done": Out(13),
-            "channels_open": Out(13),
-            "rows_done": Out(10),
             "layer_end": Out(1),
-            "finished": Out(1),
-            "stats": Out(Event(LayerStats)),
+            **PROGRESS,
         })
 
     def elaborate(self, platform) -> Module:
