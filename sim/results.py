@@ -54,9 +54,10 @@ def _accuracy(folder: Path) -> str:
             f"{entry['zeros_conv']:.1f}", f"{entry['zeros_linear']:.1f}",
         ))
     return (
-        "## Accuracy\nAll 10 000 MNIST test digits. Dense: floating point; α = 4, 8 and 16 of a "
-        "network. Integer: the golden model, 8-bit weights and activations, equal to the RTL bit "
-        "for bit. The last epoch is taken, never the best.\n\n"
+        "## Accuracy\nAll 10 000 MNIST test digits. Dense: floating point, the training that the "
+        "network was pruned from (lenet was trained twice). Integer: the golden model, 8-bit "
+        "weights and activations, equal to the RTL bit for bit. The last epoch is taken, never the "
+        "best.\n\n"
         + _table(("network", "dense %", "integer %", "difference", "zero spectral words %",
                   "zero linear weights %"), rows)
         + "\n\nTraining: `python -m pruning.train NETWORK --data DIR --pattern PATTERN --alpha A`; "
