@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,10 @@ POST_SHIFT = 2
 ROW_BITS = 20
 
 
+#: Names of files and folders everywhere.
+_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
+
+
 def _is_power_of_two(value: int) -> bool:
     return value > 0 and value & (value - 1) == 0
 
@@ -36,7 +41,7 @@ class AcceleratorConfig:
     Parameters
     ----------
     name : str
-        Short id, used for file names.
+        Short id, used for file names: letters, digits, ``.``, ``_``, ``-``; no ``.`` in front.
     tile_lanes : int
         P', spatial tiles multiplied in parallel (weights are broadcast along them).
     kernel_lanes : int
@@ -105,6 +110,9 @@ class AcceleratorConfig:
             if field.name == "name":
                 if not isinstance(value, str) or not value:
                     raise TypeError(f"name must be a non-empty string, not {value!r}")
+                if not _NAME.fullmatch(value):
+                    raise ValueError("name must be made of letters, digits, '.', '_' and '-', and "
+                                     f"not begin with '.', not {value!r}")
             elif not isinstance(value, int) or isinstance(value, bool):
                 raise TypeError(f"{field.name} must be an integer, not {value!r}")
             elif value < (0 if field.name == "onchip_kib" else 1):

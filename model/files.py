@@ -9,7 +9,7 @@ from pathlib import Path
 
 from model.errors import UserError
 
-__all__ = ["check_target", "write_atomic"]
+__all__ = ["check_target", "write_atomic", "write_output"]
 
 
 def check_target(path: Path | None) -> None:
@@ -45,3 +45,11 @@ def write_atomic(path: Path | str, content: bytes | str) -> None:
         with contextlib.suppress(OSError):
             os.unlink(name)
         raise
+
+
+def write_output(path: Path, content: bytes | str) -> None:
+    """`write_atomic` for a file the user named: what goes wrong is a `UserError`."""
+    try:
+        write_atomic(path, content)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error

@@ -46,6 +46,7 @@ class ErrorCode(enum.IntEnum):
     BUS = 8
     NOT_LOADED = 9
     LAYERS = 10
+    ABORTED = 11
 
 
 class ImageError(UserError):

@@ -7,8 +7,11 @@ fully connected layer, bias, ReLU, requantisation and max pool.
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import zipfile
+import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.errors import UserError
+from model.files import write_output
 from model.patterns import parse
 from model.tiling import Tiling
 
@@ -205,7 +209,7 @@ class QuantisedNetwork:
                 raise ValueError(f"layer {layer.name}: scales must be positive and finite")
 
     def save(self, path: str | Path) -> None:
-        """Write a compressed ``.npz`` (atomically: a partial file is never left behind)."""
+        """Write a compressed ``.npz``, whole or not at all; a `UserError` if it cannot be."""
         arrays: dict[str, NDArray] = {}
         meta: dict[str, object] = {
             "format": FORMAT_VERSION, "network": self.network.to_dict(),
@@ -220,44 +224,57 @@ class QuantisedNetwork:
             arrays[f"{layer.name}.weight_scale"] = data.weight_scale.astype(np.float64)
             arrays[f"{layer.name}.bias"] = data.bias.astype(np.float64)
         arrays["meta"] = np.frombuffer(json.dumps(meta).encode(), dtype=np.uint8)
-        target = Path(path)
-        partial = target.with_name(target.name + ".part.npz")
-        np.savez_compressed(partial, **arrays)  # type: ignore[arg-type]
-        partial.replace(target)
+        content = io.BytesIO()
+        np.savez_compressed(content, **arrays)  # type: ignore[arg-type]
+        write_output(Path(path), content.getvalue())
 
     @classmethod
     def load(cls, path: str | Path) -> QuantisedNetwork:
         """Read what `save` wrote; anything wrong with the file is a `UserError`."""
         try:
-            with open(path, "rb") as file, np.load(file, allow_pickle=False) as data:
-                meta = json.loads(bytes(data["meta"]).decode())
-                if meta["format"] != FORMAT_VERSION:
-                    raise ValueError(
-                        f"format {meta['format']}, this version reads {FORMAT_VERSION}"
-                    )
-                network = Network.from_dict(meta["network"])
-                layers = []
-                for layer, pattern, scale, shift in zip(
-                    network.layers, meta["patterns"], meta["out_scales"], meta["sum_shifts"],
-                    strict=True,
-                ):
-                    parse(pattern)
-                    if not (shift is None or type(shift) is int):
-                        raise ValueError(f"layer {layer.name}: sum_shift is {shift!r}, no integer")
-                    raw = data[f"{layer.name}.weight"]
-                    _require_integers(layer.name, raw)
-                    layers.append(QuantisedLayer(
-                        weight=raw.astype(np.int64), pattern=pattern, out_scale=float(scale),
-                        weight_scale=data[f"{layer.name}.weight_scale"],
-                        bias=data[f"{layer.name}.bias"], sum_shift=shift,
-                    ))
-                network.shapes()
-                return cls(network, tuple(layers), meta["weight_bits"], meta["in_scale"],
-                           meta["tile"])
+            with open(path, "rb") as file:
+                if not zipfile.is_zipfile(file):
+                    raise ValueError("it is no .npz archive, or the end of one is missing")
+                file.seek(0)
+                with np.load(file, allow_pickle=False) as data:
+                    return cls._from_archive(data)
         except FileNotFoundError as error:
             raise UserError(f"network file {path} does not exist") from error
-        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, EOFError) as error:
-            raise UserError(f"network file {path} cannot be used: {error}") from error
+        except KeyError as error:
+            name = str(error.args[0]).removesuffix(" is not a file in the archive")
+            raise UserError(f"network file {path} cannot be used: it holds no {name!r}") from error
+        except (OSError, ValueError, TypeError, AttributeError, OverflowError, EOFError,
+                NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise UserError(f"network file {path} cannot be used: {reason}") from error
+
+    @classmethod
+    def _from_archive(cls, data: Mapping[str, NDArray]) -> QuantisedNetwork:
+        if "meta" not in data:
+            raise ValueError("it is an .npz archive but no network (it holds no 'meta'); "
+                             "python -m pruning.train writes networks")
+        meta = json.loads(bytes(data["meta"]).decode())
+        if not isinstance(meta, dict):
+            raise ValueError(f"'meta' is no JSON object but {type(meta).__name__}")
+        if meta["format"] != FORMAT_VERSION:
+            raise ValueError(f"format {meta['format']}, this version reads {FORMAT_VERSION}")
+        network = Network.from_dict(meta["network"])
+        layers = []
+        for layer, pattern, scale, shift in zip(
+            network.layers, meta["patterns"], meta["out_scales"], meta["sum_shifts"], strict=True,
+        ):
+            parse(pattern)
+            if not (shift is None or type(shift) is int):
+                raise ValueError(f"layer {layer.name}: sum_shift is {shift!r}, no integer")
+            raw = data[f"{layer.name}.weight"]
+            _require_integers(layer.name, raw)
+            layers.append(QuantisedLayer(
+                weight=raw.astype(np.int64), pattern=pattern, out_scale=float(scale),
+                weight_scale=data[f"{layer.name}.weight_scale"],
+                bias=data[f"{layer.name}.bias"], sum_shift=shift,
+            ))
+        network.shapes()
+        return cls(network, tuple(layers), meta["weight_bits"], meta["in_scale"], meta["tile"])
 
 
 def _require_integers(name: str, raw: NDArray) -> None:

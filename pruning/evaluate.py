@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.progress import track
 
 from model import golden
-from model.errors import Parser, UserError, command
-from model.files import check_target, write_atomic
+from model.errors import Parser, command
+from model.files import check_target, write_output
 from model.lower import lower
 from model.network import Conv, QuantisedNetwork
 from pruning.data import Digits, data_directory, load_digits
@@ -85,10 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
               f"{zeros['conv']:.1f} % of the spectral words and {zeros['linear']:.1f} % of the "
               "linear weights are zero")
     if args.json:
-        try:
-            write_atomic(args.json, json.dumps(results, indent=1) + "\n")
-        except OSError as error:
-            raise UserError(f"cannot write {args.json}: {error.strerror}") from error
+        write_output(args.json, json.dumps(results, indent=1) + "\n")
     return 0
 
 

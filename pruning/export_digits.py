@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from model.errors import Parser, UserError, command
+from model.files import check_target, write_output
 from pruning.data import data_directory, load_digits
 
 
@@ -22,15 +24,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="file to write (default %(default)s)",
     )
     args = parser.parse_args(argv)
+    check_target(args.out)
     digits = load_digits(data_directory(args.data), "t10k")
     if not 1 <= args.count <= len(digits.labels):
         raise UserError(f"--count must be 1..{len(digits.labels)}, not {args.count}")
-    try:
-        np.savez_compressed(
-            args.out, images=digits.images[: args.count], labels=digits.labels[: args.count]
-        )
-    except OSError as error:
-        raise UserError(f"{args.out} cannot be written: {error}") from error
+    content = io.BytesIO()
+    np.savez_compressed(
+        content, images=digits.images[: args.count], labels=digits.labels[: args.count]
+    )
+    write_output(args.out, content.getvalue())
     print(f"{args.count} digits in {args.out}")
     return 0
 

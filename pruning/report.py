@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
-from model.errors import UserError
+from model.files import write_output
 
 
 def write_json(path: Path, content: dict) -> None:
     """Write `content` atomically."""
-    partial = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error}") from error
+    write_output(path, json.dumps(content, indent=1) + "\n")
 
 
 def plot(path: Path, history: list[dict], title: str) -> None:
@@ -62,9 +57,7 @@ def plot(path: Path, history: list[dict], title: str) -> None:
     axes[-1].set_xlabel("epoch (dense, ADMM, masked retraining)")
     axes[0].set_title(title)
     figure.tight_layout()
-    try:
-        figure.savefig(path, dpi=100)
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error}") from error
-    finally:
-        pyplot.close(figure)
+    content = io.BytesIO()
+    figure.savefig(content, dpi=100, format="png")
+    pyplot.close(figure)
+    write_output(path, content.getvalue())

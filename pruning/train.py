@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from model.errors import Parser, UserError, command
+from model.files import check_target
 from pruning.data import data_directory, load_digits
 from pruning.recipe import Recipe
 
@@ -64,6 +65,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _check_targets(out: Path, *targets: Path) -> None:
+    """Make the folder of the results and refuse, before hours of training, what it cannot take."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make folder {out}: {error.strerror}; choose another with "
+                        "--out") from error
+    for target in targets:
+        check_target(target)
+
+
 def _train(recipe: Recipe, args: argparse.Namespace) -> None:
     """Run the stages and write the results."""
     from pruning.batches import samples
@@ -73,6 +85,9 @@ def _train(recipe: Recipe, args: argparse.Namespace) -> None:
 
     directory = data_directory(args.data)
     out = args.out or Path("build") / recipe.title
+    target, log = out / f"{recipe.title}.npz", args.json or out / "log.json"
+    picture = out / "convergence.png"
+    _check_targets(out, target, log, picture, out / "checkpoint.pt", out / "dense.pt")
     train = samples(load_digits(directory, "train"), recipe.net)
     test = samples(load_digits(directory, "t10k"), recipe.net)
     run = Run(recipe, train, test, out)
@@ -80,10 +95,9 @@ def _train(recipe: Recipe, args: argparse.Namespace) -> None:
     accuracy = evaluate(run.spectral, test)
     zeros_conv, zeros_linear = sparsity(run.spectral)
     quantised = export(run.spectral, recipe.patterns(), train.head(CALIBRATION))
-    target = out / f"{recipe.title}.npz"
     quantised.save(target)
     golden = integer_accuracy(quantised, test)
-    write_json(args.json or out / "log.json", {
+    write_json(log, {
         "recipe": recipe.to_dict(),
         "patterns": {name: str(pattern) for name, pattern in recipe.patterns().items()},
         "result": {
@@ -95,7 +109,7 @@ def _train(recipe: Recipe, args: argparse.Namespace) -> None:
         },
         "epochs": run.history,
     })
-    plot(out / "convergence.png", run.history, recipe.title)
+    plot(picture, run.history, recipe.title)
     print(
         f"{recipe.title}: dense {run.dense_accuracy:.2f} %, {recipe.weight_bits}-bit integers "
         f"{golden:.2f} % (fake-quantised {accuracy:.2f} %), zeros {100 * zeros_conv:.1f} % of "

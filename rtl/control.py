@@ -2,7 +2,8 @@
 
 LOAD: the checker reads the image. RUN: reset the engine, start it together with the input DMA, wait
 for the last layer, then the output DMA. Both end with the read port drained, so that a command
-that failed leaves nothing behind.
+that failed leaves nothing behind. ABORT ends a run as a bus error does, up to its last layer; LOAD
+and the output DMA end by themselves.
 """
 
 from amaranth.hdl import Module, Signal
@@ -21,6 +22,8 @@ class Controller(wiring.Component):
     ----------
     load, run, clear : In(1)
         Commands; the first two are ignored while busy. ``load`` goes before ``run``.
+    abort : In(1)
+        Stop the run, if its last layer is not written yet; else ignored.
     busy, done, loaded : Out(1)
         At work; the last command ended well; a program is loaded.
     error : Out(4)
@@ -50,6 +53,7 @@ class Controller(wiring.Component):
     load: In(1)
     run: In(1)
     clear: In(1)
+    abort: In(1)
     busy: Out(1)
     done: Out(1)
     loaded: Out(1)
@@ -90,10 +94,14 @@ class Controller(wiring.Component):
         m.d.sync += [
             self.engine_reset.eq(reset), self.engine_start.eq(start), self.output_start.eq(0),
         ]
+        aborted = Signal()
+        with m.If(self.abort):
+            m.d.sync += aborted.eq(1)
+
         with m.FSM() as fsm:
             m.d.comb += self.busy.eq(~fsm.ongoing("IDLE"))
             with m.State("IDLE"):
-                m.d.sync += outcome.eq(ErrorCode.NONE)
+                m.d.sync += [outcome.eq(ErrorCode.NONE), aborted.eq(0)]
                 with m.If(self.load):
                     m.d.comb += self.checker_start.eq(1)
                     m.d.sync += [self.done.eq(0), self.error.eq(0), self.loaded.eq(0)]
@@ -124,6 +132,9 @@ class Controller(wiring.Component):
                 m.d.comb += running.eq(1)
                 with m.If(self.bus_error):
                     m.d.sync += outcome.eq(ErrorCode.BUS)
+                    m.next = "DRAIN"
+                with m.Elif(aborted):
+                    m.d.sync += outcome.eq(ErrorCode.ABORTED)
                     m.next = "DRAIN"
                 with m.Elif(self.finished):
                     m.d.sync += self.output_start.eq(1)

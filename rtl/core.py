@@ -127,7 +127,8 @@ class Core(wiring.Component):
             csr.addr.eq(self.csr_addr), csr.w_en.eq(self.csr_w_en),
             csr.w_data.eq(self.csr_w_data), self.csr_r_data.eq(csr.r_data),
             self.irq.eq(csr.irq), csr.layers.eq(checker.layers),
-            *(getattr(control, name).eq(getattr(csr, name)) for name in ("load", "run", "clear")),
+            *(getattr(control, name).eq(getattr(csr, name)) for name in (
+                "load", "run", "clear", "abort")),
             *(getattr(csr, name).eq(getattr(control, name)) for name in (
                 "busy", "done", "loaded", "error", "cycles", "read_beats", "write_beats")),
         ]

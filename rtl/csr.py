@@ -6,7 +6,7 @@ address  name          access  meaning
 0        ID            r       0x53504543, "SPEC"
 1        VERSION       r       version of the register map and the image format
 2        CONFIG        r       `AcceleratorConfig.digest`
-3        CONTROL       w       bit 0 LOAD, bit 1 RUN, bit 2 clear done and error
+3        CONTROL       w       bit 0 LOAD, 1 RUN, 2 clear done and error, 3 ABORT a run
 4        STATUS        r       busy 0, done 1, loaded 2, error 11:8, interrupt enable 16
 5        IRQ_ENABLE    rw      bit 0
 6, 7     IMAGE_*       rw      beat address and beats of the program image
@@ -67,8 +67,8 @@ class Csr(wiring.Component):
         Access by the host; ``r_data`` belongs to the address one cycle before.
     irq : Out(1)
         Done or error, if enabled; level.
-    load, run, clear : Out(1)
-        Commands, in the cycle of the write.
+    load, run, clear, abort : Out(1)
+        Commands, in the cycle of the write; the first two only while not busy.
     image_addr, image_beats, input_addr, output_addr : Out(32)
         Registers.
     busy, done, loaded, error : In(1), In(1), In(1), In(4)
@@ -85,7 +85,7 @@ class Csr(wiring.Component):
         self._config = config
         super().__init__({
             "addr": In(ADDRESS_BITS), "w_en": In(1), "w_data": In(32), "r_data": Out(32),
-            "irq": Out(1), "load": Out(1), "run": Out(1), "clear": Out(1),
+            "irq": Out(1), "load": Out(1), "run": Out(1), "clear": Out(1), "abort": Out(1),
             "image_addr": Out(32), "image_beats": Out(32),
             "input_addr": Out(32), "output_addr": Out(32),
             "busy": In(1), "done": In(1), "loaded": In(1), "error": In(4),
@@ -110,7 +110,7 @@ class Csr(wiring.Component):
         control = self.w_en & (self.addr == 3)
         m.d.comb += [
             Cat(self.load, self.run).eq(Mux(control & ~self.busy, self.w_data[:2], 0)),
-            self.clear.eq(control & self.w_data[2]),
+            self.clear.eq(control & self.w_data[2]), self.abort.eq(control & self.w_data[3]),
         ]
         with m.If(self.w_en):
             with m.Switch(self.addr):

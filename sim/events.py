@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from model.config import AcceleratorConfig
 from rtl.signatures import Column, FeatureWrite, SumWrite
 
-__all__ = ["Events", "probe_layouts", "decode", "pack_payloads"]
+__all__ = ["Events", "probe_layouts", "probe_port", "decode", "pack_payloads"]
 
 @dataclass(frozen=True)
 class Events:
@@ -45,6 +45,12 @@ def probe_layouts(config: AcceleratorConfig) -> dict[str, data.Layout]:
         **{f"tile{bank}": Column(config) for bank in banks}, "sum": SumWrite(config),
         **{f"write{bank}": FeatureWrite for bank in banks},
     }
+
+
+def probe_port(name: str) -> str:
+    """Port of the core's Verilog that belongs to a probe: ``tile3`` is ``probe_tile__3``."""
+    kind = name.rstrip("0123456789")
+    return f"probe_{kind}__{name[len(kind):]}" if kind != name else f"probe_{kind}"
 
 
 def pack_payloads(values: list[int], width: int) -> NDArray[np.uint32]:

@@ -7,8 +7,8 @@ import zlib
 import numpy as np
 from numpy.typing import NDArray
 
-from model.errors import UserError
 from model.config import AcceleratorConfig
+from model.errors import UserError
 from model.image import HEADER_WORDS
 
 __all__ = ["flip_bit", "sections"]

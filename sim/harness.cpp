@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "Vtop.h"
+#include "probes.h"
 #include "verilated.h"
 #if TRACE_KIND == 1
 #include "verilated_vcd_c.h"
@@ -17,7 +18,8 @@ using Trace = VerilatedFstC;
 #endif
 
 // Verilator writes a double underscore in a port's name as ___05F.
-#define PORT2(a, b) a##___05F##b
+#define PORT2_(a, b) a##___05F##b
+#define PORT2(a, b) PORT2_(a, b)
 #define PORT3(a, b, c) a##___05F##b##___05F##c
 
 namespace {
@@ -68,7 +70,7 @@ struct Sim {
     uint32_t gap = 0;
     bool r_valid = false;
     std::deque<Request> requests;
-    Probe probes[3];
+    Probe probes[PROBE_COUNT];
 #if TRACE_KIND
     Trace trace;
     bool tracing = false;
@@ -80,9 +82,9 @@ struct Sim {
     Sim(const Options &chosen, uint64_t *data, uint64_t beats_held)
         : options(chosen), memory(data), size(beats_held) {
         for (int i = 0; i < 3; ++i) random[i] = options.seeds[i];
-        probes[0].words = words_of(top.PORT2(probe_tile, payload));
-        probes[1].words = words_of(top.PORT2(probe_sum, payload));
-        probes[2].words = words_of(top.PORT2(probe_write, payload));
+#define WIDTH(index, name) probes[index].words = words_of(top.PORT2(name, payload));
+        PROBES(WIDTH)
+#undef WIDTH
         top.clk = 0;
         top.rst = 0;
         top.csr_w_en = 0;
@@ -155,9 +157,10 @@ struct Sim {
                 ++faults;
             }
         }
-        record(probes[0], top.PORT2(probe_tile, valid), top.PORT2(probe_tile, payload));
-        record(probes[1], top.PORT2(probe_sum, valid), top.PORT2(probe_sum, payload));
-        record(probes[2], top.PORT2(probe_write, valid), top.PORT2(probe_write, payload));
+#define RECORD(index, name) \
+    record(probes[index], top.PORT2(name, valid), top.PORT2(name, payload));
+        PROBES(RECORD)
+#undef RECORD
         top.clk = 1;
         top.eval();
         dump(10 * cycle + 5);

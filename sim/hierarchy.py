@@ -42,7 +42,10 @@ def merge_modules(verilog: str) -> str:
                 merged[name] = first
         if not merged:
             return preamble + "".join(modules.values())
-        modules = {
-            name: _INSTANCE.sub(lambda match: match[1] + merged.get(match[2], match[2]), text)
-            for name, text in modules.items() if name not in merged
-        }
+        modules = {name: _renamed(text, merged) for name, text in modules.items()
+                   if name not in merged}
+
+
+def _renamed(text: str, names: dict[str, str]) -> str:
+    """Instances of the modules ``names`` become instances of what they map to."""
+    return _INSTANCE.sub(lambda match: match[1] + names.get(match[2], match[2]), text)

@@ -10,13 +10,11 @@ from typing import Any
 import numpy as np
 from amaranth.hdl import Value
 from amaranth.sim import Simulator
-from numpy.typing import NDArray
 
-from model.config import AcceleratorConfig
 from model.errors import UserError
 from sim.backend import CSR, STATUS_BUSY, Backend
-from sim.events import PROBES, Events, pack_payloads
-from sim.memory import MemoryModel, MemoryOptions
+from sim.events import Events, pack_payloads, probe_layouts
+from sim.memory import MemoryModel
 
 __all__ = ["PysimBackend"]
 
@@ -25,6 +23,13 @@ def _raw(value: Any) -> Value:
     """Bits of a signal or view, unsigned."""
     cast = Value.cast(value)
     return cast.as_unsigned() if cast.shape().signed else cast
+
+
+def _probe(core: Any, name: str) -> Any:
+    """Port of the core that a probe of `sim.events.probe_layouts` stands for."""
+    kind = name.rstrip("0123456789")
+    port = getattr(core, f"probe_{kind}")
+    return port[int(name[len(kind):])] if kind != name else port
 
 
 class PysimBackend(Backend):
@@ -37,35 +42,32 @@ class PysimBackend(Backend):
     ----------
     core : wiring.Component
         The core, with probes.
-    config, options, max_cycles
-        See `Backend`.
-    memory_beats : int
-        Size of the memory in beats of the port.
     record : bool
         Whether probe events are kept.
     trace : Path or None
         VCD file to write.
+    **arguments
+        Of `Backend`: config, options, max_cycles, memory_beats.
     """
 
     name = "pysim"
 
-    def __init__(self, core: Any, *, config: AcceleratorConfig,
-                 options: MemoryOptions | None = None, max_cycles: int = 1_000_000,
-                 memory_beats: int = 1 << 20, record: bool = True,
-                 trace: Path | None = None) -> None:
-        super().__init__(config=config, options=options or MemoryOptions(), max_cycles=max_cycles)
+    def __init__(self, core: Any, *, record: bool = True, trace: Path | None = None,
+                 **arguments: Any) -> None:
+        super().__init__(**arguments)
         if trace:
             try:
                 trace.open("w").close()
             except OSError as error:
                 raise UserError(f"cannot write waveform {trace}: {error.strerror}") from error
         self._core = core
-        self._memory = np.zeros(memory_beats * config.port_words, dtype=np.uint64)
-        self._model = MemoryModel(self._memory, self.options, config.port_bits)
+        self._model = MemoryModel(self.memory, self.options, self.config.port_bits)
         self._record = record
         self._cycle = 0
-        self._probes = {name: getattr(core, f"probe_{name}") for name in PROBES}
-        self._seen: dict[str, tuple[list[int], list[int]]] = {name: ([], []) for name in PROBES}
+        self._probes = {name: _probe(core, name) for name in probe_layouts(self.config)}
+        self._seen: dict[str, tuple[list[int], list[int]]] = {
+            name: ([], []) for name in self._probes
+        }
         self._job: Callable[[Any], Any] | None = None
         self._answer: Any = None
         self._stack = contextlib.ExitStack()
@@ -113,11 +115,6 @@ class PysimBackend(Backend):
         await ctx.tick()
         self._cycle += 1
         model.step(*transfers)
-
-    @property
-    def memory(self) -> NDArray[np.uint64]:
-        """The memory, one element per 64-bit word."""
-        return self._memory
 
     @property
     def cycle(self) -> int:

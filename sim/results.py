@@ -6,6 +6,7 @@ Every table names the command that measured its file. A file that is not there l
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from model.compile import compile_network
 from model.config import PRESETS
 from model.cost import estimate
 from model.errors import Parser, UserError, command
-from model.files import write_atomic
+from model.files import check_target, write_output
 from model.network import QuantisedNetwork
 
 __all__ = ["render", "main"]
@@ -53,9 +54,10 @@ def _accuracy(folder: Path) -> str:
             f"{entry['zeros_conv']:.1f}", f"{entry['zeros_linear']:.1f}",
         ))
     return (
-        "## Accuracy\nAll 10 000 MNIST test digits. Dense: floating point, one checkpoint per "
-        "network. Integer: the golden model, 8-bit weights and activations, equal to the RTL bit "
-        "for bit. The last epoch is taken, never the best.\n\n"
+        "## Accuracy\nAll 10 000 MNIST test digits. Dense: floating point, the training that the "
+        "network was pruned from (lenet was trained twice). Integer: the golden model, 8-bit "
+        "weights and activations, equal to the RTL bit for bit. The last epoch is taken, never the "
+        "best.\n\n"
         + _table(("network", "dense %", "integer %", "difference", "zero spectral words %",
                   "zero linear weights %"), rows)
         + "\n\nTraining: `python -m pruning.train NETWORK --data DIR --pattern PATTERN --alpha A`; "
@@ -74,29 +76,36 @@ def _estimates(run: dict) -> dict[str, int]:
     return {cost.name: cost.cycles for cost in estimate(program)}
 
 
+def _runs(folder: Path) -> list[dict]:
+    """Contents of the run files, ordered by network, pattern and compression."""
+    names = (re.fullmatch(r"run-(.+)-([a-z]+)-a(\d+)\.json", path.name)
+             for path in folder.glob("run-*.json"))
+    keys = sorted((match[1], match[2], int(match[3]), match[0]) for match in names if match)
+    return [_read(folder, name) for *_, name in keys]
+
+
+def _title(run: dict) -> str:
+    return f"{run['network']}, {run['pattern'].replace(' ', ' α=')}"
+
+
 def _cycles(folder: Path) -> str:
     parts = ["## Cycles per image, batch 1\nSimulated RTL, config `ecp5-85f`: 32 complex lanes, "
              "100 multipliers, one 64-bit memory port through which every weight is read for every "
              "image. A layer's interval ends with its last written value.\n"]
+    runs = _runs(folder)
     rows = []
-    for name in ("lenet", "lenet5"):
-        for pattern in ("channel", "kernel"):
-            run = _read(folder, f"run-{name}-{pattern}-a4.json")
-            if run:
-                best, bar = NNGEN[name]
-                cycles = max(run["cycles"])
-                rows.append((f"{name}, {pattern} α=4", cycles, bar, best, f"{best / cycles:.1f}×",
-                             f"{len(run['images'])} digits, {run['words_compared']} words"
-                             + (" equal" if run["bit_exact"] else " NOT EQUAL")))
+    for run in runs:
+        best, bar = NNGEN.get(run["network"], (0, ""))
+        cycles = max(run["cycles"])
+        rows.append((_title(run), cycles, bar, best or "", f"{best / cycles:.1f}×" if best else "",
+                     f"{len(run['images'])} digits, {run['words_compared']} words"
+                     + (" equal" if run["bit_exact"] else " NOT EQUAL")))
     parts.append(_table(("network", "cycles", "target", "NNgen 1.3.4", "faster by",
                          "checked against the golden model"), rows))
-    for name in ("lenet", "lenet5"):
-        for pattern in ("channel", "kernel"):
-            run = _read(folder, f"run-{name}-{pattern}-a4.json")
-            if run:
-                parts.append(_layer_table(run))
-    parts.append("Commands: `python -m sim.run NETWORK --pattern PATTERN --index 0:100 --json "
-                 "docs/results/run-NETWORK-PATTERN-a4.json`; the estimate is `model/cost.py`.\n")
+    parts += [_layer_table(run) for run in runs]
+    parts.append("Commands: `python -m sim.run NETWORK --pattern PATTERN --alpha A --index 0:100 "
+                 "--json docs/results/run-NETWORK-PATTERN-aA.json`; the estimate is "
+                 "`model/cost.py`.\n")
     return "\n\n".join(parts)
 
 
@@ -112,7 +121,7 @@ def _layer_table(run: dict) -> str:
             f"{100 * layer['mac_utilisation']:.1f} %", f"{100 * layer['lanes_filled']:.1f} %",
             stalls["tiles"], stalls["weights"], stalls["sums"], layer["bytes_read"],
         ))
-    return f"### {run['network']}, {run['pattern'].replace(' ', ' α=')}\n" + _table(
+    return f"### {_title(run)}\n" + _table(
         ("layer", "cycles", "estimate", "error", "MAC issue", "utilised", "lanes filled",
          "wait tiles", "wait weights", "wait sums", "bytes read"), rows)
 
@@ -165,10 +174,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--results", type=Path, default=ROOT / "docs" / "results", metavar="DIR")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results.md", metavar="FILE")
     args = parser.parse_args(argv)
-    try:
-        write_atomic(args.out, render(args.results))
-    except OSError as error:
-        raise UserError(f"cannot write {args.out}: {error.strerror}") from error
+    check_target(args.out)
+    write_output(args.out, render(args.results))
     print(f"results written to {args.out}")
     return 0
 

@@ -19,7 +19,7 @@ from rich.progress import Progress
 from model.compile import Program, compile_network
 from model.config import load_config
 from model.errors import Parser, UserError, command
-from model.files import check_target, write_atomic
+from model.files import check_target, write_output
 from model.network import NETWORKS, QuantisedNetwork
 from sim.backend import Backend, CoreError, Watchdog
 from sim.faults import flip_bit
@@ -166,10 +166,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         pattern = f"{args.pattern} {args.alpha}" if not args.file else ", ".join(
             dict.fromkeys(layer.pattern for layer in network.layers))
         content = as_json(program, digits[:len(results)], results, args.backend, pattern)
-        try:
-            write_atomic(args.json, json.dumps(content, indent=2) + "\n")
-        except OSError as error:
-            raise UserError(f"cannot write {args.json}: {error.strerror}") from error
+        write_output(args.json, json.dumps(content, indent=2) + "\n")
     return 0 if exact else 1
 
 

@@ -70,8 +70,10 @@ def open_backend(name: str, config: AcceleratorConfig, *, options: MemoryOptions
             raise UserError(f"backend pysim writes .vcd waveforms, not {trace.name}")
         return PysimBackend(Core(config, probe=True), config=config, options=options,
                             max_cycles=limit, trace=trace, record=record)
-    from sim.verilator import FastBackend, build_library, core_verilog
+    from sim.verilator import FastBackend, build_library, check_fst, core_verilog
 
+    if trace and trace.suffix == ".fst":
+        check_fst()
     library = build_library(core_verilog(config), trace=trace.suffix if trace else None)
     return FastBackend(library, config=config, options=options, max_cycles=limit, trace=trace,
                        record=record)

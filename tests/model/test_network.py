@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import zipfile
 
 import numpy as np
 import pytest
@@ -59,6 +60,53 @@ def test_truncated_and_missing_files(tmp_path):
         QuantisedNetwork.load(tmp_path / "n.npz")
     with pytest.raises(UserError, match="does not exist"):
         QuantisedNetwork.load(tmp_path / "none.npz")
+
+
+def _plain_array(path):
+    with path.open("wb") as file:
+        np.save(file, np.zeros(3))
+
+
+def _foreign_zip(path):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("hello.txt", "hello")
+
+
+def _meta_is_text(path):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("meta", "hello")
+
+
+def _damaged_member(path):
+    toy_lenet().save(path)
+    raw = bytearray(path.read_bytes())
+    raw[80:200] = bytes(0xFF ^ byte for byte in raw[80:200])
+    path.write_bytes(raw)
+
+
+def _cut(path):
+    toy_lenet().save(path)
+    path.write_bytes(path.read_bytes()[:-30])
+
+
+@pytest.mark.parametrize(("make", "message"), [
+    (_plain_array, "it is no .npz archive, or the end of one is missing"),
+    (_cut, "it is no .npz archive, or the end of one is missing"),
+    (lambda path: path.write_bytes(b""), "it is no .npz archive"),
+    (_foreign_zip, "it is an .npz archive but no network"),
+    (lambda path: np.savez(path, images=np.zeros(3)), "but no network .it holds no 'meta'.; py"),
+    (lambda path: np.savez(path, meta=np.frombuffer(b"[1]", np.uint8)), "no JSON object but list"),
+    (lambda path: np.savez(path, meta=np.frombuffer(b"{}", np.uint8)), "it holds no 'format'"),
+    (_meta_is_text, "Expecting value"),
+    (_damaged_member, "cannot be used: "),
+], ids=lambda value: getattr(value, "__name__", None))
+def test_files_that_are_no_network_are_one_line(tmp_path, make, message):
+    path = tmp_path / "n.npz"
+    make(path)
+    with pytest.raises(UserError, match=message) as caught:
+        QuantisedNetwork.load(path)
+    text = str(caught.value)
+    assert "\n" not in text and text.startswith(f"network file {path} cannot be used: ")
 
 
 @pytest.mark.parametrize(("field", "value", "message"), [

@@ -56,5 +56,20 @@ def test_export_of_the_first_digits(digits_dir, tmp_path, capsys):
     with np.load(out) as saved:
         np.testing.assert_array_equal(saved["images"], load_digits(digits_dir, "t10k").images[:9])
         assert saved["labels"].shape == (9,)
-    assert export_digits.main(["--data", str(digits_dir), "--count", "999"]) == 2
+    assert export_digits.main(["--data", str(digits_dir), "--count", "999",
+                               "--out", str(out)]) == 2
     assert capsys.readouterr().err == "error: --count must be 1..128, not 999\n"
+
+
+def test_export_is_written_whole_or_not_at_all(digits_dir, tmp_path, monkeypatch, capsys):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    out = tmp_path / "digits.npz"
+    out.write_text("old")
+    monkeypatch.setattr("model.files.os.replace", full)
+    assert export_digits.main(["--data", str(digits_dir), "--count", "9", "--out", str(out)]) == 2
+    assert capsys.readouterr().err == f"error: cannot write {out}: No space left on device\n"
+    assert out.read_text() == "old" and [path.name for path in tmp_path.iterdir()] == [out.name]
+    assert export_digits.main(["--data", "none", "--out", str(tmp_path / "no" / "x.npz")]) == 2
+    assert "no does not exist" in capsys.readouterr().err

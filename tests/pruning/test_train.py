@@ -10,7 +10,7 @@ import torch
 from model.errors import UserError
 from model.network import QuantisedNetwork
 from model.patterns import linear_energy, parse, project
-from pruning import checkpoint
+from pruning import checkpoint, report
 from pruning.recipe import Recipe
 from pruning.train import main
 
@@ -111,6 +111,40 @@ def test_missing_torch_is_one_line(monkeypatch, capsys):
 def test_wrong_options_are_one_line(options, message, capsys):
     assert main(options) == 2
     assert message in one_error_line(capsys)
+
+
+def test_targets_are_checked_before_the_training(digits_dir, tmp_path, monkeypatch, capsys):
+    def fail(*_):
+        raise AssertionError("trained")
+
+    monkeypatch.setattr("pruning.stages.Run.execute", fail)
+    (tmp_path / "file").write_text("")
+    (tmp_path / "out").mkdir()
+    for name in ("lenet5-channel-a4.npz", "convergence.png", "log.json", "checkpoint.pt"):
+        (tmp_path / "out" / name).mkdir()
+        assert train(digits_dir, tmp_path / "out") == 2
+        assert f"{name} is a folder, not a file" in one_error_line(capsys)
+        (tmp_path / "out" / name).rmdir()
+    assert train(digits_dir, tmp_path / "file" / "out") == 2
+    assert "out: Not a directory; choose another with --out" in one_error_line(capsys)
+    for target, message in (("none/log.json", "none does not exist"), ("out", "is a folder")):
+        assert train(digits_dir, tmp_path / "out", "--json", str(tmp_path / target)) == 2
+        assert message in one_error_line(capsys)
+
+
+def test_report_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("model.files.os.replace", full)
+    history = [{"stage": "dense", "loss": 1.0, "accuracy": 99.0}]
+    for name, write in (("log.json", lambda path: report.write_json(path, {"a": 1})),
+                        ("plot.png", lambda path: report.plot(path, history, "title"))):
+        (tmp_path / name).write_text("old")
+        with pytest.raises(UserError, match=f"cannot write .*{name}: No space left on device"):
+            write(tmp_path / name)
+        assert (tmp_path / name).read_text() == "old"
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_bad_checkpoints_are_one_line(digits_dir, tmp_path, capsys):

@@ -33,8 +33,12 @@ async def load(ctx, dut, error=0):
     assert state(ctx, dut) == (0, int(not error), int(not error), error)
 
 
-async def begin_run(ctx, dut):
+async def begin_run(ctx, dut, *others):
+    for port in others:
+        ctx.set(port, 1)
     await pulse(ctx, dut.run)
+    for port in others:
+        ctx.set(port, 0)
     assert state(ctx, dut) == (1, 0, 1, 0)
     await ctx.tick()
     assert ctx.get(dut.engine_reset) and not ctx.get(dut.engine_start)
@@ -100,6 +104,77 @@ def test_bus_error_and_recovery():
             await ctx.tick()
             ctx.set(dut.idle, 0)
             assert state(ctx, dut) == (0, 0, 1, ErrorCode.BUS)
+
+    simulate(dut, bench)
+
+
+def test_abort_stops_the_layers():
+    """From the cycle behind RUN on, as a bus error does; the program stays loaded."""
+    dut = Controller()
+
+    async def bench(ctx):
+        await load(ctx, dut)
+        for cycles in (0, 1, 2, 3, 9):
+            ctx.set(dut.idle, 0)
+            await pulse(ctx, dut.run)
+            for _ in range(cycles):
+                await ctx.tick()
+            await pulse(ctx, dut.abort)
+            while not ctx.get(dut.flush):
+                await ctx.tick()
+            ctx.set(dut.finished, 1)        # too late
+            await ctx.tick().repeat(5)
+            ctx.set(dut.finished, 0)
+            assert ctx.get(dut.engine_reset) and not ctx.get(dut.output_start)
+            assert state(ctx, dut) == (1, 0, 1, 0)      # until the port is idle
+            ctx.set(dut.idle, 1)
+            await ctx.tick()
+            assert state(ctx, dut) == (0, 0, 1, ErrorCode.ABORTED)
+        await pulse(ctx, dut.clear)
+        assert state(ctx, dut) == (0, 0, 1, 0)
+
+    simulate(dut, bench)
+
+
+def test_abort_is_ignored_elsewhere():
+    """Idle, while loading, and once the outputs are being written; nor is it remembered."""
+    dut = Controller()
+
+    async def bench(ctx):
+        await pulse(ctx, dut.abort)
+        assert state(ctx, dut) == (0, 0, 0, 0)
+        ctx.set(dut.idle, 1)
+        await pulse(ctx, dut.load)
+        await pulse(ctx, dut.abort)
+        await pulse(ctx, dut.checker_done)
+        await ctx.tick().repeat(2)
+        assert state(ctx, dut) == (0, 1, 1, 0)
+        await begin_run(ctx, dut, dut.abort)     # written together with RUN
+        await pulse(ctx, dut.finished)
+        assert ctx.get(dut.output_start)
+        await pulse(ctx, dut.abort)
+        assert state(ctx, dut) == (1, 0, 1, 0)
+        await pulse(ctx, dut.output_done)
+        await ctx.tick().repeat(2)
+        assert state(ctx, dut) == (0, 1, 1, 0)
+        await begin_run(ctx, dut)
+        await ctx.tick().repeat(20)
+        assert state(ctx, dut) == (1, 0, 1, 0)
+
+    simulate(dut, bench)
+
+
+def test_bus_error_goes_before_abort():
+    dut = Controller()
+
+    async def bench(ctx):
+        await load(ctx, dut)
+        await begin_run(ctx, dut)
+        ctx.set(dut.idle, 1)
+        await pulse(ctx, dut.abort)
+        await pulse(ctx, dut.bus_error)
+        await ctx.tick().repeat(2)
+        assert state(ctx, dut) == (0, 0, 1, ErrorCode.BUS)
 
     simulate(dut, bench)
 

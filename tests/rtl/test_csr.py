@@ -61,16 +61,17 @@ def test_commands():
     async def bench(ctx):
         for busy in (0, 1):
             ctx.set(dut.busy, busy)
-            for value in range(8):
+            for value in range(16):
                 ctx.set(dut.addr, CSR["control"])
                 ctx.set(dut.w_data, value)
                 ctx.set(dut.w_en, 1)
-                commands = [ctx.get(port) for port in (dut.load, dut.run, dut.clear)]
-                expected = [value & 1, value >> 1 & 1, value >> 2]
-                assert commands == ([0, 0, value >> 2] if busy else expected)
+                ports = (dut.load, dut.run, dut.clear, dut.abort)
+                expected = [value >> bit & 1 for bit in range(4)]
+                assert [ctx.get(port) for port in ports] == (
+                    [0, 0, *expected[2:]] if busy else expected)
                 await ctx.tick()
                 ctx.set(dut.w_en, 0)
-                assert not ctx.get(dut.load) and not ctx.get(dut.run) and not ctx.get(dut.clear)
+                assert not any(ctx.get(port) for port in ports)
 
     simulate(dut, bench)
 

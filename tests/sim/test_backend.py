@@ -1,6 +1,7 @@
 """Both backends on a stand-in component: protocol, memory model, events, watchdog, cache."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,8 @@ from sim.backend import CoreError, Watchdog
 from sim.events import decode, probe_layouts
 from sim.memory import MemoryOptions
 from sim.pysim import PysimBackend
-from sim.verilator import FastBackend, build_library, design_verilog
+from sim.session import open_backend
+from sim.verilator import FastBackend, build_library, check_fst, design_verilog
 from tests.sim.standin import MAGIC, StandIn
 
 CONFIG = PRESETS["tiny"]
@@ -130,6 +132,30 @@ def test_waveforms(tmp_path):
         assert "$enddefinitions" in text and "csr_addr" in text and len(text) > 2000
 
 
+def test_fst_waveform_or_one_clear_line(tmp_path):
+    """With lz4 and zlib the file is written; without, the refusal names the packages."""
+    try:
+        check_fst()
+    except UserError as error:
+        assert re.fullmatch(r"FST waveforms need lz4 and zlib .*apt-get install liblz4-dev "
+                            r"zlib1g-dev\); a file name ending in \.vcd needs neither", str(error))
+        return
+    traced = build_library(design_verilog(StandIn(CONFIG)), trace=".fst")
+    with FastBackend(traced, trace=tmp_path / "x.fst", config=CONFIG, memory_beats=4096) as backend:
+        backend.load(image())
+    assert (tmp_path / "x.fst").stat().st_size > 500
+
+
+def test_fst_is_refused_before_the_build(tmp_path, monkeypatch):
+    """A compiler that finds no headers, whatever this machine has."""
+    (tmp_path / "compiler").write_text("#!/bin/sh\n[ $1 = --version ]\n")
+    (tmp_path / "compiler").chmod(0o755)
+    monkeypatch.setenv("CXX", str(tmp_path / "compiler"))
+    monkeypatch.setattr(verilator, "core_verilog", lambda config: pytest.fail("built"))
+    with pytest.raises(UserError, match="install liblz4-dev zlib1g-dev"):
+        open_backend("fast", CONFIG, trace=tmp_path / "x.fst")
+
+
 def test_second_build_comes_from_the_cache(library, monkeypatch):
     def fail(*_):
         raise AssertionError("compiled again")
@@ -149,9 +175,39 @@ def test_missing_tools_name_the_package(monkeypatch):
 
 def test_failed_build_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setenv("SPECTRALCNN_CACHE", str(tmp_path))
-    with pytest.raises(RuntimeError, match="verilator_bin failed"):
+    with pytest.raises(UserError, match=r"top.v` failed: exit code 1, %Error.* reinstall it"):
         build_library("module top; this is not Verilog; endmodule")
     assert not list(tmp_path.rglob("*.v")) and not list(tmp_path.rglob("*.part-*"))
+
+
+SCRIPTS = {
+    "fails": ("echo cc1plus: fatal error: no room >&2; exit 3",
+              "compiler --version` failed: exit code 3, cc1plus: fatal error: no room"),
+    "fails later": ("[ $1 = --version ] || exit 4", r"compiler \.\.\. .* failed: exit code 4"),
+    "writes nothing": ("true", "failed: it wrote no output file"),
+}
+
+
+@pytest.mark.parametrize("kind", SCRIPTS)
+def test_broken_compiler_is_one_line(tmp_path, monkeypatch, kind):
+    script, message = SCRIPTS[kind]
+    (tmp_path / "compiler").write_text(f"#!/bin/sh\n{script}\n")
+    (tmp_path / "compiler").chmod(0o755)
+    monkeypatch.setenv("CXX", str(tmp_path / "compiler"))
+    monkeypatch.setenv("SPECTRALCNN_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(UserError, match=message) as caught:
+        build_library("module top(input clk); endmodule")
+    assert "\n" not in str(caught.value) and "let CXX name a C++20 compiler" in str(caught.value)
+    assert not [path for path in (tmp_path / "cache").rglob("*") if not path.is_dir()
+                and path.suffix != ".lock"]
+
+
+def test_compiler_that_is_no_program(tmp_path, monkeypatch):
+    (tmp_path / "compiler").write_bytes(b"\x7fELF nonsense")
+    (tmp_path / "compiler").chmod(0o755)
+    monkeypatch.setenv("CXX", str(tmp_path / "compiler"))
+    with pytest.raises(UserError, match="compiler --version` failed: Exec format error"):
+        build_library("module top(input clk); endmodule")
 
 
 def test_memory_options_are_checked():

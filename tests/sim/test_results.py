@@ -14,11 +14,24 @@ def run(name, pattern, exact=True):
 
 
 def test_rows_come_from_the_files_and_the_worst_image_counts(tmp_path):
-    (tmp_path / "run-lenet-channel-a4.json").write_text(json.dumps(run("lenet", "channel")))
-    (tmp_path / "run-lenet-kernel-a4.json").write_text(json.dumps(run("lenet", "kernel", False)))
+    (tmp_path / "run-lenet-channel-a4.json").write_text(json.dumps(run("lenet", "channel 4")))
+    (tmp_path / "run-lenet-kernel-a4.json").write_text(json.dumps(run("lenet", "kernel 4", False)))
     text = render(tmp_path)
     assert "| lenet, channel α=4 | 7010 | 15000 | 151066 | 21.6× | 2 digits, 99 words" in text
     assert "99 words NOT EQUAL" in text
+
+
+def test_every_run_is_listed_in_order(tmp_path):
+    for name, pattern, alpha in (("lenet5", "kernel", 8), ("lenet", "channel", 16),
+                                 ("lenet", "channel", 8), ("vgg", "kernel", 2)):
+        content = json.dumps(run(name, f"{pattern} {alpha}"))
+        (tmp_path / f"run-{name}-{pattern}-a{alpha}.json").write_text(content)
+    (tmp_path / "run-notes.json").write_text("not read")
+    lines = render(tmp_path).splitlines()
+    titles = ["lenet, channel α=8", "lenet, channel α=16", "lenet5, kernel α=8", "vgg, kernel α=2"]
+    assert [line.removeprefix("### ") for line in lines if line.startswith("### ")] == titles
+    assert [line.split(" | ")[0][2:] for line in lines if "α=" in line and "|" in line] == titles
+    assert "| vgg, kernel α=2 | 7010 |  |  |  | 2 digits, 99 words equal |" in lines
 
 
 def test_corrupt_result_file_is_one_line(tmp_path, capsys):
