@@ -14,11 +14,11 @@ from rtl.store import StoreStage
 from tests.rtl import store_model
 from tests.rtl.helpers import collect, collect_level, pack, simulate, source, unpack
 
-
 _WIDE = PRESETS["tiny-wide"]
 #: With blocks of more than a kernel per bank, and of 16 banks.
 CONFIGS = PRESETS | {
     "wide-8": dataclasses.replace(_WIDE, kernel_lanes=16, tile_lanes=2),
+    "u200-32": dataclasses.replace(PRESETS["u200"], kernel_lanes=32, port_bits=1024),
     "wide-16": dataclasses.replace(_WIDE, kernel_lanes=32, tile_lanes=5, feature_banks=16),
 }
 
@@ -125,8 +125,10 @@ def random_layers(config, layers, seed):
 @pytest.mark.parametrize(("name", "p_sum", "p_param", "part"), [
     ("tiny", 1.0, 1.0, slice(0, None)), ("tiny", 0.5, 0.05, slice(4, None)),
     ("ecp5-85f", 0.9, 0.3, slice(3, 9, 2)),
-    ("tiny-wide", 1.0, 1.0, slice(0, None)), ("wide-8", 0.8, 0.1, slice(0, None)),
-    ("wide-16", 1.0, 1.0, slice(0, 6)),
+    ("tiny-wide", 1.0, 1.0, slice(0, None, 2)),
+    pytest.param("tiny-wide", 0.6, 0.3, slice(0, None), marks=pytest.mark.slow),
+    pytest.param("wide-8", 0.8, 0.1, slice(0, None), marks=pytest.mark.slow),
+    pytest.param("wide-16", 1.0, 1.0, slice(0, 6), marks=pytest.mark.slow),
 ])
 def test_layers_in_sequence(name, p_sum, p_param, part):
     config = CONFIGS[name]
@@ -165,3 +167,26 @@ def test_rate_and_latency(step, pool, cycles):
     kernels = rows[::size]
     assert np.diff(kernels).tolist()[-4:] == [cycles] * 4
     assert kernels[-1] - kernels[0] <= cycles * (config.kernel_lanes - 1)
+
+
+@pytest.mark.parametrize(("name", "step", "pool"), [
+    ("tiny-wide", 4, 1), ("wide-8", 6, 0),
+    pytest.param("u200-32", 6, 0, marks=pytest.mark.slow),
+])
+def test_several_writers_keep_up_with_the_inverse_fft(name, step, pool):
+    config = CONFIGS[name]
+    lanes, banks = config.tile_lanes, config.feature_banks
+    layer = store_model.conv(
+        config, kernels=config.kernel_lanes, height=step, width=lanes * step, step=step, pool=pool,
+        relu=1, requant_shift=9,
+    )
+    sums, parameters = random_layers(config, [layer], 5)
+    got, stamps, stats, (end,) = run(config, [layer], sums, parameters)
+    check(config, [layer], sums, parameters, got, stats)
+    size = layer["out_step"] * lanes        # writes of a kernel
+    for kernel in range(config.kernel_lanes):
+        bank, number = kernel % banks, kernel // banks
+        first, *_, last = stamps[bank][number * size : (number + 1) * size]
+        assert first - end == StoreStage.LATENCY + layer["crop"] + pool + 8 * kernel
+        # Pooled rows come every other cycle, and the writer takes one as soon as it can.
+        assert last - first == size - 1

@@ -15,7 +15,6 @@ from rtl.sums import SEGMENT_ROWS, TILE_READS, SumBuffer, SumReader
 from tests.rtl import store_model
 from tests.rtl.helpers import pack, raw, simulate, unpack
 
-
 #: With several kernels per bank in a block.
 CONFIGS = PRESETS | {
     "wide": dataclasses.replace(PRESETS["tiny-wide"], kernel_lanes=32, tile_lanes=2),
@@ -30,7 +29,8 @@ class BufferAndReader(wiring.Component):
         self.reader = SumReader(config=config)
         super().__init__({
             "layer": In(Descriptor), "begin": In(1), "i": In(Event(SumWrite(config))),
-            "credit": In(config.feature_banks), "param_ready": In(1), "param_next": Out(1), "slot_free": Out(1),
+            "credit": In(config.feature_banks), "param_ready": In(1), "param_next": Out(1),
+            "slot_free": Out(1),
             "param_addr": Out(range(config.kernel_lanes)), "param_data": In(KernelParameters),
         })
         self.o, self.words = self.reader.o, self.buffer.o

@@ -1,162 +1,245 @@
 """Writer: where segments go and what is published, against NumPy."""
 
+import dataclasses
 import random
+from collections import deque
 
 import numpy as np
 import pytest
 from amaranth.hdl import Value
 
 from model.config import PRESETS
-from rtl.signatures import Descriptor, FeatureWrite, LayerStats
+from rtl.signatures import Descriptor, FeatureWrite, LayerStats, Progress, SegmentRow
 from rtl.writer import Writer
 from tests.rtl import store_model
 from tests.rtl.helpers import collect, pack, raw, simulate, unpack
+
+_WIDE = PRESETS["tiny-wide"]
+CONFIGS = {
+    "tiny": PRESETS["tiny"], "ecp5-85f": PRESETS["ecp5-85f"], "tiny-wide": _WIDE,
+    "wide-16": dataclasses.replace(_WIDE, kernel_lanes=32, feature_banks=16),
+}
 
 #: Cycles from a write to the first read of the feature memory that sees it.
 MEMORY_LATENCY = 2
 
 
-def rows(config, layer):
-    """Marks of the segment rows of a layer."""
+def rows(config, layer, rng):
+    """(bank, marks, bytes of every lane) of the segment rows of a layer, and all their segments."""
+    found, segments = [], []
     for block in store_model.blocks(layer):
-        kernels = store_model.kernels(config, layer, block[0])
-        for kernel in kernels:
+        for kernel in store_model.kernels(config, layer, block[0]):
+            base = store_model.base(config, layer, kernel)
+            tile = store_model.tile_marks(config, layer, *block, kernel)
             for row in range(layer["out_step"]):
                 last = row == layer["out_step"] - 1
-                tile = store_model.tile_marks(layer, *block, kernel == kernels[-1])
-                yield {"tile_last": last, "tile": tile if last else dict.fromkeys(tile, 0)}
+                marks = tile if last else dict.fromkeys(tile, 0)
+                size = SegmentRow(config)["bytes"].shape.elem_shape.length
+                content = rng.integers(0, 256, (config.tile_lanes, size)).tolist()
+                segments += map(bytes, content[: 1 if layer["dot"] else None])
+                found.append((
+                    kernel % config.feature_banks,
+                    {"tile_last": last, "base": base, "tile": marks}, content,
+                ))
+    return found, segments
 
 
-def run(config, layers, seed, pause=0.3):
-    dut = Writer(config=config)
-    rng = random.Random(seed)
-    data_rng = np.random.default_rng(seed)
-    got, stamps, stats, ends, expected, published, rows_published = [], [], [], [], [], [], []
+class Run:
+    """Sends the rows of layers, each bank at its own pace, and notes what comes of it.
 
-    async def feed(ctx):
+    By bank: ``writes``, their ``stamps``, ``expected`` writes of every layer, and ``published``:
+    (cycle, layers done, progress) whenever one of them changes.
+    """
+
+    def __init__(self, config, layers, seed, pause=0.3):
+        self.config, self.layers, self.pause = config, layers, pause
+        self.dut = dut = Writer(config=config)
+        self.banks = range(config.feature_banks)
+        self.seed = seed
+        self.queues = [deque() for _ in self.banks]
+        self.sent = False
+        self.writes, self.stamps, self.published = ([[] for _ in self.banks] for _ in range(3))
+        self.expected, self.stats, self.ends = [], [], []
+        simulate(
+            dut, self.feed, *(self.feed_bank(bank) for bank in self.banks),
+            monitors=[
+                *map(collect, dut.write, self.writes, self.stamps), collect(dut.stats, self.stats),
+                self.watch,
+            ],
+            limit=20000,
+        )
+        self.writes = [[unpack(FeatureWrite, word) for word in bank] for bank in self.writes]
+        self.stats = [unpack(LayerStats, word) for word in self.stats]
+
+    async def feed(self, ctx):
+        dut = self.dut
+        rng = np.random.default_rng(self.seed)
         ctx.set(dut.start, 1)
         await ctx.tick()
         ctx.set(dut.start, 0)
-        for layer in layers:
+        for layer in self.layers:
             ctx.set(Value.cast(dut.layer), pack(Descriptor, layer))
             ctx.set(dut.begin, 1)
             await ctx.tick()
             ctx.set(dut.begin, 0)
-            lanes = 1 if layer["dot"] else config.tile_lanes
-            await ctx.tick().repeat(2 * config.tile_lanes + 4)
-            segments = []
-            for marks in rows(config, layer):
-                advance = marks["tile"]["advance"]
-                while rng.random() < pause or (advance and not ctx.get(dut.spare)):
-                    await ctx.tick()
-                content = data_rng.integers(0, 256, (config.tile_lanes, 8)).tolist()
-                segments += [bytes(lane) for lane in content[:lanes]]
-                ctx.set(dut.i.valid, 1)
-                ctx.set(dut.reserve, advance)
-                ctx.set(Value.cast(dut.i.payload), pack(dut.i.payload.shape(), {
-                    "marks": marks, "bytes": content,
-                }))
-                await ctx.tick()
-                ctx.set(dut.i.valid, 0)
-                ctx.set(dut.reserve, 0)
-                if lanes > 1:
-                    await ctx.tick().repeat(lanes - 1)
-            expected.append(list(store_model.writes(config, layer, iter(segments))))
+            await ctx.tick().repeat(2 * self.config.tile_lanes + 4)
+            found, segments = rows(self.config, layer, rng)
+            self.expected.append(store_model.writes(self.config, layer, iter(segments)))
+            for bank, *row in found:
+                self.queues[bank].append(row)
             await ctx.tick().until(dut.layer_end)
+        self.sent = True
         await ctx.tick().repeat(3)
 
-    async def count_cycles(ctx):
-        cycle = 0
-        async for *_, end, finished, done, count, channels_open, rows in ctx.tick().sample(
-            dut.layer_end, dut.finished, dut.layers_done, dut.channels_done,
-            dut.channels_open, dut.rows_done,
+    def feed_bank(self, bank):
+        dut, port, queue = self.dut, self.dut.i[bank], self.queues[bank]
+        rng = random.Random(self.seed + bank)
+
+        async def testbench(ctx):
+            while not self.sent:
+                if not queue or rng.random() < self.pause:
+                    await ctx.tick()
+                    continue
+                marks, content = queue.popleft()
+                advance = marks["tile"]["advance"]
+                while advance and not ctx.get(dut.spare[bank]):
+                    await ctx.tick()
+                ctx.set(port.valid, 1)
+                ctx.set(dut.reserve[bank], advance)
+                ctx.set(Value.cast(port.payload), pack(port.payload.shape(), {
+                    "marks": marks, "bytes": content,
+                }))
+                dot = ctx.get(dut.layer.dot)
+                await ctx.tick()
+                ctx.set(port.valid, 0)
+                ctx.set(dut.reserve[bank], 0)
+                if not dot:
+                    await ctx.tick().repeat(self.config.tile_lanes - 1)
+        return testbench
+
+    async def watch(self, ctx):
+        dut, cycle = self.dut, 0
+        progress = [raw(progress) for progress in dut.progress]
+        async for _, _, end, finished, done, *found in ctx.tick().sample(
+            dut.layer_end, dut.finished, dut.layers_done, *progress
         ):
             if end:
-                ends.append((cycle, finished))
-            if not published or published[-1][1:] != (done, count):
-                published.append((cycle, done, count))
-            levels = done, channels_open, rows
-            if not rows_published or rows_published[-1][1:] != levels:
-                rows_published.append((cycle, *levels))
+                self.ends.append((cycle, finished))
+            for published, bits in zip(self.published, found, strict=True):
+                if not published or published[-1][1:] != (done, bits):
+                    published.append((cycle, done, bits))
             cycle += 1
             ctx.set(dut.run_cycle, cycle)
 
-    simulate(
-        dut, feed,
-        monitors=[collect(dut.write, got, stamps), collect(dut.stats, stats), count_cycles],
-        limit=20000,
-    )
-    got = [unpack(FeatureWrite, word) for word in got]
-    stats = [unpack(LayerStats, word) for word in stats]
-    return got, stamps, stats, ends, expected, published, rows_published
+    def progress(self, bank, *names):
+        """(cycle, layers done, named counts) of a bank, whenever one of these changes."""
+        steps = []
+        for cycle, done, bits in self.published[bank]:
+            counts = unpack(Progress, bits)
+            levels = done, *(counts[name] for name in names)
+            if not steps or steps[-1][1:] != levels:
+                steps.append((cycle, *levels))
+        return steps
+
+
+def without(found, complete, several):
+    """Levels published, without ``complete`` ones: those of a bank that waits for the others.
+
+    The last of ``several`` banks, and a single one, ends together with the layer.
+    """
+    levels = [entry[1:] for entry in found]
+    return [entry for entry in levels if not (several and entry in complete)]
 
 
 @pytest.mark.parametrize("pause", [0.0, 0.4])
-@pytest.mark.parametrize("name", ["tiny", "ecp5-85f"])
+@pytest.mark.parametrize("name", list(CONFIGS))
 def test_layers_in_sequence(name, pause):
-    config = PRESETS[name]
+    config = CONFIGS[name]
     layers = store_model.layers(config)
-    got, stamps, stats, ends, expected, published, _ = run(config, layers, 7, pause)
-    position = 0
-    for index, (layer, wanted) in enumerate(zip(layers, expected, strict=True)):
-        part = got[position : position + len(wanted)]
-        assert [store_model.written(layer, word) for word in part] == wanted, layer
-        position += len(wanted)
-        # Rows and lanes outside the map may follow the last write.
-        end, finished = ends[index]
-        assert end >= stamps[position - 1] + MEMORY_LATENCY
+    run = Run(config, layers, 7, pause)
+    position = [0 for _ in run.banks]
+    for index, (layer, wanted) in enumerate(zip(layers, run.expected, strict=True)):
+        end, finished = run.ends[index]
+        for bank, part in enumerate(wanted):
+            got = run.writes[bank][position[bank] : position[bank] + len(part)]
+            assert [store_model.written(layer, word) for word in got] == part, layer
+            position[bank] += len(part)
+            # Rows and lanes outside the map may follow the last write.
+            assert end >= run.stamps[bank][position[bank] - 1] + MEMORY_LATENCY
         assert finished == layer["last"]
-        assert stats[index].layer == index
-        assert [stats[index].counts[i] for i in range(4)] == [end - 1, len(wanted), 0, 0]
-    assert position == len(got)
-    steps = [(0, 0)]
-    for index, layer in enumerate(layers):
-        if not layer["restream"]:
-            steps += [(index, count) for count in range(1, layer["kernels"])]
-        steps.append((index + 1, 0))
-    assert [entry[1:] for entry in published] == steps
+        assert run.stats[index].layer == index
+        counts = [run.stats[index].counts[i] for i in range(4)]
+        assert counts == [end - 1, sum(map(len, wanted)), 0, 0]
+    assert position == [len(bank) for bank in run.writes]
+    for bank in run.banks:
+        steps, complete = [(0, 0)], []
+        for index, layer in enumerate(layers):
+            if not layer["restream"]:
+                count = layer["kernels"] // len(run.banks)
+                steps += [(index, done) for done in range(1, count)]
+                complete.append((index, count))
+            steps.append((index + 1, 0))
+        found = run.progress(bank, "channels_done")
+        assert without(found, complete, len(run.banks) > 1) == steps
 
 
-@pytest.mark.parametrize("name", ["tiny", "ecp5-85f"])
+@pytest.mark.parametrize("name", list(CONFIGS))
 def test_channels_are_readable_when_published(name):
-    config = PRESETS[name]
+    config = CONFIGS[name]
     layer = store_model.conv(
-        config, kernels=3 * config.kernel_lanes, height=8, width=8, step=4, pool=1, out_base=7
+        config, kernels=3 * config.kernel_lanes, height=8, width=4 * config.tile_lanes, step=4,
+        pool=1, out_base=7,
     )
-    got, stamps, _, _, _, published, _ = run(config, [layer], 3, 0.2)
-    for cycle, done, count in published[1:]:
-        visible = layer["kernels"] if done else count
-        rows = range(7, 7 + visible * layer["out_plane"])
-        landed = [stamp for word, stamp in zip(got, stamps, strict=True) if word.addr in rows]
-        assert cycle == max(landed) + MEMORY_LATENCY
+    run = Run(config, [layer], 3, 0.2)
+    for bank in run.banks:
+        for cycle, done, count in run.progress(bank, "channels_done")[1:]:
+            visible = layer["kernels"] // len(run.banks) if done else count
+            rows = range(7, 7 + visible * layer["out_plane"])
+            landed = [
+                stamp for word, stamp in zip(run.writes[bank], run.stamps[bank], strict=True)
+                if word.addr in rows
+            ]
+            waits = cycle - max(landed) - MEMORY_LATENCY
+            assert waits == 0 or (done and len(run.banks) > 1 and waits > 0)
 
 
-@pytest.mark.parametrize("name", ["tiny", "ecp5-85f"])
+@pytest.mark.parametrize("name", list(CONFIGS))
 def test_rows_are_readable_when_published(name):
-    config = PRESETS[name]
-    lanes, kernels = config.tile_lanes, config.kernel_lanes
-    shape = {"kernels": kernels + 1, "height": 16, "width": 12, "step": 4}
+    config = CONFIGS[name]
+    lanes, block = config.tile_lanes, config.kernel_lanes // config.feature_banks
+    shape = {
+        "kernels": config.kernel_lanes + config.feature_banks, "height": 16, "width": 12, "step": 4,
+    }
     layers = [
         store_model.conv(config, **shape, pool=1, out_base=7),
         store_model.conv(config, **shape, pool=1, out_base=7, restream=1),
         store_model.conv(config, **shape, out_base=7),
     ]
-    got, stamps, _, ends, _, _, published = run(config, layers, 3, 0.2)
-    steps = [(0, 0, 0)]
-    for index, layer in enumerate(layers):
-        blocks = range(1 if layer["restream"] else layer["tile_blocks"])
-        rows = [block * lanes // layer["tiles_x"] * layer["out_step"] for block in blocks]
-        for kernel_block in range(1 if layer["restream"] else layer["kernel_blocks"]):
-            steps += dict.fromkeys((index, (kernel_block + 1) * kernels, done) for done in rows)
-        steps.append((index + 1, 0, 0))
-    assert [entry[1:] for entry in published] == steps
-    for cycle, index, end, done in published[:-1]:
-        layer, start = layers[index], ends[index - 1][0] if index else 0
-        for word, stamp in zip(got, stamps, strict=True):
-            kernel, row = divmod(word.addr - 7, layer["out_plane"])
-            y = 2 * (row >> layer["out_row_log2"]) + word.parity
-            if start < stamp <= ends[index][0] and end - kernels <= kernel < end and y < done:
-                assert cycle >= stamp + MEMORY_LATENCY
+    run = Run(config, layers, 3, 0.2)
+    names = "channels_open", "rows_done"
+    for bank in run.banks:
+        steps, complete = [(0, 0, 0)], []
+        for index, layer in enumerate(layers):
+            blocks = range(layer["tile_blocks"])
+            rows = [at * lanes // layer["tiles_x"] * layer["out_step"] for at in blocks]
+            ends = [block * (at + 1) for at in range(layer["kernel_blocks"])]
+            if layer["restream"]:
+                ends = [layer["kernels"] // config.feature_banks]
+            for end in ends:
+                steps += dict.fromkeys((index, end, done) for done in rows)
+            if not layer["restream"]:
+                complete.append((index, ends[-1] + block, 0))
+            steps.append((index + 1, 0, 0))
+        found = run.progress(bank, *names)
+        assert without(found, complete, len(run.banks) > 1) == steps
+        for cycle, index, end, done in found[:-1]:
+            layer, start = layers[index], run.ends[index - 1][0] if index else 0
+            channels = range(end) if layer["restream"] else range(end - block, end)
+            for word, stamp in zip(run.writes[bank], run.stamps[bank], strict=True):
+                channel, row = divmod(word.addr - 7, layer["out_plane"])
+                y = 2 * (row >> layer["out_row_log2"]) + word.parity
+                if start < stamp <= run.ends[index][0] and channel in channels and y < done:
+                    assert cycle >= stamp + MEMORY_LATENCY
 
 
 def test_latency():
@@ -171,11 +254,11 @@ def test_latency():
         await ctx.tick()
         ctx.set(dut.begin, 0)
         await ctx.tick().repeat(2 * config.tile_lanes + 4)
-        ctx.set(dut.i.valid, 1)
+        ctx.set(dut.i[0].valid, 1)
         await ctx.tick()
-        ctx.set(dut.i.valid, 0)
+        ctx.set(dut.i[0].valid, 0)
         for cycle in range(1, 10):
-            if ctx.get(raw(dut.write.valid)):
+            if ctx.get(raw(dut.write[0].valid)):
                 cycles.append(cycle)
             await ctx.tick()
 
