@@ -103,7 +103,7 @@ def test_ports():
     assert core["mem__ar__valid"] is Out and core["mem__r__payload"] is In
     probes = ports(Core(CONFIG, probe=True))
     assert {name for name in probes if name not in core} == {
-        f"probe_{name}__{part}" for name in ("tile", "sum", "write")
+        f"probe_{name}__{part}" for name in ("tile__0", "sum", "write__0")
         for part in ("valid", "payload")}
     host = {"csr_addr", "csr_w_en", "csr_w_data", "csr_r_data", "irq"}
     assert ports(Top(CONFIG)) == core
