@@ -54,13 +54,18 @@ WriteRequest = data.StructLayout({"addr": 32, "data": 64})
 
 
 class MemorySignature(wiring.Signature):
-    """Master side of the memory port (in-order bursts of reads, posted writes)."""
+    """Master side of the memory port (in-order bursts of reads, posted writes).
+
+    ``w_busy``: a write that was taken is not yet acknowledged (a memory that writes at once leaves
+    it 0); ``w_error``: pulse, not later than the last cycle of ``w_busy``, a write failed.
+    """
 
     def __init__(self) -> None:
         super().__init__({
             "ar": Out(stream.Signature(ReadRequest)),
             "r": In(stream.Signature(ReadData)),
             "w": Out(stream.Signature(WriteRequest)),
+            "w_busy": In(1), "w_error": In(1),
         })
 
 

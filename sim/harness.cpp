@@ -84,6 +84,8 @@ struct Sim {
         top.clk = 0;
         top.rst = 0;
         top.csr_w_en = 0;
+        top.PORT2(mem, w_busy) = 0;  // writes are done when they are taken
+        top.PORT2(mem, w_error) = 0;
         drive(false, false);
     }
 
