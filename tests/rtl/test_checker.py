@@ -78,7 +78,7 @@ def test_good_images():
     big = build_image(CONFIG, descriptors, [big], 0, 1, 0, 1)
     plain, slow, fast = loads([
         (image, MemoryOptions(latency=1)),
-        (longer, MemoryOptions(latency=9, stall=0.5, gap=1, seed=3)),
+        (longer, MemoryOptions(latency=9, stall=0.5, bandwidth=0.5, seed=3)),
         (big, MemoryOptions(latency=2)),
     ])
     for error, store, header, _ in (plain, slow):
