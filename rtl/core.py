@@ -148,6 +148,7 @@ class Core(wiring.Component):
         connect(m, output_dma.w, flipped(self.mem.w))
         m.d.comb += [
             arbiter.flush.eq(control.flush), control.idle.eq(arbiter.idle),
+            control.w_busy.eq(self.mem.w_busy), control.w_error.eq(self.mem.w_error),
             control.r_taken.eq(self.mem.r.valid & self.mem.r.ready),
             control.w_taken.eq(self.mem.w.valid & self.mem.w.ready),
         ]

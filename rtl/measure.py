@@ -23,6 +23,9 @@ from rich.table import Table
 from model.config import PRESETS
 from model.errors import Parser, UserError, command
 from model.files import check_target, write_output
+from rtl.axi.lite import AxiLite
+from rtl.axi.reader import AxiReader
+from rtl.axi.writer import AxiWriter
 from rtl.fft.complex8 import ColumnTransform
 from rtl.fft.forward import ForwardFFT
 from rtl.fft.inverse import InverseFFT
@@ -133,6 +136,11 @@ GROUPS: dict[str, dict[str, Callable[[], wiring.Component]]] = {
         "inverse row, real, 22 bit": lambda: InverseRow(width=22),
         "2-D forward": lambda: ForwardFFT(PRESETS["ecp5-85f"]),
         "2-D inverse": lambda: InverseFFT(unsigned(8)),
+    },
+    "axi": {
+        "read master, 64 bit": lambda: AxiReader(),
+        "write master, 64 bit": lambda: AxiWriter(),
+        "register slave": lambda: AxiLite(),
     },
 }
 

@@ -2,6 +2,7 @@
 //
 // The memory model is the twin of sim/memory.py: same options, same cycle count.
 
+#include <algorithm>
 #include <cstdint>
 #include <deque>
 #include <vector>
@@ -25,9 +26,10 @@ using Trace = VerilatedFstC;
 namespace {
 
 constexpr uint32_t STATUS = 4, BUSY = 1;
+constexpr uint32_t BEAT = 1 << 16;  // units of bandwidth that a beat takes
 
 struct Options {
-    uint32_t latency, threshold, gap, outstanding;
+    uint32_t latency, threshold, rate, gap_period, gap_length, outstanding;
     int64_t error_beat;
     uint32_t seeds[3];
     uint32_t record;
@@ -67,7 +69,7 @@ struct Sim {
     uint64_t cycle = 0, faults = 0;
     int64_t beats = 0;
     uint32_t random[3];
-    uint32_t gap = 0;
+    uint32_t tokens[2] = {0, 0};  // bandwidth saved up: reads, writes
     bool r_valid = false;
     std::deque<Request> requests;
     Probe probes[PROBE_COUNT];
@@ -88,6 +90,8 @@ struct Sim {
         top.clk = 0;
         top.rst = 0;
         top.csr_w_en = 0;
+        top.PORT2(mem, w_busy) = 0;  // writes are done when they are taken
+        top.PORT2(mem, w_error) = 0;
         drive(false, false);
     }
 
@@ -145,10 +149,10 @@ struct Sim {
         }
         if (r_valid && top.PORT3(mem, r, ready)) {
             r_valid = false;
-            gap = options.gap;
         }
         if (top.PORT3(mem, w, valid) && top.PORT3(mem, w, ready)) {
             const auto &payload = top.PORT3(mem, w, payload);
+            tokens[1] -= BEAT;
             if (payload[0] < size) {
                 for (uint32_t i = 0; i < WORDS; ++i)
                     memory[uint64_t(payload[0]) * WORDS + i] =
@@ -165,16 +169,19 @@ struct Sim {
         top.eval();
         dump(10 * cycle + 5);
         ++cycle;
+        // No more than the beat that is waiting and a fraction of the next is saved up.
+        for (uint32_t &saved : tokens) saved = std::min(saved + options.rate, 2 * BEAT - 1);
+        const bool awake =
+            cycle % options.gap_period < options.gap_period - options.gap_length;
         const bool stall_ar = stall(0), stall_r = stall(1), stall_w = stall(2);
-        const bool ar_ready = !stall_ar && requests.size() < options.outstanding;
-        if (!r_valid) {
-            if (gap) {
-                --gap;
-            } else if (!requests.empty() && requests.front().due <= cycle && !stall_r) {
-                present();
-            }
+        const bool ar_ready = awake && !stall_ar && requests.size() < options.outstanding;
+        const bool w_ready = awake && !stall_w && tokens[1] >= BEAT;
+        if (!r_valid && awake && !stall_r && tokens[0] >= BEAT && !requests.empty() &&
+            requests.front().due <= cycle) {
+            tokens[0] -= BEAT;
+            present();
         }
-        drive(ar_ready, !stall_w);
+        drive(ar_ready, w_ready);
     }
 };
 

@@ -1,4 +1,4 @@
-"""Memory behind the core's port: latency, stalls, bandwidth gaps and bus errors.
+"""Memory behind the core's port: latency, bandwidth, gaps, random stalls and bus errors.
 
 `MemoryModel` is the Python twin of the model in ``harness.cpp``: the same options give the same
 cycle count on both backends.
@@ -12,9 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["MemoryOptions", "MemoryModel", "channel_seeds"]
+__all__ = ["BEAT", "MemoryOptions", "MemoryModel", "channel_seeds"]
 
 _MASK32 = (1 << 32) - 1
+#: Units of bandwidth that a beat takes.
+BEAT = 1 << 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,8 +31,11 @@ class MemoryOptions:
         Probability, per cycle and channel (ar, r, w), of not being ready or valid; below 1.
     seed : int
         Seed of the stalls.
-    gap : int
-        Idle cycles after every read beat (0: full bandwidth).
+    bandwidth : float
+        Beats per cycle and direction, above 0 and at most 1. Unused bandwidth is lost.
+    gaps : (int, int)
+        Every so many cycles the memory does nothing for so many (the last ones of the period), as
+        when it refreshes: it neither takes nor begins to give anything. A length of 0: no gaps.
     error_beat : int or None
         Number (from 0, counted from reset) of the read beat answered with a bus error.
     outstanding : int
@@ -40,7 +45,8 @@ class MemoryOptions:
     latency: int = 8
     stall: float = 0.0
     seed: int = 1
-    gap: int = 0
+    bandwidth: float = 1.0
+    gaps: tuple[int, int] = (1, 0)
     error_beat: int | None = None
     outstanding: int = 8
 
@@ -50,8 +56,13 @@ class MemoryOptions:
             raise ValueError(f"latency must be at least 1, not {self.latency!r}")
         if not 0 <= self.stall < 1:
             raise ValueError(f"stall must be at least 0 and below 1, not {self.stall!r}")
-        if self.gap < 0:
-            raise ValueError(f"gap must not be negative, not {self.gap!r}")
+        if not 1 / BEAT <= self.bandwidth <= 1:
+            raise ValueError("bandwidth must be above 0 (at least 1/65536) and at most 1 beat per "
+                             f"cycle, not {self.bandwidth!r}")
+        period, length = self.gaps
+        if not 0 <= length < period <= _MASK32:
+            raise ValueError("gaps must be shorter than their period, and that below 2**32, not "
+                             f"{length!r} of every {period!r} cycles")
         if self.outstanding < 1:
             raise ValueError(f"outstanding must be at least 1, not {self.outstanding!r}")
         if self.error_beat is not None and self.error_beat < 0:
@@ -61,6 +72,11 @@ class MemoryOptions:
     def threshold(self) -> int:
         """A 32-bit random number below this stalls a channel."""
         return int(self.stall * (1 << 32))
+
+    @property
+    def rate(self) -> int:
+        """Bandwidth per cycle, in units of 1/`BEAT` of a beat."""
+        return round(self.bandwidth * BEAT)
 
 
 def channel_seeds(seed: int) -> tuple[int, int, int]:
@@ -93,7 +109,7 @@ class MemoryModel:
         self._random = list(channel_seeds(options.seed))
         self._cycle = 0
         self._requests: deque[list[int]] = deque()      # [address, beats left, due cycle]
-        self._gap = 0
+        self._tokens = [0, 0]       # bandwidth saved up: reads, writes
         self._beats = 0
 
     def _stall(self, channel: int) -> bool:
@@ -114,8 +130,9 @@ class MemoryModel:
             beats = (ar_payload >> 32) + 1
             self._requests.append([ar_payload & _MASK32, beats, self._cycle + options.latency])
         if self.r_valid and r_ready:
-            self.r_valid, self._gap = 0, options.gap
+            self.r_valid = 0
         if w_valid and self.w_ready:
+            self._tokens[1] -= BEAT
             address = w_payload & _MASK32
             if address < self._size:
                 beat = (w_payload >> 32).to_bytes(8 * self._words, "little")
@@ -123,14 +140,16 @@ class MemoryModel:
             else:
                 self.faults += 1
         self._cycle += 1
+        # No more than the beat that is waiting and a fraction of the next is saved up.
+        self._tokens = [min(tokens + options.rate, 2 * BEAT - 1) for tokens in self._tokens]
+        period, length = options.gaps
+        awake = self._cycle % period < period - length
         stall_ar, stall_r, stall_w = (self._stall(channel) for channel in range(3))
-        self.ar_ready = int(not stall_ar and len(self._requests) < options.outstanding)
-        self.w_ready = int(not stall_w)
-        if self.r_valid:
-            return
-        if self._gap:
-            self._gap -= 1
-        elif self._requests and self._requests[0][2] <= self._cycle and not stall_r:
+        self.ar_ready = int(awake and not stall_ar and len(self._requests) < options.outstanding)
+        self.w_ready = int(awake and not stall_w and self._tokens[1] >= BEAT)
+        if (not self.r_valid and awake and not stall_r and self._tokens[0] >= BEAT
+                and self._requests and self._requests[0][2] <= self._cycle):
+            self._tokens[0] -= BEAT
             self._present()
 
     def _place(self, address: int) -> slice:

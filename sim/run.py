@@ -59,8 +59,10 @@ def _parser() -> argparse.ArgumentParser:
                         help="read latency of the memory (default: 8)")
     parser.add_argument("--stall", type=float, default=0.0, metavar="P",
                         help="probability of a memory stall per cycle and channel")
-    parser.add_argument("--gap", type=int, default=0, metavar="CYCLES",
-                        help="idle cycles after each beat read")
+    parser.add_argument("--bandwidth", type=float, default=1.0, metavar="F",
+                        help="beats per cycle of the memory, each way (default: 1)")
+    parser.add_argument("--gaps", default="1:0", metavar="T:G",
+                        help="of every T cycles the memory does nothing for G (default: none)")
     parser.add_argument("--seed", type=int, default=1, help="seed of the stalls (default: 1)")
     parser.add_argument("--max-cycles", type=int, metavar="N", help="watchdog per run")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write everything measured")
@@ -93,8 +95,12 @@ def _check_target(path: Path | None, suffixes: tuple[str, ...]) -> None:
 def _options(args: argparse.Namespace) -> MemoryOptions:
     if args.max_cycles is not None and args.max_cycles < 1:
         raise UserError(f"--max-cycles must be positive, not {args.max_cycles}")
+    period, colon, length = args.gaps.partition(":")
+    if not (colon and period.isdecimal() and length.isdecimal()):
+        raise UserError(f"--gaps {args.gaps}: give a period and a length in cycles, as in 780:35")
     try:
-        return MemoryOptions(latency=args.latency, stall=args.stall, seed=args.seed, gap=args.gap)
+        return MemoryOptions(latency=args.latency, stall=args.stall, seed=args.seed,
+                             bandwidth=args.bandwidth, gaps=(int(period), int(length)))
     except ValueError as error:
         raise UserError(str(error)) from error
 

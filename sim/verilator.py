@@ -234,7 +234,8 @@ def _objects(command: list[str], sources: list[Path], folder: Path) -> None:
 
 class _Options(ctypes.Structure):
     _fields_ = [
-        ("latency", ctypes.c_uint32), ("threshold", ctypes.c_uint32), ("gap", ctypes.c_uint32),
+        ("latency", ctypes.c_uint32), ("threshold", ctypes.c_uint32), ("rate", ctypes.c_uint32),
+        ("gap_period", ctypes.c_uint32), ("gap_length", ctypes.c_uint32),
         ("outstanding", ctypes.c_uint32), ("error_beat", ctypes.c_int64),
         ("seeds", ctypes.c_uint32 * 3), ("record", ctypes.c_uint32),
     ]
@@ -284,7 +285,7 @@ class FastBackend(Backend):
         self._library = _open(library)
         chosen = self.options
         raw = _Options(
-            chosen.latency, chosen.threshold, chosen.gap, chosen.outstanding,
+            chosen.latency, chosen.threshold, chosen.rate, *chosen.gaps, chosen.outstanding,
             -1 if chosen.error_beat is None else chosen.error_beat,
             (ctypes.c_uint32 * 3)(*channel_seeds(chosen.seed)), int(record),
         )

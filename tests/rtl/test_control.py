@@ -213,3 +213,30 @@ def test_clear_does_not_hide_a_failure():
         assert state(ctx, dut) == (0, 0, 1, ErrorCode.BUS)
 
     simulate(dut, bench)
+
+
+def test_a_run_ends_with_the_last_acknowledgement():
+    """Busy (and counting) until every write is answered; a failed write is a bus error."""
+    for failed in (0, 1):
+        dut = Controller()
+
+        async def bench(ctx, dut=dut, failed=failed):
+            await load(ctx, dut)
+            await begin_run(ctx, dut)
+            await pulse(ctx, dut.finished)
+            ctx.set(dut.w_busy, 1)
+            ctx.set(dut.idle, 1)
+            await ctx.tick()
+            ctx.set(dut.output_done, 1)
+            await ctx.tick().repeat(20)
+            assert state(ctx, dut) == (1, 0, 1, 0)
+            ctx.set(dut.w_error, failed)
+            await ctx.tick()            # the last answer
+            ctx.set(dut.w_error, 0)
+            ctx.set(dut.w_busy, 0)
+            counted = ctx.get(dut.cycles)
+            await ctx.tick().repeat(4)
+            assert ctx.get(dut.cycles) == counted + 1
+            assert state(ctx, dut) == (0, int(not failed), 1, ErrorCode.BUS if failed else 0)
+
+        simulate(dut, bench)

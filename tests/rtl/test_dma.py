@@ -54,7 +54,7 @@ def begin(dut, addr, base, rows):
 
 @pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize("options", [
-    MemoryOptions(latency=1), MemoryOptions(latency=7, stall=0.5, gap=1, seed=2),
+    MemoryOptions(latency=1), MemoryOptions(latency=7, stall=0.5, bandwidth=0.5, seed=2),
 ])
 def test_there_and_back(name, options):
     config = CONFIGS[name]

@@ -169,7 +169,8 @@ SHAPES = [
 
 
 @pytest.mark.parametrize("p, options", [
-    (1.0, {"latency": 1}), (0.6, {"latency": 30, "stall": 0.3}), (1.0, {"latency": 7, "gap": 2}),
+    (1.0, {"latency": 1}), (0.6, {"latency": 30, "stall": 0.3}),
+    (1.0, {"latency": 7, "bandwidth": 0.3}),
 ])
 @pytest.mark.parametrize("name", sorted(CONFIGS))
 def test_every_beat_goes_where_it_belongs(name, p, options):

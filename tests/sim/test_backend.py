@@ -14,7 +14,7 @@ from model.errors import UserError
 from sim import verilator
 from sim.backend import CoreError, Watchdog
 from sim.events import decode, probe_layouts
-from sim.memory import MemoryOptions
+from sim.memory import MemoryModel, MemoryOptions
 from sim.pysim import PysimBackend
 from sim.session import open_backend
 from sim.verilator import FastBackend, build_library, check_fst, design_verilog
@@ -25,8 +25,10 @@ ROWS = 6
 OPTIONS = (
     MemoryOptions(),
     MemoryOptions(latency=1, outstanding=1),
-    MemoryOptions(stall=0.5, seed=3, gap=2, latency=3),
+    MemoryOptions(stall=0.5, seed=3, bandwidth=0.3, latency=3),
     MemoryOptions(stall=0.9, seed=11),
+    MemoryOptions(gaps=(40, 13), latency=5),
+    MemoryOptions(bandwidth=0.7, gaps=(23, 4), stall=0.1, seed=5),
 )
 
 
@@ -211,10 +213,38 @@ def test_compiler_that_is_no_program(tmp_path, monkeypatch):
 
 
 def test_memory_options_are_checked():
-    for wrong in ({"latency": 0}, {"stall": 1.0}, {"gap": -1}, {"outstanding": 0},
+    for wrong in ({"latency": 0}, {"stall": 1.0}, {"outstanding": 0},
+                  {"bandwidth": 0}, {"bandwidth": 1.01}, {"bandwidth": float("nan")},
+                  {"gaps": (5, 5)}, {"gaps": (0, 0)}, {"gaps": (1 << 32, 1)},
                   {"error_beat": -1}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             MemoryOptions(**wrong)
+
+
+def rates(options, beats=1000):
+    """Beats per cycle of reads, and of writes, that are asked for all the time."""
+    model = MemoryModel(np.arange(1 << 20, dtype=np.uint64), options)
+    counts, asked, cycles = [0, 0], 0, 0
+    while min(counts) < beats:
+        if model.r_valid:
+            assert model.r_payload & (1 << 64) - 1 == counts[0]
+        counts[0] += model.r_valid
+        counts[1] += model.w_ready
+        ask = asked | 15 << 32
+        asked += 16 * model.ar_ready
+        model.step(1, ask, 1, 1, (1 << 19) | 5 << 32)
+        cycles += 1
+    return [count / cycles for count in counts]
+
+
+@pytest.mark.parametrize(("options", "rate"), [
+    ({}, 1), ({"bandwidth": 0.6}, 0.6), ({"bandwidth": 0.01}, 0.01),
+    ({"gaps": (100, 30)}, 0.7), ({"gaps": (100, 30), "bandwidth": 0.25}, 0.175),
+    ({"stall": 0.4, "latency": 1}, 0.6),
+])
+def test_rates_of_the_memory(options, rate):
+    """Full bandwidth at any latency that the outstanding requests cover."""
+    assert rates(MemoryOptions(**{"latency": 100} | options)) == pytest.approx([rate] * 2, rel=0.12)
 
 
 def test_two_processes_build_at_once(library, tmp_path):
@@ -222,7 +252,8 @@ def test_two_processes_build_at_once(library, tmp_path):
     script = (
         "from sim.verilator import build_library; "
         "print(build_library('module top(input clk, rst, csr_w_en, mem__ar__ready, "
-        "mem__r__valid, mem__w__ready, input [9:0] csr_addr, input [31:0] csr_w_data, "
+        "mem__r__valid, mem__w__ready, mem__w_busy, mem__w_error, "
+        "input [9:0] csr_addr, input [31:0] csr_w_data, "
         "input [65:0] mem__r__payload, output [31:0] csr_r_data, output mem__ar__valid, "
         "mem__r__ready, mem__w__valid, irq, probe_tile__valid, probe_sum__valid, "
         "probe_write__valid, output [39:0] mem__ar__payload, output [95:0] mem__w__payload, "

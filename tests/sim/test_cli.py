@@ -44,6 +44,11 @@ def errors(capsys, *argv):
     (["--json", "{tmp}/folder.json"], "folder.json is a folder, not a file"),
     (["--stall", "1"], "stall must be at least 0 and below 1"),
     (["--latency", "0"], "latency must be at least 1"),
+    (["--bandwidth", "0"], "bandwidth must be above 0"),
+    (["--bandwidth", "1.5"], "at most 1 beat per cycle, not 1.5"),
+    (["--gaps", "100"], "--gaps 100: give a period and a length in cycles"),
+    (["--gaps", "-5:1"], "expected one argument"),
+    (["--gaps", "10:10"], "gaps must be shorter than their period"),
     (["--max-cycles", "0"], "--max-cycles must be positive"),
     (["--fix-crc"], "--fix-crc needs --flip-bit"),
 ])

@@ -54,7 +54,8 @@ def test_patterns(pattern):
 @pytest.mark.parametrize("seed", range(4))
 def test_stalls_change_cycles_only(program, seed):
     still = simulate(program, IMAGE)
-    stalled = simulate(program, IMAGE, stall=0.6, seed=seed, latency=1 + 13 * seed, gap=seed % 2)
+    stalled = simulate(program, IMAGE, stall=0.6, seed=seed, latency=1 + 13 * seed,
+                       bandwidth=1 / (1 + seed % 2))
     np.testing.assert_array_equal(still.scores, stalled.scores)
     assert stalled.run.cycles > still.run.cycles
 

@@ -1,0 +1,94 @@
+"""Several read ports as one wide one.
+
+Section data lie striped over the memories: port p holds narrow beats p, p+P, p+2P, ... of a wide
+stream at consecutive addresses. A wide beat is the P narrow beats of one address.
+"""
+
+from __future__ import annotations
+
+from amaranth.hdl import Cat, Module, Signal
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from rtl.axi.reader import AxiReader, check_reader
+from rtl.axi.signatures import Axi4ReadSignature, ReadBeat, ReadBurst
+
+__all__ = ["StripedReader"]
+
+
+class StripedReader(wiring.Component):
+    """Read master over ``ports`` AXI ports.
+
+    Every port has its own `AxiReader` and runs ahead of the others as far as its FIFO reaches; a
+    wide beat leaves when all have theirs. Latency and throughput: of the reader, in wide beats.
+
+    Parameters
+    ----------
+    ports : int
+        P.
+    data_bits, addr_bits, id_bits, len_bits, outstanding, depth, max_burst
+        Of each port, see `AxiReader`.
+
+    Attributes
+    ----------
+    ar : In(stream.Signature(ReadBurst(len_bits)))
+        Requests, in wide beats.
+    r : Out(stream.Signature(ReadBeat(P * data_bits)))
+        Port p gives bits p*data_bits and up; ``error`` if any port has one.
+    base : In(32).array(P)
+        Beat address added to those of port p (the memories need not hold the data at the same
+        place); constant while a request is under way.
+    axi : Out(Axi4ReadSignature(...)).array(P)
+        Bus side.
+    idle : Out(1)
+        Nothing is under way.
+    """
+
+    def __init__(self, *, ports: int, data_bits: int = 512, addr_bits: int = 64, id_bits: int = 1,
+                 len_bits: int = 8, outstanding: int = 8, depth: int = 512,
+                 max_burst: int | None = None) -> None:
+        if not isinstance(ports, int) or ports < 1:
+            raise ValueError(f"ports must be a positive integer, not {ports!r}")
+        bus = {"data_bits": data_bits, "addr_bits": addr_bits, "id_bits": id_bits}
+        axi = Axi4ReadSignature(**bus)
+        check_reader(data_bits, max_burst, outstanding, depth, len_bits)
+        self._ports = ports
+        self._options = bus | {"len_bits": len_bits, "outstanding": outstanding, "depth": depth,
+                               "max_burst": max_burst}
+        super().__init__({
+            "ar": In(stream.Signature(ReadBurst(len_bits))),
+            "r": Out(stream.Signature(ReadBeat(ports * data_bits))),
+            "base": In(32).array(ports),
+            "axi": Out(axi).array(ports),
+            "idle": Out(1),
+        })
+
+    def elaborate(self, platform) -> Module:
+        """Hand each request to every reader once; join their beats."""
+        m = Module()
+        readers = [AxiReader(**self._options) for _ in range(self._ports)]
+        sent = Signal(len(readers))         # who has taken the present request already
+        accepted = Cat(reader.ar.ready for reader in readers) | sent
+        all_there = Cat(reader.r.valid for reader in readers).all()
+        for index, reader in enumerate(readers):
+            m.submodules[f"port{index}"] = reader
+            wiring.connect(m, reader.axi, wiring.flipped(self.axi[index]))
+            m.d.comb += [
+                reader.ar.valid.eq(self.ar.valid & ~sent[index]),
+                reader.ar.payload.addr.eq(self.ar.payload.addr + self.base[index]),
+                reader.ar.payload.len.eq(self.ar.payload.len),
+                reader.r.ready.eq(all_there & self.r.ready),
+            ]
+        m.d.comb += [
+            self.ar.ready.eq(accepted.all()),
+            self.r.valid.eq(all_there),
+            self.r.payload.data.eq(Cat(reader.r.payload.data for reader in readers)),
+            self.r.payload.last.eq(readers[0].r.payload.last),
+            self.r.payload.error.eq(Cat(reader.r.payload.error for reader in readers).any()),
+            self.idle.eq(Cat(reader.idle for reader in readers).all() & (sent == 0)),
+        ]
+        with m.If(self.ar.valid):
+            m.d.sync += sent.eq(accepted)
+            with m.If(self.ar.ready):
+                m.d.sync += sent.eq(0)
+        return m
