@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from unittest import mock
 
-from amaranth.back import verilog
 from rich.console import Console
 
 from model.config import AcceleratorConfig, load_config
@@ -23,6 +22,7 @@ from model.errors import Parser, UserError, command
 from model.files import check_target, write_atomic
 from rtl import __version__
 from rtl.axi.top import AxiIp
+from rtl.convert import convert
 from rtl.core import Top
 from rtl.resources import ECP5_85F, INSTALL, ecp5_resources, have_yosys
 
@@ -53,9 +53,9 @@ def verilog_of(config: AcceleratorConfig, bus: str = "native") -> str:
     """Verilog of `rtl.core.Top` or `rtl.axi.top.AxiIp`; the same text for the same arguments."""
     # Amaranth would prefer whatever yosys is on the PATH.
     with mock.patch.dict(os.environ, {"AMARANTH_USE_YOSYS": "builtin"}):
-        text = verilog.convert(
-            _top(config, bus), name=top_name(config, bus), emit_src=False,
-            strip_internal_attrs=True,
+        text = convert(
+            _top(config, bus), name=top_name(config, bus), initial=config.feature_banks == 1,
+            emit_src=False, strip_internal_attrs=True,
         )
     # Assertions belong to simulation and formal proofs; Verilog-2005 has none.
     text = _EMPTY_PROCESS.sub("", _ASSERTION.sub("", text))

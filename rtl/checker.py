@@ -64,7 +64,7 @@ class Checker(wiring.Component):
         self._config = config
         super().__init__({
             "start": In(1), "image_addr": In(32), "image_beats": In(32),
-            "ar": Out(stream.Signature(ReadRequest)), 
+            "ar": Out(stream.Signature(ReadRequest)),
             "r": In(stream.Signature(ReadData(config.port_bits))),
             "done": Out(1), "error": Out(4),
             "layers": Out(range(config.max_layers + 1)), "kernel_base": Out(32),

@@ -52,11 +52,10 @@ FST_LIBRARIES = ["-llz4", "-lz"]
 
 def design_verilog(component: Any) -> str:
     """Verilog of a core (module ``top``), by the yosys that comes with Amaranth."""
-    os.environ.setdefault("AMARANTH_USE_YOSYS", "builtin")
-    from amaranth.back import verilog
+    from rtl.convert import convert
 
     return merge_modules(
-        verilog.convert(component, name="top", emit_src=False, strip_internal_attrs=True)
+        convert(component, initial=False, emit_src=False, strip_internal_attrs=True)
     )
 
 
