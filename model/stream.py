@@ -1,8 +1,8 @@
 """Kernel stream of a layer: packed by the compiler, taken apart by `rtl.prefetch`.
 
 For each kernel block a header, the parameters of its kernels and its entries in chunks, one beat
-of selects before the weights of as many entries as it covers (docs/program-image.md). A stream is an
-array of 64-bit words, ``config.port_words`` of them a beat of the memory port.
+of selects before the weights of as many entries as it covers (docs/program-image.md). A stream is
+an array of 64-bit words, ``config.port_words`` of them a beat of the memory port.
 """
 
 from __future__ import annotations

@@ -96,8 +96,8 @@ class Checker(wiring.Component):
         beats = Array((header_beats, header[3][32:], header[5][32:]))[section]
         expected = Array((header[-1], header[4][:32], header[4][32:]))[section]
 
-        # One section: requests run ahead of the data. A beat of KERN is taken whenever it comes, one
-        # of the others is shifted out word by word.
+        # One section: requests run ahead of the data. A beat of KERN is taken whenever it comes, a
+        # beat of the others is shifted out word by word.
         ask_addr, ask_left, data_left = Signal(32), Signal(32), Signal(32)
         bus_error, kern = Signal(), Signal()
         s1_left, s1_data = Signal(range(words + 1)), Signal(bits, reset_less=True)

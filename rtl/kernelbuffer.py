@@ -226,18 +226,23 @@ class KernelBuffer(wiring.Component):
         rows, selects = m.submodules.rows, m.submodules.selects
         lanes, bits = config.kernel_lanes, config.port_bits
 
+        # A bank is a beat wide and made of RAMs of at most 512 bits: yosys takes minutes to read an
+        # initial value of many megabits.
+        width = min(bits, 512)
         s2_row = []
-        for bank in range(config.row_beats):
-            m.submodules[f"weights{bank}"] = ram = Memory(
-                shape=bits, depth=config.kernel_depth, init=[]
+        for index in range(config.row_beats * bits // width):
+            bank, part = divmod(index, bits // width)
+            m.submodules[f"weights{index}"] = ram = Memory(
+                shape=width, depth=config.kernel_depth, init=[]
             )
             port, out = ram.write_port(), ram.read_port()
             m.d.comb += [
-                port.addr.eq(rows.w_addr), port.data.eq(write.weight.payload.data),
+                port.addr.eq(rows.w_addr),
+                port.data.eq(write.weight.payload.data.word_select(part, width)),
                 port.en.eq(write.weight.valid & rows.room & (write.weight.payload.bank == bank)),
                 out.addr.eq(rows.r_addr), out.en.eq(s0_read),
             ]
-            s2_row.append(Signal(bits, name=f"s2_row{bank}", reset_less=True))
+            s2_row.append(Signal(width, name=f"s2_row{index}", reset_less=True))
             m.d.sync += s2_row[-1].eq(out.data)
         m.submodules.select_ram = ram = Memory(shape=bits, depth=config.select_depth, init=[])
         port, out = ram.write_port(), ram.read_port()
@@ -261,9 +266,9 @@ class KernelBuffer(wiring.Component):
         # Selects of an entry: N' * sb bits, sb = 1 << (code - 1), so the wider the fewer places.
         with m.Switch(s1_code):
             for value in range(1, 5):
-                width = lanes * SELECT_BITS[value]
+                step = lanes * SELECT_BITS[value]
                 with m.Case(value):
-                    places = Array(out.data[at:at + width] for at in range(0, bits, width))
+                    places = Array(out.data[at:at + step] for at in range(0, bits, step))
                     m.d.sync += s2_word.eq(places[s1_place[:(len(places) - 1).bit_length()]])
 
         fifo = SyncFIFOBuffered(width=KernelEntry(config).size, depth=self._FIFO)

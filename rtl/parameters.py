@@ -48,7 +48,8 @@ class ParamMemory(wiring.Component):
     def __init__(self, *, config: AcceleratorConfig) -> None:
         self._config = config
         super().__init__({
-            "start": In(1), "room": Out(1), "w_en": In(1), "w_data": In(config.port_bits), "w_last": In(1),
+            "start": In(1), "room": Out(1),
+            "w_en": In(1), "w_data": In(config.port_bits), "w_last": In(1),
             "ready": Out(1), "r_addr": In(range(config.kernel_lanes)),
             "r_data": Out(KernelParameters), "next": In(1),
         })

@@ -64,7 +64,8 @@ class Prefetch(wiring.Component):
         super().__init__({
             "start": In(1), "kernel_base": In(32),
             "desc": In(stream.Signature(Descriptor)),
-            "ar": Out(stream.Signature(ReadRequest)), "r": In(stream.Signature(ReadData(config.port_bits))),
+            "ar": Out(stream.Signature(ReadRequest)),
+            "r": In(stream.Signature(ReadData(config.port_bits))),
             "kernels": Out(KernelWriteSignature(config)),
             "param_room": In(1), "param_en": Out(1), "param_data": Out(config.port_bits),
             "param_last": Out(1),

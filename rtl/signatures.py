@@ -51,12 +51,12 @@ ReadRequest = data.StructLayout({"addr": 32, "len": 8})
 
 
 def ReadData(port_bits: int) -> data.StructLayout:  # noqa: N802
-    """A beat read; ``last`` ends a burst; ``error`` is a bus error."""
+    """Lay out a beat read; ``last`` ends a burst; ``error`` is a bus error."""
     return data.StructLayout({"data": port_bits, "last": 1, "error": 1})
 
 
 def WriteRequest(port_bits: int) -> data.StructLayout:  # noqa: N802
-    """A posted single-beat write."""
+    """Lay out a posted write of one beat."""
     return data.StructLayout({"addr": 32, "data": port_bits})
 
 

@@ -41,7 +41,7 @@ ERRORS = {
     ErrorCode.ABORTED: "the host stopped the run",
 }
 
-#: Beat address of the image; not 0, so that a lost base address shows. Maps begin at multiples.
+#: Beat address of the image; not 0, so that a lost base address shows.
 IMAGE_BASE = 0x40
 
 

@@ -68,7 +68,8 @@ def make_layer(config, rng, code, counts, tile_blocks=1, restream=0):
     stream = pack_layer(config, blocks, SELECT_BITS[code], lanes_last=lanes_last)
     descriptor = dict.fromkeys((name for name, _ in FIELDS), 0) | {
         "kernel_blocks": len(counts), "tile_blocks": tile_blocks, "restream": restream,
-        "select_code": code, "lanes_last": lanes_last, "stream_beats": len(stream) // config.port_words,
+        "select_code": code, "lanes_last": lanes_last,
+        "stream_beats": len(stream) // config.port_words,
         "row_beats_last": lane_beats(config, lanes_last),
     }
     return blocks, stream, descriptor
@@ -97,7 +98,8 @@ def test_entry_bits_follow_the_layout():
     weights, selects = np.array([[-3, 5], [7, -9]]), np.arange(8)
     bits, mask = entry_bits(config, weights, selects)
     entry = unpack(KernelEntry(config), bits)
-    assert [(entry.weight[lane].re, entry.weight[lane].im) for lane in range(2)] == [(-3, 5), (7, -9)]
+    assert [(entry.weight[lane].re, entry.weight[lane].im)
+            for lane in range(2)] == [(-3, 5), (7, -9)]
     assert [entry.select[lane] for lane in range(8)] == list(range(8))
     ones = unpack(KernelEntry(config), mask)
     assert [ones.weight[lane].re for lane in range(3)] == [-1, -1, 0] and ones.select[7] == 255
@@ -233,7 +235,7 @@ def test_a_wide_port_feeds_an_entry_per_weight_beat():
     _, stream, descriptor = make_layer(config, np.random.default_rng(7), 2, [200, 200])
     bits = sum(beat << 64 * i for i, beat in enumerate(pack(descriptor | {"stream_offset": 0})))
     memory = np.concatenate([np.zeros(BASE * config.port_words, np.uint64), stream])
-    dut, got, stamps = Chain(config), [], []
+    dut, stamps = Chain(config), []
     model = MemoryModel(memory, MemoryOptions(latency=100), config.port_bits)
 
     async def take(ctx):
