@@ -175,6 +175,7 @@ def _compile_layer(
     lanes_last = kernels - (len(parts) - 1) * lanes
     stream = pack_layer(config, _stream_blocks(layer, parts, lanes), how.select_bits,
                         lanes_last=lanes_last)
+    beats = len(stream) // config.port_words
     words = geometry["groups"] * (1 if layer.dot else config.words)
     if words > config.tile_depth:
         raise UserError(f"layer {layer.name}: a tile block needs {words} words per bank, config "
@@ -201,12 +202,12 @@ def _compile_layer(
     if not descriptor["out_vector"]:
         descriptor |= {"out_tile_row": 0, "out_map": 0}
     try:
-        pack(descriptor | {"stream_offset": 0, "stream_beats": len(stream)})
+        pack(descriptor | {"stream_offset": 0, "stream_beats": beats})
     except ValueError as error:
         raise UserError(f"layer {layer.name}: {error}: too large for this version") from error
     compiled = CompiledLayer(
         layer, descriptor, how, sum(part.steps for part in parts),
-        sum(len(part.weights) for part in parts), len(stream),
+        sum(len(part.weights) for part in parts), beats,
     )
     return compiled, stream
 

@@ -182,6 +182,16 @@ class AcceleratorConfig:
         return self.tile * self.tile // 2
 
     @property
+    def port_words(self) -> int:
+        """64-bit words of a port beat."""
+        return self.port_bits // 64
+
+    @property
+    def map_row_beats(self) -> int:
+        """Port beats of a row of a map: 16 activations in every feature bank."""
+        return self.feature_banks * 16 * self.act_bits // self.port_bits
+
+    @property
     def row_beats(self) -> int:
         """Port beats of one full kernel-buffer row."""
         return self.kernel_lanes * 2 * self.weight_bits // self.port_bits

@@ -69,7 +69,7 @@ def estimate(program: Program) -> list[LayerCost]:
     """Estimate every layer of a program."""
     config = program.config
     lanes = config.tile_lanes
-    input_beats = 2 * program.input_region.rows
+    input_beats = config.map_row_beats * program.input_region.rows
     costs: list[LayerCost] = []
     elapsed, streamed = 0, input_beats
     for index, layer in enumerate(program.layers):
@@ -89,6 +89,6 @@ def estimate(program: Program) -> list[LayerCost]:
             latency = fill + tail + DRAIN
         end = max(elapsed + max(mac, store, load) + latency, streamed + STREAM_LATENCY + tail)
         costs.append(LayerCost(layer.name, mac, store, load, beats, end - elapsed,
-                               8 * (beats + (0 if index else input_beats))))
+                               8 * config.port_words * (beats + (0 if index else input_beats))))
         elapsed = end
     return costs

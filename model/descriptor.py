@@ -1,6 +1,6 @@
 """Layer descriptor: one table of fields from which the compiler packs and the RTL unpacks.
 
-A descriptor is `BEATS` 64-bit beats; fields are packed LSB first in the order of `FIELDS`.
+A descriptor is `BEATS` 64-bit words; fields are packed LSB first in the order of `FIELDS`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ assert sum(bits for _, bits in FIELDS) <= 64 * BEATS
 
 
 def pack(values: Mapping[str, int]) -> list[int]:
-    """Pack field values into `BEATS` beats; a missing, unknown or too large field raises."""
+    """Pack field values into `BEATS` words; a missing, unknown or too large field raises."""
     if unknown := set(values) - {name for name, _ in FIELDS}:
         raise ValueError(f"unknown descriptor fields {sorted(unknown)}")
     word, shift = 0, 0

@@ -1,7 +1,9 @@
 """Program image: what the core loads. Format: docs/program-image.md.
 
-Header of `HEADER_BEATS` beats, section DESC (descriptors), section KERN (kernel streams); 64-bit
-beats, little endian. `rtl.checker` makes the checks of `ProgramImage.parse` in the same order.
+Header of `HEADER_WORDS` words, section DESC (descriptors), section KERN (kernel streams): 64-bit
+words, little endian. A section begins at a beat of the memory port and is filled with zeros to a
+whole number of them; offsets and lengths count beats. `rtl.checker` makes the checks of
+`ProgramImage.parse` in the same order.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import enum
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +23,13 @@ from model.descriptor import BEATS, pack, unpack
 from model.errors import UserError
 from model.files import write_atomic
 
-__all__ = ["HEADER_BEATS", "MAGIC", "VERSION", "ErrorCode", "ImageError", "ProgramImage",
+__all__ = ["HEADER_WORDS", "MAGIC", "VERSION", "ErrorCode", "ImageError", "ProgramImage",
            "build_image", "load_image", "save_image"]
 
-HEADER_BEATS = 8
+#: Words of the header; the last one is the CRC of the others.
+HEADER_WORDS = 16
 MAGIC = int.from_bytes(b"SPECTRAL", "little")
-VERSION = 1
+VERSION = 2
 
 
 class ErrorCode(enum.IntEnum):
@@ -52,12 +56,13 @@ class ImageError(UserError):
         super().__init__(f"program image: {text}")
 
 
-def _beats(values: Sequence[int]) -> NDArray[np.uint64]:
-    return np.array(values, dtype="<u8")
+def _words(values: Sequence[int], port_words: int = 1) -> NDArray[np.uint64]:
+    """Words, filled with zeros to whole beats."""
+    return np.array([*values, *[0] * (-len(values) % port_words)], dtype="<u8")
 
 
-def _crc(beats: NDArray[np.uint64]) -> int:
-    return zlib.crc32(np.ascontiguousarray(beats, dtype="<u8").tobytes())
+def _crc(words: NDArray[np.uint64]) -> int:
+    return zlib.crc32(np.ascontiguousarray(words, dtype="<u8").tobytes())
 
 
 def _pair(low: int, high: int, name: str) -> int:
@@ -82,15 +87,16 @@ def build_image(
         One per layer; ``stream_offset`` (beats from the start of KERN) and ``stream_beats`` are
         filled in here.
     kernel_streams : list of uint64 array
-        Kernel stream of each layer.
+        Kernel stream of each layer, whole beats.
     input_base, input_rows, output_base, output_rows : int
         Feature-memory rows of the input and of the output map.
 
     Returns
     -------
     uint64 array
-        The beats of the image.
+        The 64-bit words of the image, whole beats.
     """
+    port_words = config.port_words
     if not 1 <= len(descriptors) <= config.max_layers:
         raise ValueError(f"a program has 1 to {config.max_layers} layers, not {len(descriptors)}")
     if len(descriptors) != len(kernel_streams):
@@ -102,22 +108,30 @@ def build_image(
                              f"memory of {config.feature_depth} rows")
     offset = 0
     for descriptor, stream in zip(descriptors, kernel_streams, strict=True):
-        descriptor["stream_offset"], descriptor["stream_beats"] = offset, len(stream)
-        offset += len(stream)
-    desc = _beats([beat for descriptor in descriptors for beat in pack(descriptor)])
+        if len(stream) % port_words:
+            raise ValueError(f"a kernel stream of {len(stream)} words is not whole beats of "
+                             f"{port_words} words")
+        beats = len(stream) // port_words
+        descriptor["stream_offset"], descriptor["stream_beats"] = offset, beats
+        offset += beats
+    desc = _words([word for descriptor in descriptors for word in pack(descriptor)], port_words)
     kern = np.concatenate([np.asarray(stream, dtype="<u8") for stream in kernel_streams])
-    kern_offset = HEADER_BEATS + len(desc)
+    desc_offset = ceil(HEADER_WORDS / port_words)
+    desc_beats = len(desc) // port_words
+    kern_offset = desc_offset + desc_beats
     header = [
         MAGIC,
         _pair(VERSION, config.digest, "version"),
-        _pair(len(descriptors), kern_offset + len(kern), "beats"),
-        _pair(HEADER_BEATS, len(desc), "DESC"),
+        _pair(len(descriptors), kern_offset + offset, "beats"),
+        _pair(desc_offset, desc_beats, "DESC"),
         _pair(_crc(desc), _crc(kern), "CRC"),
-        _pair(kern_offset, len(kern), "KERN"),
-        input_base | input_rows << 16 | output_base << 32 | output_rows << 48,
+        _pair(kern_offset, offset, "KERN"),
+        _pair(input_base, input_rows, "input"),
+        _pair(output_base, output_rows, "output"),
     ]
-    header.append(_crc(_beats(header)))
-    return np.concatenate([_beats(header), desc, kern])
+    header += [0] * (HEADER_WORDS - 1 - len(header))
+    header.append(_crc(_words(header)))
+    return np.concatenate([_words(header, port_words), desc, kern])
 
 
 @dataclass(frozen=True)
@@ -132,6 +146,8 @@ class ProgramImage:
         Fields of each layer.
     kernels : uint64 array
         Section KERN.
+    port_words : int
+        64-bit words of a beat.
     input_base, input_rows, output_base, output_rows : int
         Feature-memory rows of the input and of the output map.
     """
@@ -139,6 +155,7 @@ class ProgramImage:
     config_digest: int
     descriptors: tuple[dict[str, int], ...]
     kernels: NDArray[np.uint64]
+    port_words: int
     input_base: int
     input_rows: int
     output_base: int
@@ -147,24 +164,27 @@ class ProgramImage:
     def stream(self, layer: int) -> NDArray[np.uint64]:
         """Kernel stream of a layer."""
         start = self.descriptors[layer]["stream_offset"]
-        return self.kernels[start:start + self.descriptors[layer]["stream_beats"]]
+        stop = start + self.descriptors[layer]["stream_beats"]
+        return self.kernels[self.port_words * start:self.port_words * stop]
 
     @classmethod
     def parse(cls, content: bytes, config: AcceleratorConfig | None = None) -> ProgramImage:
         """Check an image as the core does; `ImageError` names the section and what is wrong.
 
-        Without ``config`` any config digest and any number of layers will do.
+        Without ``config`` any config digest and any number of layers of a 64-bit port will do.
         """
-        if len(content) < 8 * HEADER_BEATS:
-            raise ImageError(ErrorCode.TRUNCATED, f"section HEADER needs {8 * HEADER_BEATS} "
+        port_words = config.port_words if config else 1
+        header_bytes = 8 * len(_words([0] * HEADER_WORDS, port_words))
+        if len(content) < header_bytes:
+            raise ImageError(ErrorCode.TRUNCATED, f"section HEADER needs {header_bytes} "
                              f"bytes, the file has {len(content)}")
-        beats = np.frombuffer(content[:len(content) // 8 * 8], dtype="<u8")
-        header = [int(beat) for beat in beats[:HEADER_BEATS]]
+        words = np.frombuffer(content[:len(content) // 8 * 8], dtype="<u8")
+        header = [int(word) for word in words[:HEADER_WORDS]]
         (version, digest), (layers, total) = map(_split, header[1:3])
         desc_part, (desc_crc, kern_crc), kern_part = map(_split, header[3:6])
         if header[0] != MAGIC:
             raise ImageError(ErrorCode.MAGIC, "section HEADER does not begin with 'SPECTRAL'")
-        if header[7] != _crc(beats[:HEADER_BEATS - 1]):
+        if header[-1] != _crc(words[:HEADER_WORDS - 1]):
             raise ImageError(ErrorCode.HEADER_CRC, "section HEADER is corrupt (CRC-32)")
         if version != VERSION:
             raise ImageError(ErrorCode.VERSION, f"section HEADER has version {version}, this "
@@ -176,35 +196,37 @@ class ProgramImage:
             limit = "1 or more" if config is None else f"1 to {config.max_layers}"
             raise ImageError(ErrorCode.LAYERS, f"section HEADER has {layers} layers instead of "
                              f"{limit}")
-        if total > len(beats):
-            raise ImageError(ErrorCode.TRUNCATED, f"section HEADER announces {8 * total} bytes, "
-                             f"the file has {len(content)}")
+        if total > len(words) // port_words:
+            raise ImageError(ErrorCode.TRUNCATED, f"section HEADER announces "
+                             f"{8 * port_words * total} bytes, the file has {len(content)}")
         for name, (offset, count) in (("DESC", desc_part), ("KERN", kern_part)):
             if offset + count > total:
                 raise ImageError(ErrorCode.TRUNCATED, f"section {name} (beats {offset} to "
                                  f"{offset + count - 1}) ends after the image ({total} beats)")
-        if desc_part[1] != BEATS * layers:
+        needed = ceil(BEATS * layers / port_words)
+        if desc_part[1] != needed:
             raise ImageError(ErrorCode.TRUNCATED, f"section DESC has {desc_part[1]} beats, "
-                             f"{layers} layers take {BEATS * layers}")
-        desc = beats[desc_part[0]:sum(desc_part)]
-        kern = beats[kern_part[0]:sum(kern_part)]
+                             f"{layers} layers take {needed}")
+        desc, kern = (words[port_words * first:port_words * (first + count)]
+                      for first, count in (desc_part, kern_part))
         if _crc(desc) != desc_crc:
             raise ImageError(ErrorCode.DESCRIPTOR_CRC, "section DESC is corrupt (CRC-32)")
         if _crc(kern) != kern_crc:
             raise ImageError(ErrorCode.KERNEL_CRC, "section KERN is corrupt (CRC-32)")
         return cls(
             digest,
-            tuple(unpack([int(beat) for beat in part]) for part in desc.reshape(layers, BEATS)),
-            kern, *(header[6] >> shift & 0xFFFF for shift in (0, 16, 32, 48)),
+            tuple(unpack([int(word) for word in part])
+                  for part in desc[:BEATS * layers].reshape(layers, BEATS)),
+            kern, port_words, *_split(header[6]), *_split(header[7]),
         )
 
 
-def _split(beat: int) -> tuple[int, int]:
-    return beat & 0xFFFF_FFFF, beat >> 32
+def _split(word: int) -> tuple[int, int]:
+    return word & 0xFFFF_FFFF, word >> 32
 
 
 def save_image(path: Path | str, image: NDArray[np.uint64]) -> None:
-    """Write the beats of an image to a file, whole or not at all."""
+    """Write the words of an image to a file, whole or not at all."""
     try:
         write_atomic(path, np.ascontiguousarray(image, dtype="<u8").tobytes())
     except OSError as error:

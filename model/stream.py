@@ -1,7 +1,8 @@
 """Kernel stream of a layer: packed by the compiler, taken apart by `rtl.prefetch`.
 
 For each kernel block a header, the parameters of its kernels and its entries in chunks, one beat
-of selects before the weights of as many entries as it covers (docs/program-image.md).
+of selects before the weights of as many entries as it covers (docs/program-image.md). A stream is
+an array of 64-bit words, ``config.port_words`` of them a beat of the memory port.
 """
 
 from __future__ import annotations
@@ -17,13 +18,15 @@ from model.config import AcceleratorConfig
 from model.descriptor import SELECT_BITS
 from model.fixed import int_range
 
-__all__ = ["ENTRY_BITS", "chunk_entries", "lane_beats", "pack_layer", "select_beats",
-           "unpack_layer"]
+__all__ = ["ENTRY_BITS", "chunk_entries", "lane_beats", "pack_layer", "param_beats",
+           "select_beats", "unpack_layer"]
 
 #: Width of the number of entries in a block's header.
 ENTRY_BITS = 24
 BIAS_BITS = 18
 MULTIPLIER_BITS = 14
+#: Bits of the parameters of a kernel.
+PARAM_BITS = 32
 
 
 def chunk_entries(config: AcceleratorConfig, select_bits: int) -> int:
@@ -37,6 +40,11 @@ def select_beats(config: AcceleratorConfig, entries: int, select_bits: int) -> i
     """Rows of the select memory that the entries of a block take."""
     per_beat = chunk_entries(config, select_bits)
     return ceil(entries / per_beat) if per_beat else 0
+
+
+def param_beats(config: AcceleratorConfig) -> int:
+    """Beats of the parameters of a kernel block, 32 bits a kernel."""
+    return config.kernel_lanes * PARAM_BITS // config.port_bits
 
 
 def lane_beats(config: AcceleratorConfig, lanes: int) -> int:
@@ -67,7 +75,8 @@ def pack_layer(
     Returns
     -------
     uint64 array
-        The beats; of the last block only those that hold weights of its kernels.
+        The 64-bit words of the beats; of the last block only those that hold weights of its
+        kernels.
 
     Raises
     ------
@@ -83,8 +92,10 @@ def pack_layer(
     parts = []
     for index, (params, weights, selects) in enumerate(checked):
         beats = beats_last if index == len(blocks) - 1 else config.row_beats
+        header = np.zeros(config.port_words, dtype=np.uint64)
+        header[0] = len(weights)
         parts += [
-            np.array([len(weights)], dtype=np.uint64),
+            header,
             _pack_params(params),
             _pack_entries(config, weights, selects, select_bits, beats),
         ]
@@ -92,13 +103,13 @@ def pack_layer(
 
 
 def unpack_layer(
-    config: AcceleratorConfig, beats: NDArray[np.uint64], select_bits: int, kernel_blocks: int,
+    config: AcceleratorConfig, words: NDArray[np.uint64], select_bits: int, kernel_blocks: int,
     lanes_last: int,
 ) -> list[dict[str, NDArray[np.int64]]]:
     """Inverse of `pack_layer`; `ValueError` if the stream ends early or late."""
-    beats = np.asarray(beats, dtype=np.uint64)
+    beats = np.asarray(words, dtype=np.uint64).reshape(-1, config.port_words)
     row_beats = [config.row_beats] * (kernel_blocks - 1) + [lane_beats(config, lanes_last)]
-    pairs, per_chunk = config.kernel_lanes // 2, chunk_entries(config, select_bits)
+    per_chunk = chunk_entries(config, select_bits)
     blocks, at = [], 0
 
     def take(count: int) -> NDArray[np.uint64]:
@@ -109,20 +120,21 @@ def unpack_layer(
         return beats[at - count:at]
 
     for row in row_beats:
-        entries = int(take(1)[0])
-        params = take(pairs)
+        entries = int(take(1)[0, 0])
+        params = take(param_beats(config))
         chunks = select_beats(config, entries, select_bits)
         part = take(chunks + entries * row)
         if chunks:
-            table = np.zeros((chunks, 1 + per_chunk * row), dtype=np.uint64)
-            table.reshape(-1)[:len(part)] = part
-            words, part = table[:, 0], table[:, 1:].reshape(-1)[:entries * row]
+            table = np.zeros((chunks, 1 + per_chunk * row, config.port_words), dtype=np.uint64)
+            table.reshape(-1)[:part.size] = part.reshape(-1)
+            selects, part = table[:, 0], table[:, 1:]
         else:
-            words = np.zeros(0, dtype=np.uint64)
+            selects = np.zeros((0, config.port_words), dtype=np.uint64)
+        rows = part.reshape(-1, row * config.port_words)[:entries]
         blocks.append({
-            "params": _unpack_params(params),
-            "weights": _unpack_weights(config, part.reshape(entries, row)),
-            "selects": _unpack_selects(config, words, entries, select_bits),
+            "params": _unpack_params(params.reshape(-1)),
+            "weights": _unpack_weights(config, rows),
+            "selects": _unpack_selects(config, selects, entries, select_bits),
         })
     if at != len(beats):
         raise ValueError(f"kernel stream of {len(beats)} beats should end after {at}")
@@ -160,8 +172,8 @@ def _pack_params(params: NDArray[np.int64]) -> NDArray[np.uint64]:
     return words.astype("<u4").view("<u8").astype(np.uint64)
 
 
-def _unpack_params(beats: NDArray[np.uint64]) -> NDArray[np.int64]:
-    words = beats.astype("<u8").view("<u4").astype(np.int64)
+def _unpack_params(stored: NDArray[np.uint64]) -> NDArray[np.int64]:
+    words = stored.astype("<u8").view("<u4").astype(np.int64)
     bias = words & (1 << BIAS_BITS) - 1
     bias -= (bias >> (BIAS_BITS - 1)) << BIAS_BITS
     return np.stack([bias, words >> BIAS_BITS], axis=1)
@@ -174,27 +186,32 @@ def _pack_entries(
     """Select and weight beats of a block."""
     entries, lanes, _ = weights.shape
     lane_words = weights.reshape(entries, -1).astype(f"<i{config.weight_bits // 8}")
-    rows = lane_words.view("<u8")[:, :row_beats].astype(np.uint64)
+    rows = lane_words.view("<u8")[:, :row_beats * config.port_words].astype(np.uint64)
     per_chunk = chunk_entries(config, select_bits)
     if not per_chunk:
         return rows.reshape(-1)
     chunks = ceil(entries / per_chunk)
     fields = np.zeros((chunks * per_chunk, lanes), dtype=np.uint64)
     fields[:entries] = selects
-    shifts = np.arange(per_chunk * lanes, dtype=np.uint64) * np.uint64(select_bits)
-    words = np.bitwise_or.reduce(fields.reshape(chunks, -1) << shifts, axis=1)
-    table = np.zeros((chunks, 1 + per_chunk * row_beats), dtype=np.uint64)
-    table[:, 0] = words
-    padded = np.zeros((chunks * per_chunk, row_beats), dtype=np.uint64)
+    in_word = fields.reshape(chunks, config.port_words, 64 // select_bits)
+    padded = np.zeros((chunks * per_chunk, rows.shape[1]), dtype=np.uint64)
     padded[:entries] = rows
-    table[:, 1:] = padded.reshape(chunks, -1)
-    return table.reshape(-1)[:chunks + entries * row_beats]
+    table = np.concatenate([
+        np.bitwise_or.reduce(in_word << _shifts(select_bits), axis=2),
+        padded.reshape(chunks, -1),
+    ], axis=1)
+    return table.reshape(-1)[:(chunks + entries * row_beats) * config.port_words]
+
+
+def _shifts(select_bits: int) -> NDArray[np.uint64]:
+    """Places of the selects in a word."""
+    return np.arange(0, 64, select_bits, dtype=np.uint64)
 
 
 def _unpack_weights(
     config: AcceleratorConfig, rows: NDArray[np.uint64]
 ) -> NDArray[np.int64]:
-    full = np.zeros((len(rows), config.row_beats), dtype="<u8")
+    full = np.zeros((len(rows), config.row_beats * config.port_words), dtype="<u8")
     full[:, :rows.shape[1]] = rows
     parts = full.view(f"<i{config.weight_bits // 8}").astype(np.int64)
     return parts.reshape(len(rows), config.kernel_lanes, 2)
@@ -203,9 +220,8 @@ def _unpack_weights(
 def _unpack_selects(
     config: AcceleratorConfig, words: NDArray[np.uint64], entries: int, select_bits: int
 ) -> NDArray[np.int64]:
-    lanes, per_chunk = config.kernel_lanes, chunk_entries(config, select_bits)
-    if not per_chunk:
+    lanes = config.kernel_lanes
+    if not select_bits:
         return np.zeros((entries, lanes), dtype=np.int64)
-    shifts = np.arange(per_chunk * lanes, dtype=np.uint64) * np.uint64(select_bits)
-    fields = words[:, None] >> shifts & np.uint64((1 << select_bits) - 1)
+    fields = words[..., None] >> _shifts(select_bits) & np.uint64((1 << select_bits) - 1)
     return fields.reshape(-1, lanes)[:entries].astype(np.int64)

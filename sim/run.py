@@ -145,7 +145,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         as_input(digit, program.network.layers[0].in_shape)
     image = program.image
     if args.flip_bit is not None:
-        image, what = flip_bit(image, args.flip_bit, fix_crc=args.fix_crc)
+        image, what = flip_bit(image, program.config, args.flip_bit, fix_crc=args.fix_crc)
         console.print(what, highlight=False)
     try:
         with open_backend(args.backend, program.config, options=options,

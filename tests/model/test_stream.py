@@ -5,7 +5,15 @@ from hypothesis import strategies as st
 
 from model.config import PRESETS
 from model.descriptor import SELECT_BITS
-from model.stream import chunk_entries, lane_beats, pack_layer, select_beats, unpack_layer
+from model.stream import (
+    chunk_entries,
+    lane_beats,
+    pack_layer,
+    param_beats,
+    select_beats,
+    unpack_layer,
+)
+from tests.model.wide import CONFIGS
 
 TINY = PRESETS["tiny"]
 
@@ -27,18 +35,19 @@ def random_blocks(rng, config, select_bits, sizes, lanes_last):
 
 
 def by_loops(config, blocks, select_bits, lanes_last):
-    """The stream as the contract words it, bit by bit."""
-    lanes, bits = config.kernel_lanes, config.weight_bits
-    per_chunk = 64 // (lanes * select_bits) if select_bits else None
+    """The stream as the contract words it, bit by bit; a list of beats."""
+    lanes, bits, port = config.kernel_lanes, config.weight_bits, config.port_bits
+    per_chunk = port // (lanes * select_bits) if select_bits else None
     out = []
     for index, block in enumerate(blocks):
         present = lanes_last if index == len(blocks) - 1 else lanes
-        row_beats = -(-present * 2 * bits // 64)
+        row_beats = -(-present * 2 * bits // port)
         entries = range(len(block["weights"]))
         out.append(len(entries))
         words = [(int(bias) & 0x3FFFF) | int(multiplier) << 18
                  for bias, multiplier in block["params"]]
-        out += [low | high << 32 for low, high in zip(words[::2], words[1::2], strict=True)]
+        params = sum(word << 32 * kernel for kernel, word in enumerate(words))
+        out += [params >> at & (1 << port) - 1 for at in range(0, 32 * lanes, port)]
         for entry in entries:
             if per_chunk and entry % per_chunk == 0:
                 out.append(sum(
@@ -50,26 +59,32 @@ def by_loops(config, blocks, select_bits, lanes_last):
                 (int(part) & (1 << bits) - 1) << (2 * lane + imag) * bits
                 for lane in range(lanes) for imag, part in enumerate(block["weights"][entry][lane])
             )
-            out += [row >> 64 * beat & (1 << 64) - 1 for beat in range(row_beats)]
+            out += [row >> port * beat & (1 << port) - 1 for beat in range(row_beats)]
     return out
+
+
+def beats_of(config, stream):
+    """Words of a stream as beats."""
+    return [int.from_bytes(beat.tobytes(), "little")
+            for beat in stream.reshape(-1, config.port_words)]
 
 
 @settings(deadline=None, max_examples=150, derandomize=True)
 @given(
-    name=st.sampled_from(sorted(PRESETS)), select_bits=st.sampled_from(SELECT_BITS),
+    name=st.sampled_from(sorted(CONFIGS)), select_bits=st.sampled_from(SELECT_BITS),
     sizes=st.lists(st.integers(1, 40), min_size=1, max_size=4), seed=st.integers(0, 1 << 30),
     data=st.data(),
 )
 def test_round_trip(name, select_bits, sizes, seed, data):
-    config = PRESETS[name]
+    config = CONFIGS[name]
     lanes_last = data.draw(st.integers(1, config.kernel_lanes))
     rng = np.random.default_rng(seed)
     blocks = random_blocks(rng, config, select_bits, sizes, lanes_last)
     stream = pack_layer(config, blocks, select_bits, lanes_last=lanes_last)
     assert stream.dtype == np.uint64
-    assert stream.tolist() == by_loops(config, blocks, select_bits, lanes_last)
-    assert len(stream) == sum(
-        1 + config.kernel_lanes // 2 + select_beats(config, size, select_bits)
+    assert beats_of(config, stream) == by_loops(config, blocks, select_bits, lanes_last)
+    assert len(stream) == config.port_words * sum(
+        1 + param_beats(config) + select_beats(config, size, select_bits)
         + size * (lane_beats(config, lanes_last) if last else config.row_beats)
         for size, last in zip(sizes, [False] * (len(sizes) - 1) + [True], strict=True)
     )
@@ -81,6 +96,7 @@ def test_round_trip(name, select_bits, sizes, seed, data):
 
 @pytest.mark.parametrize("name, select_bits, entries", [
     ("tiny", 8, 2), ("tiny", 1, 16), ("ecp5-85f", 8, 1), ("ecp5-85f", 2, 4), ("ecp5-85f", 0, 0),
+    ("u200", 2, 16), ("u200", 8, 4), ("tiny-wide", 1, 32),
 ])
 def test_chunks(name, select_bits, entries):
     assert chunk_entries(PRESETS[name], select_bits) == entries
