@@ -4,31 +4,28 @@ The checks and their order are those of `model.image.ProgramImage.parse`; the fi
 reported as `model.image.ErrorCode`. The image is read once, section by section (HEADER, DESC,
 KERN), each with its CRC-32 on the fly; only the descriptors are stored.
 
-Throughput: one beat per cycle. A load takes about as many cycles as the image has beats.
+Throughput: a beat of KERN per cycle, a 64-bit word of HEADER and DESC. A load takes about as many
+cycles as the image has beats.
 """
 
 from __future__ import annotations
 
-from amaranth.hdl import Array, Cat, Module, Mux, Signal
+from math import ceil
+
+from amaranth.hdl import Array, Module, Mux, Signal
 from amaranth.lib import memory, stream, wiring
-from amaranth.lib.crc import Algorithm
 from amaranth.lib.wiring import In, Out
 
-from model.config import AcceleratorConfig
+from model.config import ROW_BITS, AcceleratorConfig
 from model.descriptor import BEATS
-from model.image import HEADER_BEATS, MAGIC, VERSION, ErrorCode
+from model.image import HEADER_WORDS, MAGIC, VERSION, ErrorCode
+from rtl.crc import Crc32
 from rtl.signatures import ReadData, ReadRequest
 
 __all__ = ["Checker"]
 
 #: Beats of a read burst.
 BURST = 64
-
-#: zlib's CRC-32, 64 bits at a time.
-CRC = Algorithm(
-    crc_width=32, polynomial=0x04C1_1DB7, initial_crc=0xFFFF_FFFF,
-    reflect_input=True, reflect_output=True, xor_output=0xFFFF_FFFF,
-)(data_width=64)
 
 
 class Checker(wiring.Component):
@@ -37,7 +34,7 @@ class Checker(wiring.Component):
     Parameters
     ----------
     config : AcceleratorConfig
-        Uses ``digest`` and ``max_layers``.
+        Uses ``digest``, ``max_layers`` and ``port_bits``.
 
     Attributes
     ----------
@@ -45,7 +42,7 @@ class Checker(wiring.Component):
         Begin to load.
     image_addr, image_beats : In(32), In(32)
         Where the image lies and how many beats it has according to the host; held during the load.
-    ar, r : Out(stream.Signature(ReadRequest)), In(stream.Signature(ReadData))
+    ar, r : Out(stream.Signature(ReadRequest)), In(stream.Signature(ReadData(port_bits)))
         Memory reads.
     done : Out(1)
         Pulse: the load has ended, see ``error``.
@@ -55,7 +52,7 @@ class Checker(wiring.Component):
         Layers of the program; this and the following are right after a load without error.
     kernel_base : Out(32)
         Beat address of the section KERN, taken during the load.
-    input_base, input_rows, output_base, output_rows : Out(16)
+    input_base, input_rows, output_base, output_rows : Out(ROW_BITS)
         Feature-memory rows of the input and of the output map.
     desc_addr, desc_data : In(range(max_layers * BEATS)), Out(64)
         Descriptor store; data one cycle after the address.
@@ -67,63 +64,79 @@ class Checker(wiring.Component):
         self._config = config
         super().__init__({
             "start": In(1), "image_addr": In(32), "image_beats": In(32),
-            "ar": Out(stream.Signature(ReadRequest)), "r": In(stream.Signature(ReadData)),
+            "ar": Out(stream.Signature(ReadRequest)),
+            "r": In(stream.Signature(ReadData(config.port_bits))),
             "done": Out(1), "error": Out(4),
             "layers": Out(range(config.max_layers + 1)), "kernel_base": Out(32),
-            "input_base": Out(16), "input_rows": Out(16),
-            "output_base": Out(16), "output_rows": Out(16),
+            "input_base": Out(ROW_BITS), "input_rows": Out(ROW_BITS),
+            "output_base": Out(ROW_BITS), "output_rows": Out(ROW_BITS),
             "desc_addr": In(range(config.max_layers * BEATS)), "desc_data": Out(64),
         })
 
     def elaborate(self, platform) -> Module:
-        """Build the section reader, the CRC, the header registers and the checks."""
+        """Build the section reader, the CRCs, the header registers and the checks."""
         m = Module()
-        m.submodules.crc = crc = CRC.create()
-        m.submodules.store = store = memory.Memory(
-            shape=64, depth=self._config.max_layers * BEATS, init=[]
-        )
+        bits, words = self._config.port_bits, self._config.port_words
+        m.submodules.crc = word_crc = beat_crc = Crc32(width=64)
+        if words > 1:
+            m.submodules.beat_crc = beat_crc = Crc32(width=bits)
+        # Whole beats: the last one may have words beyond the last layer.
+        store_depth = words * ceil(self._config.max_layers * BEATS / words)
+        m.submodules.store = store = memory.Memory(shape=64, depth=store_depth, init=[])
         write_port, read_port = store.write_port(), store.read_port()
         m.d.comb += [
             read_port.addr.eq(self.desc_addr), read_port.en.eq(1),
             self.desc_data.eq(read_port.data),
         ]
 
-        header = Array(Signal(64, name=f"header{i}", reset_less=True) for i in range(HEADER_BEATS))
+        header = Array(Signal(64, name=f"header{i}", reset_less=True) for i in range(HEADER_WORDS))
+        header_beats = ceil(HEADER_WORDS / words)
         section = Signal(2)         # 0 HEADER, 1 DESC, 2 KERN
         offset = Array((0, header[3][:32], header[5][:32]))[section]
-        beats = Array((HEADER_BEATS, header[3][32:], header[5][32:]))[section]
-        expected = Array((header[7][:32], header[4][:32], header[4][32:]))[section]
+        beats = Array((header_beats, header[3][32:], header[5][32:]))[section]
+        expected = Array((header[-1], header[4][:32], header[4][32:]))[section]
 
-        # One section: requests run ahead of the data, which are taken whenever they come.
+        # One section: requests run ahead of the data. A beat of KERN is taken whenever it comes, a
+        # beat of the others is shifted out word by word.
         ask_addr, ask_left, data_left = Signal(32), Signal(32), Signal(32)
-        index = Signal(range(self._config.max_layers * BEATS))
-        bus_error = Signal()
-        s1_valid, s1_data = Signal(), Signal(64, reset_less=True)
-        s1_index = Signal.like(index)
+        bus_error, kern = Signal(), Signal()
+        s1_left, s1_data = Signal(range(words + 1)), Signal(bits, reset_less=True)
+        s1_valid, s1_word = s1_left != 0, s1_data[:64]
+        s1_index = Signal(range(max(store_depth, HEADER_WORDS, words)))
         count = Signal(9)
         m.d.comb += [
             count.eq(Mux(ask_left > BURST, BURST, ask_left)),
             self.ar.payload.addr.eq(ask_addr),
             self.ar.payload.len.eq(count - 1),
-            self.r.ready.eq(1),
+            self.r.ready.eq(s1_left <= 1),
+            kern.eq(section == 2),
         ]
-        beat = self.r.valid & (data_left != 0)
-        m.d.sync += [s1_valid.eq(beat), s1_data.eq(self.r.payload.data), s1_index.eq(index)]
-        with m.If(beat):
-            m.d.sync += [data_left.eq(data_left - 1), index.eq(index + 1)]
+        with m.If(s1_valid):
+            m.d.sync += [
+                s1_left.eq(s1_left - 1), s1_index.eq(s1_index + 1), s1_data.eq(s1_data >> 64),
+            ]
+        with m.If(self.r.valid & self.r.ready & (data_left != 0)):
+            m.d.sync += [
+                data_left.eq(data_left - 1), s1_data.eq(self.r.payload.data),
+                s1_left.eq(Mux(kern, 1, words)),
+            ]
             with m.If(self.r.payload.error):
                 m.d.sync += bus_error.eq(1)
-        # The last beat of the header is the CRC of the others.
-        covered = (section != 0) | (s1_index != HEADER_BEATS - 1)
+        # The last word of the header is the CRC of the others; fill may follow it.
+        in_header = (section == 0) & (s1_index < HEADER_WORDS)
+        covered = (section != 0) | (s1_index < HEADER_WORDS - 1)
         m.d.comb += [
-            crc.data.eq(s1_data), crc.valid.eq(s1_valid & covered),
-            write_port.addr.eq(s1_index), write_port.data.eq(s1_data),
+            word_crc.data.eq(s1_word),
+            word_crc.valid.eq(s1_valid & covered & (~kern if words > 1 else 1)),
+            write_port.addr.eq(s1_index), write_port.data.eq(s1_word),
             write_port.en.eq(s1_valid & (section == 1)),
         ]
-        with m.If(s1_valid & (section == 0)):
-            m.d.sync += header[s1_index[:3]].eq(s1_data)
+        if words > 1:
+            m.d.comb += [beat_crc.data.eq(s1_data), beat_crc.valid.eq(s1_valid & kern)]
+        with m.If(s1_valid & in_header):
+            m.d.sync += header[s1_index[:4]].eq(s1_word)
         crc_differs = Signal()
-        m.d.sync += crc_differs.eq(crc.crc != expected)
+        m.d.sync += crc_differs.eq(Mux(kern, beat_crc.crc, word_crc.crc) != expected)
 
         fault = self._header_fault(m, header, crc_differs)
         failed = Signal(4)
@@ -141,7 +154,7 @@ class Checker(wiring.Component):
             with m.State("IDLE"):
                 m.d.sync += [section.eq(0), bus_error.eq(0)]
                 with m.If(self.start):
-                    with m.If(self.image_beats < HEADER_BEATS):
+                    with m.If(self.image_beats < header_beats):
                         m.next = "SHORT"
                     with m.Else():
                         m.next = "BEGIN"
@@ -149,10 +162,10 @@ class Checker(wiring.Component):
                 m.d.comb += [self.done.eq(1), self.error.eq(ErrorCode.TRUNCATED)]
                 m.next = "IDLE"
             with m.State("BEGIN"):
-                m.d.comb += crc.start.eq(1)
+                m.d.comb += [word_crc.start.eq(1), beat_crc.start.eq(1)]
                 m.d.sync += [
                     ask_addr.eq(self.image_addr + offset), ask_left.eq(beats),
-                    data_left.eq(beats), index.eq(0), settle.eq(3),
+                    data_left.eq(beats), s1_index.eq(0), settle.eq(3),
                 ]
                 with m.If(section == 2):
                     m.d.sync += self.kernel_base.eq(self.image_addr + offset)
@@ -161,7 +174,7 @@ class Checker(wiring.Component):
                 m.d.comb += self.ar.valid.eq(ask_left != 0)
                 with m.If(self.ar.valid & self.ar.ready):
                     m.d.sync += [ask_addr.eq(ask_addr + count), ask_left.eq(ask_left - count)]
-                with m.If(data_left == 0):
+                with m.If((data_left == 0) & (s1_left <= 1)):
                     m.next = "SETTLE"
                 with m.Elif(bus_error & self.ar.ready):
                     # Ask for no more; who owns the port drops what is under way.
@@ -180,12 +193,15 @@ class Checker(wiring.Component):
 
         m.d.comb += [
             self.layers.eq(header[2]),
-            Cat(self.input_base, self.input_rows, self.output_base, self.output_rows).eq(header[6]),
+            self.input_base.eq(header[6][:32]), self.input_rows.eq(header[6][32:]),
+            self.output_base.eq(header[7][:32]), self.output_rows.eq(header[7][32:]),
         ]
         return m
 
     def _header_fault(self, m: Module, header: Array, crc_differs: Signal) -> Signal:
-        """First check of the header that fails, two cycles after the last beat."""
+        """First check of the header that fails, three cycles after its last word."""
+        words = self._config.port_words
+        desc_beats = ((header[2][:32] * BEATS) + (words - 1)) >> (words.bit_length() - 1)
         layers, total = header[2][:32], header[2][32:]
         ends = []
         for name, part in (("desc", header[3]), ("kern", header[5])):
@@ -201,7 +217,7 @@ class Checker(wiring.Component):
             ("total", total > self.image_beats, ErrorCode.TRUNCATED),
             ("desc", ends[0] > total, ErrorCode.TRUNCATED),
             ("kern", ends[1] > total, ErrorCode.TRUNCATED),
-            ("length", header[3][32:] != layers * BEATS, ErrorCode.TRUNCATED),
+            ("length", header[3][32:] != desc_beats, ErrorCode.TRUNCATED),
         )
         fault = Signal(4)
         for name, wrong, code in reversed(checks):

@@ -46,7 +46,7 @@ class Core(wiring.Component):
         Registers, see `rtl.csr`.
     irq : Out(1)
         Interrupt, level.
-    mem : Out(MemorySignature())
+    mem : Out(MemorySignature(port_bits))
         Memory port.
     probe_tile : Out(Event(Column(config)))
         Columns of words into the tile buffer.
@@ -66,7 +66,8 @@ class Core(wiring.Component):
             "probe_sum": Out(Event(SumWrite(config))),
             "probe_write": Out(Event(FeatureWrite)),
         }
-        super().__init__(_HOST | {"mem": Out(MemorySignature())} | (probes if probe else {}))
+        port = {"mem": Out(MemorySignature(config.port_bits))}
+        super().__init__(_HOST | port | (probes if probe else {}))
 
     def elaborate(self, platform) -> Module:
         """Wire control, port and feature memory around the engine."""
@@ -75,7 +76,7 @@ class Core(wiring.Component):
         m.submodules.csr = csr = Csr(config=config)
         m.submodules.control = control = Controller()
         m.submodules.checker = checker = Checker(config=config)
-        m.submodules.arbiter = arbiter = ReadArbiter(clients=3)
+        m.submodules.arbiter = arbiter = ReadArbiter(clients=3, port_bits=config.port_bits)
         m.submodules.feature = feature = FeatureMemory(config=config)
         input_dma, output_dma, engine = InputDma(), OutputDma(), Engine(config=config)
         # A run that failed leaves nothing behind: the next one starts from reset.
@@ -175,7 +176,7 @@ class Top(wiring.Component):
     ----------
     csr_addr, csr_w_en, csr_w_data, csr_r_data, irq
         See `Core`.
-    mem : Out(MemorySignature())
+    mem : Out(MemorySignature(port_bits))
         Memory port, if ``onchip_kib`` is 0.
     host_addr, host_en, host_w_en, host_w_data, host_r_data
         Host port of the memory, see `rtl.memory.OnChipMemory`, if it is not.
@@ -189,7 +190,7 @@ class Top(wiring.Component):
         memory = {
             "host_addr": In(range(depth)), "host_en": In(1), "host_w_en": In(1),
             "host_w_data": In(64), "host_r_data": Out(64),
-        } if depth else {"mem": Out(MemorySignature())}
+        } if depth else {"mem": Out(MemorySignature(config.port_bits))}
         super().__init__(_HOST | memory)
 
     def elaborate(self, platform) -> Module:
@@ -203,7 +204,9 @@ class Top(wiring.Component):
         if not self.config.onchip_kib:
             connect(m, core.mem, flipped(self.mem))
             return m
-        m.submodules.memory = memory = OnChipMemory(kib=self.config.onchip_kib)
+        m.submodules.memory = memory = OnChipMemory(
+            kib=self.config.onchip_kib, port_bits=self.config.port_bits
+        )
         connect(m, core.mem, memory.bus)
         m.d.comb += [
             memory.host_addr.eq(self.host_addr), memory.host_en.eq(self.host_en),

@@ -34,7 +34,7 @@ class InputDma(wiring.Component):
         Beat address of the first row.
     base, rows : In(16), In(16)
         First row in the feature memory, and how many.
-    ar, r : Out(stream.Signature(ReadRequest)), In(stream.Signature(ReadData))
+    ar, r : Out(stream.Signature(ReadRequest)), In(stream.Signature(ReadData(64)))
         Memory reads.
     write : Out(Event(FeatureWrite))
         Write port of the feature memory.
@@ -49,7 +49,7 @@ class InputDma(wiring.Component):
     base: In(16)
     rows: In(16)
     ar: Out(stream.Signature(ReadRequest))
-    r: In(stream.Signature(ReadData))
+    r: In(stream.Signature(ReadData(64)))
     write: Out(Event(FeatureWrite))
     done: Out(1)
     error: Out(1)
@@ -107,7 +107,7 @@ class OutputDma(wiring.Component):
         First row in the feature memory, and how many.
     read : Out(FeatureReadSignature())
         Read port of the feature memory.
-    w : Out(stream.Signature(WriteRequest))
+    w : Out(stream.Signature(WriteRequest(64)))
         Memory writes.
     done : Out(1)
         Level: every write since ``start`` has been accepted.
@@ -118,7 +118,7 @@ class OutputDma(wiring.Component):
     base: In(16)
     rows: In(16)
     read: Out(FeatureReadSignature())
-    w: Out(stream.Signature(WriteRequest))
+    w: Out(stream.Signature(WriteRequest(64)))
     done: Out(1)
 
     #: Rows that may be on their way; a row leaves every second cycle.

@@ -60,7 +60,7 @@ class Engine(wiring.Component):
         Level: the input is in the feature memory.
     run_cycle : In(32)
         Cycle of the run.
-    ar, r : Out(stream.Signature(ReadRequest)), In(stream.Signature(ReadData))
+    ar, r : Out(stream.Signature(ReadRequest)), In(stream.Signature(ReadData(port_bits)))
         Memory reads of the kernel prefetch.
     read, write : Out(FeatureReadSignature()), Out(Event(FeatureWrite))
         Feature memory.
@@ -82,7 +82,8 @@ class Engine(wiring.Component):
             "start": In(1), "layers": In(range(config.max_layers + 1)),
             "store_addr": Out(range(config.max_layers * BEATS)), "store_data": In(64),
             "kernel_base": In(32), "input_ready": In(1), "run_cycle": In(32),
-            "ar": Out(stream.Signature(ReadRequest)), "r": In(stream.Signature(ReadData)),
+            "ar": Out(stream.Signature(ReadRequest)),
+            "r": In(stream.Signature(ReadData(config.port_bits))),
             "read": Out(FeatureReadSignature()), "write": Out(Event(FeatureWrite)),
             "finished": Out(1), "error": Out(1),
             **{unit: Out(Event(LayerStats)) for unit in UNITS},

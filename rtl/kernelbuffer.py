@@ -14,7 +14,7 @@ from amaranth.lib.wiring import In, Out
 
 from model.config import AcceleratorConfig
 from model.descriptor import SELECT_BITS
-from model.stream import ENTRY_BITS
+from model.stream import ENTRY_BITS, chunk_entries
 from rtl.signatures import Descriptor, KernelEntry
 
 __all__ = ["KernelBuffer", "KernelWriteSignature", "Ring"]
@@ -27,9 +27,9 @@ class KernelWriteSignature(wiring.Signature):
         self._config = config
         super().__init__({
             "count": Out(stream.Signature(ENTRY_BITS)),
-            "select": Out(stream.Signature(64)),
+            "select": Out(stream.Signature(config.port_bits)),
             "weight": Out(stream.Signature(data.StructLayout({
-                "data": 64, "bank": range(max(2, config.row_beats)), "last": 1,
+                "data": config.port_bits, "bank": range(max(2, config.row_beats)), "last": 1,
             }))),
         })
 
@@ -107,7 +107,7 @@ class KernelBuffer(wiring.Component):
     Parameters
     ----------
     config : AcceleratorConfig
-        Uses ``kernel_lanes``, ``weight_bits``, ``kernel_depth``, ``select_depth``.
+        Uses ``kernel_lanes``, ``weight_bits``, ``port_bits``, ``kernel_depth``, ``select_depth``.
 
     Attributes
     ----------
@@ -152,22 +152,24 @@ class KernelBuffer(wiring.Component):
     def _walk(self, m: Module):
         """Blocks in issue order; returns entry strobe, its place in the chunk, select code."""
         rows, selects, counts = m.submodules.rows, m.submodules.selects, m.submodules.counts
-        lanes_log2 = self._config.kernel_lanes.bit_length() - 1
         desc = self.desc.payload
         replay, code = Signal(), Signal(3)
         blocks, blocks_each = Signal(13), Signal(13)
         tiles, tiles_each = Signal(16), Signal(16)
         left, entries = Signal(ENTRY_BITS), Signal(ENTRY_BITS)
-        place, chunk_last = Signal(6), Signal(6)
+        place = Signal(range(chunk_entries(self._config, 1)))
+        chunk_last = Signal.like(place)
         next_block = Signal()                       # take the entry count of a kernel block
-        s0_read, s0_place = Signal(), Signal(6)
+        s0_read, s0_place = Signal(), Signal.like(place)
         go = Signal()                               # the read pipeline has room
         m.submodules.credit = credit = _Credit(depth=self._FIFO)
         m.d.comb += [credit.take.eq(s0_read), go.eq(credit.room)]
         with m.Switch(code):
             for value in range(1, 5):
                 with m.Case(value):
-                    m.d.comb += chunk_last.eq((1 << (6 - lanes_log2 - (value - 1))) - 1)
+                    m.d.comb += chunk_last.eq(
+                        chunk_entries(self._config, SELECT_BITS[value]) - 1
+                    )
 
         last_pass = tiles == 1
         m.d.comb += [rows.keep.eq(replay & ~last_pass), selects.keep.eq(replay & ~last_pass)]
@@ -222,22 +224,27 @@ class KernelBuffer(wiring.Component):
         """RAMs, select extraction and the output FIFO."""
         config, write = self._config, self.write
         rows, selects = m.submodules.rows, m.submodules.selects
-        lanes, lanes_log2 = config.kernel_lanes, config.kernel_lanes.bit_length() - 1
+        lanes, bits = config.kernel_lanes, config.port_bits
 
+        # A bank is a beat wide and made of RAMs of at most 512 bits: yosys takes minutes to read an
+        # initial value of many megabits.
+        width = min(bits, 512)
         s2_row = []
-        for bank in range(config.row_beats):
-            m.submodules[f"weights{bank}"] = ram = Memory(
-                shape=64, depth=config.kernel_depth, init=[]
+        for index in range(config.row_beats * bits // width):
+            bank, part = divmod(index, bits // width)
+            m.submodules[f"weights{index}"] = ram = Memory(
+                shape=width, depth=config.kernel_depth, init=[]
             )
             port, out = ram.write_port(), ram.read_port()
             m.d.comb += [
-                port.addr.eq(rows.w_addr), port.data.eq(write.weight.payload.data),
+                port.addr.eq(rows.w_addr),
+                port.data.eq(write.weight.payload.data.word_select(part, width)),
                 port.en.eq(write.weight.valid & rows.room & (write.weight.payload.bank == bank)),
                 out.addr.eq(rows.r_addr), out.en.eq(s0_read),
             ]
-            s2_row.append(Signal(64, name=f"s2_row{bank}", reset_less=True))
+            s2_row.append(Signal(width, name=f"s2_row{index}", reset_less=True))
             m.d.sync += s2_row[-1].eq(out.data)
-        m.submodules.select_ram = ram = Memory(shape=64, depth=config.select_depth, init=[])
+        m.submodules.select_ram = ram = Memory(shape=bits, depth=config.select_depth, init=[])
         port, out = ram.write_port(), ram.read_port()
         m.d.comb += [
             write.weight.ready.eq(rows.room), write.select.ready.eq(selects.room),
@@ -249,21 +256,20 @@ class KernelBuffer(wiring.Component):
         ]
 
         s1_valid, s2_valid = Signal(), Signal()
-        s1_place, s1_code = Signal(6, reset_less=True), Signal(3, reset_less=True)
+        s1_place = Signal.like(s0_place, reset_less=True)
+        s1_code = Signal(3, reset_less=True)
         s2_word, s2_code = Signal(8 * lanes, reset_less=True), Signal(3, reset_less=True)
         m.d.sync += [
             s1_valid.eq(s0_read), s2_valid.eq(s1_valid),
             s1_place.eq(s0_place), s1_code.eq(code), s2_code.eq(s1_code),
         ]
-        # Entry e of a chunk begins at bit e * N' * sb, sb = 1 << (code - 1).
-        offset = Signal(6)
+        # Selects of an entry: N' * sb bits, sb = 1 << (code - 1), so the wider the fewer places.
         with m.Switch(s1_code):
             for value in range(1, 5):
+                step = lanes * SELECT_BITS[value]
                 with m.Case(value):
-                    m.d.comb += offset.eq(s1_place << (lanes_log2 + value - 1))
-        m.d.sync += s2_word.eq(
-            Array([out.data[at:at + 8 * lanes] for at in range(0, 64, lanes)])[offset >> lanes_log2]
-        )
+                    places = Array(out.data[at:at + step] for at in range(0, bits, step))
+                    m.d.sync += s2_word.eq(places[s1_place[:(len(places) - 1).bit_length()]])
 
         fifo = SyncFIFOBuffered(width=KernelEntry(config).size, depth=self._FIFO)
         m.submodules.fifo = fifo
@@ -271,9 +277,10 @@ class KernelBuffer(wiring.Component):
         for lane in range(lanes):
             with m.Switch(s2_code):
                 for value in range(1, 5):
-                    bits = SELECT_BITS[value]
                     with m.Case(value):
-                        m.d.comb += entry.select[lane].eq(s2_word[lane * bits:(lane + 1) * bits])
+                        m.d.comb += entry.select[lane].eq(
+                            s2_word.word_select(lane, SELECT_BITS[value])
+                        )
         m.d.comb += [
             entry.weight.as_value().eq(Cat(s2_row)),
             fifo.w_data.eq(entry.as_value()), fifo.w_en.eq(s2_valid),

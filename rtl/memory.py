@@ -30,14 +30,16 @@ class ReadArbiter(wiring.Component):
         Number of clients.
     outstanding : int
         Bursts under way, beyond which requests wait.
+    port_bits : int
+        Width of the port.
 
     Attributes
     ----------
     ar : In(stream.Signature(ReadRequest)).array(clients)
         Requests.
-    r : Out(stream.Signature(ReadData)).array(clients)
+    r : Out(stream.Signature(ReadData(port_bits))).array(clients)
         Data for each client.
-    mem_ar, mem_r : Out(stream.Signature(ReadRequest)), In(stream.Signature(ReadData))
+    mem_ar, mem_r : Out(stream.Signature(ReadRequest)), In(stream.Signature(ReadData(port_bits)))
         The port.
     flush : In(1)
         Accept no request, and take and drop all data.
@@ -45,7 +47,7 @@ class ReadArbiter(wiring.Component):
         Nothing is under way.
     """
 
-    def __init__(self, *, clients: int, outstanding: int = 8) -> None:
+    def __init__(self, *, clients: int, outstanding: int = 8, port_bits: int = 64) -> None:
         if not isinstance(clients, int) or clients < 1:
             raise ValueError(f"clients must be a positive integer, not {clients!r}")
         if not isinstance(outstanding, int) or outstanding < 1:
@@ -53,9 +55,9 @@ class ReadArbiter(wiring.Component):
         self._clients, self._outstanding = clients, outstanding
         super().__init__({
             "ar": In(stream.Signature(ReadRequest)).array(clients),
-            "r": Out(stream.Signature(ReadData)).array(clients),
+            "r": Out(stream.Signature(ReadData(port_bits))).array(clients),
             "mem_ar": Out(stream.Signature(ReadRequest)),
-            "mem_r": In(stream.Signature(ReadData)),
+            "mem_r": In(stream.Signature(ReadData(port_bits))),
             "flush": In(1),
             "idle": Out(1),
         })
@@ -93,9 +95,9 @@ class ReadArbiter(wiring.Component):
 class OnChipMemory(wiring.Component):
     """Block RAM behind a memory port, with a port for the host.
 
-    One access a cycle: the host's first, then a write, then the next beat of a read burst. Reads
-    and writes share the address and exclude each other, which maps to bare block RAM. Beats
-    beyond the memory are read as errors and not written.
+    One access a cycle: the host's first (to a 64-bit word), then a write, then the next beat of a
+    read burst. Reads and writes share the address and exclude each other, which maps to bare block
+    RAM. Beats beyond the memory are read as errors and not written.
 
     Latency: first beat 5 cycles after its request (4 queued). Throughput: one beat a cycle.
 
@@ -103,30 +105,36 @@ class OnChipMemory(wiring.Component):
     ----------
     kib : int
         Size in KiB.
+    port_bits : int
+        Width of a beat, a multiple of 64.
 
     Attributes
     ----------
-    bus : In(MemorySignature())
+    bus : In(MemorySignature(port_bits))
         Memory port, addressed in beats.
-    host_addr : In(range(depth))
-        Beat address of the host.
+    host_addr : In(range(128 * kib))
+        Word address of the host.
     host_en, host_w_en, host_w_data : In(1), In(1), In(64)
         Access by the host, and whether it writes.
     host_r_data : Out(64)
-        Beat read, ``HOST_LATENCY`` cycles after ``host_en``; held until the next.
+        Word read, ``HOST_LATENCY`` cycles after ``host_en``; held until the next.
     """
 
     HOST_LATENCY = 2
     #: Beats of room behind the RAM: covers the way from the RAM and back to the credit.
     QUEUE = 8
 
-    def __init__(self, *, kib: int) -> None:
+    def __init__(self, *, kib: int, port_bits: int = 64) -> None:
         if not isinstance(kib, int) or kib < 1:
             raise ValueError(f"kib must be a positive integer, not {kib!r}")
-        self.depth = kib * 128
+        if not isinstance(port_bits, int) or port_bits not in (64, 128, 256, 512, 1024, 2048):
+            raise ValueError(f"port_bits must be a power of two from 64 to 2048, not {port_bits!r}")
+        self._port_bits = port_bits
+        #: Beats.
+        self.depth = kib * 8192 // port_bits
         super().__init__({
-            "bus": In(MemorySignature()),
-            "host_addr": In(range(self.depth)),
+            "bus": In(MemorySignature(port_bits)),
+            "host_addr": In(range(kib * 128)),
             "host_en": In(1), "host_w_en": In(1), "host_w_data": In(64),
             "host_r_data": Out(64),
         })
@@ -134,10 +142,11 @@ class OnChipMemory(wiring.Component):
     def elaborate(self, platform) -> Module:
         """Burst counter, one shared RAM port, queue with credits."""
         m = Module()
-        m.submodules.ram = ram = memory.Memory(shape=64, depth=self.depth, init=[])
+        bits, words = self._port_bits, self._port_bits // 64
+        m.submodules.ram = ram = memory.Memory(shape=bits, depth=self.depth, init=[])
         m.submodules.requests = requests = fifo.SyncFIFO(width=ReadRequest.size, depth=4)
-        m.submodules.beats = beats = fifo.SyncFIFO(width=66, depth=self.QUEUE)
-        write_port, read_port = ram.write_port(), ram.read_port()
+        m.submodules.beats = beats = fifo.SyncFIFO(width=bits + 2, depth=self.QUEUE)
+        write_port, read_port = ram.write_port(granularity=64), ram.read_port()
         bus = self.bus
 
         request = ReadRequest(requests.r_data)
@@ -163,16 +172,21 @@ class OnChipMemory(wiring.Component):
 
         inside = Signal()
         shared = Signal(range(self.depth))
+        place_bits = (words - 1).bit_length()
+        host_place = self.host_addr[:place_bits]        # word of the beat
         m.d.comb += [
             bus.w.ready.eq(~self.host_en),
             inside.eq(Mux(writing, bus.w.payload.addr, addr) < self.depth),
-            shared.eq(Mux(self.host_en, self.host_addr,
+            shared.eq(Mux(self.host_en, self.host_addr[place_bits:],
                           Mux(writing, bus.w.payload.addr, addr))),
             write_port.addr.eq(shared),
-            write_port.data.eq(Mux(self.host_en, self.host_w_data, bus.w.payload.data)),
-            write_port.en.eq(Mux(self.host_en, self.host_w_en, writing & inside)),
+            write_port.data.eq(
+                Mux(self.host_en, self.host_w_data.replicate(words), bus.w.payload.data)
+            ),
+            write_port.en.eq(Mux(self.host_en, self.host_w_en << host_place,
+                                 (writing & inside).replicate(words))),
             read_port.addr.eq(shared),
-            read_port.en.eq(~write_port.en),
+            read_port.en.eq(~write_port.en.any()),
         ]
 
         s1_host, s1_read, s1_last, s1_error = (
@@ -181,15 +195,16 @@ class OnChipMemory(wiring.Component):
         s2_read, s2_last, s2_error = (
             Signal(name=f"s2_{name}") for name in ("read", "last", "error")
         )
-        s2_data = Signal(64, reset_less=True)
+        s1_place = Signal.like(host_place, reset_less=True)
+        s2_data = Signal(bits, reset_less=True)
         m.d.sync += [
-            s1_host.eq(self.host_en & ~self.host_w_en),
+            s1_host.eq(self.host_en & ~self.host_w_en), s1_place.eq(host_place),
             s1_read.eq(reading), s1_last.eq(left == 0), s1_error.eq(~inside),
             s2_read.eq(s1_read), s2_last.eq(s1_last), s2_error.eq(s1_error),
             s2_data.eq(read_port.data),
         ]
         with m.If(s1_host):
-            m.d.sync += self.host_r_data.eq(read_port.data)
+            m.d.sync += self.host_r_data.eq(read_port.data.word_select(s1_place, 64))
 
         taken = bus.r.valid & bus.r.ready
         m.d.sync += credits.eq(credits - reading + taken)

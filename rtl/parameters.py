@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Module, Mux, ResetInserter, Signal
+from amaranth.hdl import Array, Cat, Module, Mux, ResetInserter, Signal
 from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from model.config import AcceleratorConfig
+from model.stream import param_beats
 from rtl.signatures import KernelParameters
 
 __all__ = ["ParamMemory"]
 
 
 class ParamMemory(wiring.Component):
-    """Ring of `BLOCKS` kernel blocks, two kernels a beat.
+    """Ring of `BLOCKS` kernel blocks, 32 bits a kernel.
 
     Parameters
     ----------
     config : AcceleratorConfig
-        Uses ``kernel_lanes``.
+        Uses ``kernel_lanes`` and ``port_bits``.
 
     Attributes
     ----------
@@ -28,7 +29,7 @@ class ParamMemory(wiring.Component):
     room : Out(1)
         A block may be written.
     w_en, w_data, w_last : In
-        A beat of the block being written: even kernel low; ``w_last`` completes the block.
+        A beat of the block being written, its first kernel low; ``w_last`` completes the block.
     ready : Out(1)
         The parameters of the current block are there.
     r_addr : In
@@ -45,38 +46,50 @@ class ParamMemory(wiring.Component):
     LATENCY = 1
 
     def __init__(self, *, config: AcceleratorConfig) -> None:
-        self._pairs = config.kernel_lanes // 2
+        self._config = config
         super().__init__({
-            "start": In(1), "room": Out(1), "w_en": In(1), "w_data": In(64), "w_last": In(1),
+            "start": In(1), "room": Out(1),
+            "w_en": In(1), "w_data": In(config.port_bits), "w_last": In(1),
             "ready": Out(1), "r_addr": In(range(config.kernel_lanes)),
             "r_data": Out(KernelParameters), "next": In(1),
         })
 
     def elaborate(self, platform) -> Module:
-        """One RAM of 64-bit rows; the read picks the half."""
+        """One RAM of beats; the read picks the kernel from its beat."""
         m = Module()
-        m.submodules.ram = ram = Memory(shape=64, depth=self.BLOCKS * self._pairs, init=[])
+        config = self._config
+        beats = param_beats(config)
+        # Kernels of a beat, and bits of a lane that say which of them it is.
+        in_beat = config.kernel_lanes // beats
+        low = in_beat.bit_length() - 1
+        # Few wide rows would leave most of a block RAM empty.
+        m.submodules.ram = ram = Memory(
+            shape=config.port_bits, depth=self.BLOCKS * beats, init=[],
+            attrs={"ram_style": "distributed"} if self.BLOCKS * beats <= 32 else {},
+        )
         write, read = ram.write_port(), ram.read_port()
 
         w_block, r_block = Signal(range(self.BLOCKS)), Signal(range(self.BLOCKS))
-        pair = Signal(range(self._pairs))
+        beat = Signal(range(beats))
         level = Signal(range(self.BLOCKS + 1))
         done = self.w_en & self.w_last
         m.d.comb += [
             write.en.eq(self.w_en), write.data.eq(self.w_data),
-            write.addr.eq(Cat(pair, w_block)),
-            read.en.eq(1), read.addr.eq(Cat(self.r_addr[1:], r_block)),
+            write.addr.eq(Cat(beat, w_block)),
+            read.en.eq(1), read.addr.eq(Cat(self.r_addr[low:], r_block)),
             self.room.eq(level != self.BLOCKS), self.ready.eq(level != 0),
         ]
         with m.If(self.w_en):
-            m.d.sync += pair.eq(Mux(self.w_last, 0, pair + 1))
+            m.d.sync += beat.eq(Mux(self.w_last, 0, beat + 1))
         with m.If(done):
             m.d.sync += w_block.eq(w_block + 1)
         with m.If(self.next):
             m.d.sync += r_block.eq(r_block + 1)
         m.d.sync += level.eq(level + done - self.next)
 
-        odd = Signal(reset_less=True)
-        m.d.sync += odd.eq(self.r_addr[0])
-        m.d.comb += self.r_data.eq(Mux(odd, read.data[32:], read.data[:32]))
+        s1_place = Signal(range(in_beat), reset_less=True)
+        m.d.sync += s1_place.eq(self.r_addr)
+        m.d.comb += self.r_data.eq(
+            Array(read.data[at:at + 32] for at in range(0, config.port_bits, 32))[s1_place]
+        )
         return ResetInserter(self.start)(m)

@@ -13,7 +13,8 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from model.config import AcceleratorConfig
-from model.stream import ENTRY_BITS
+from model.descriptor import SELECT_BITS
+from model.stream import ENTRY_BITS, chunk_entries, param_beats
 from rtl.kernelbuffer import KernelWriteSignature
 from rtl.signatures import Descriptor, Event, LayerStats, ReadData, ReadRequest
 
@@ -42,7 +43,7 @@ class Prefetch(wiring.Component):
     desc : In(stream.Signature(Descriptor))
         The layers.
     ar, r : memory read channels
-        Bursts of up to `BURST` beats, at most `OUTSTANDING` on their way.
+        Bursts of up to `burst` beats, at most `OUTSTANDING` on their way.
     kernels : Out(KernelWriteSignature(config))
         To the kernel buffer.
     param_room, param_en, param_data, param_last
@@ -53,17 +54,21 @@ class Prefetch(wiring.Component):
         A beat arrived with a bus error.
     """
 
-    BURST = 16
     OUTSTANDING = 8
 
     def __init__(self, *, config: AcceleratorConfig) -> None:
         self._config = config
+        # What is on its way covers bandwidth times latency: 128 beats are enough for a latency of
+        # 100 cycles, but behind a wide port lies an interconnect with more than that.
+        self.burst = 16 if config.port_bits == 64 else 64
         super().__init__({
             "start": In(1), "kernel_base": In(32),
             "desc": In(stream.Signature(Descriptor)),
-            "ar": Out(stream.Signature(ReadRequest)), "r": In(stream.Signature(ReadData)),
+            "ar": Out(stream.Signature(ReadRequest)),
+            "r": In(stream.Signature(ReadData(config.port_bits))),
             "kernels": Out(KernelWriteSignature(config)),
-            "param_room": In(1), "param_en": Out(1), "param_data": Out(64), "param_last": Out(1),
+            "param_room": In(1), "param_en": Out(1), "param_data": Out(config.port_bits),
+            "param_last": Out(1),
             "stats": Out(Event(LayerStats)), "error": Out(1),
         })
 
@@ -84,8 +89,8 @@ class Prefetch(wiring.Component):
         passes = Signal(16)
         held, held_valid = Signal(_Format), Signal()
         in_flight = Signal(range(self.OUTSTANDING + 1))
-        size = Mux(beats > self.BURST, self.BURST, beats[:5])
-        last = beats <= self.BURST
+        size = Mux(beats > self.burst, self.burst, beats[:self.burst.bit_length()])
+        last = beats <= self.burst
         issued = self.ar.valid & self.ar.ready
         m.d.comb += [
             self.ar.valid.eq((beats != 0) & (in_flight != self.OUTSTANDING)),
@@ -98,7 +103,7 @@ class Prefetch(wiring.Component):
             in_flight + issued - (self.r.valid & self.r.ready & self.r.payload.last)
         )
         with m.If(issued):
-            m.d.sync += [addr.eq(addr + self.BURST), beats.eq(Mux(last, 0, beats - self.BURST))]
+            m.d.sync += [addr.eq(addr + self.burst), beats.eq(Mux(last, 0, beats - self.burst))]
             with m.If(last & (passes != 1)):
                 m.d.sync += [addr.eq(first), beats.eq(length), passes.eq(passes - 1)]
         with m.If(formats.ready):
@@ -117,24 +122,22 @@ class Prefetch(wiring.Component):
         """Header, parameters, then chunks of one select beat and the weights of its entries."""
         config, kernels = self._config, self.kernels
         beat, value = self.r, self.r.payload.data
-        pairs = config.kernel_lanes // 2
-        lanes_log2 = config.kernel_lanes.bit_length() - 1
+        param_last = param_beats(config) - 1
 
         form = Signal(_Format)
         blocks, passes = Signal(13), Signal(16)     # kernel blocks and passes still to come
         entries = Signal(ENTRY_BITS)
-        pair = Signal(range(pairs))
+        param = Signal(range(param_last + 1))
         row_beat = Signal(range(max(2, config.row_beats)))
-        in_chunk = Signal(range(64 // config.kernel_lanes + 1))
+        in_chunk = Signal(range(chunk_entries(config, 1) + 1))
         counted, stalled = Signal(32), Signal(32)
         layer = Signal(8)
 
-        # Entries of a chunk: 64 / (N' * sb), with sb = 1 << (code - 1).
-        chunk = Signal(range(64 // config.kernel_lanes + 1))
+        chunk = Signal.like(in_chunk)               # entries of a chunk
         with m.Switch(form.select_code):
             for code in range(1, 5):
                 with m.Case(code):
-                    m.d.comb += chunk.eq(1 << (6 - lanes_log2 - (code - 1)))
+                    m.d.comb += chunk.eq(chunk_entries(config, SELECT_BITS[code]))
         row_beats = Mux(blocks == 1, form.row_beats_last, config.row_beats)
         row_done = row_beat == row_beats - 1
         taken = beat.valid & beat.ready
@@ -142,7 +145,7 @@ class Prefetch(wiring.Component):
             kernels.count.payload.eq(value[:ENTRY_BITS]),
             kernels.select.payload.eq(value), kernels.weight.payload.data.eq(value),
             kernels.weight.payload.bank.eq(row_beat), kernels.weight.payload.last.eq(row_done),
-            self.param_data.eq(value), self.param_last.eq(pair == pairs - 1),
+            self.param_data.eq(value), self.param_last.eq(param == param_last),
         ]
         ended = Signal()        # the beat is the layer's last
         m.d.comb += [
@@ -168,12 +171,12 @@ class Prefetch(wiring.Component):
                     kernels.count.valid.eq(beat.valid & self.param_room),
                 ]
                 with m.If(taken):
-                    m.d.sync += [entries.eq(value[:ENTRY_BITS]), pair.eq(0), row_beat.eq(0)]
+                    m.d.sync += [entries.eq(value[:ENTRY_BITS]), param.eq(0), row_beat.eq(0)]
                     m.next = "PARAMETERS"
             with m.State("PARAMETERS"):
                 m.d.comb += [beat.ready.eq(1), self.param_en.eq(beat.valid)]
                 with m.If(taken):
-                    m.d.sync += pair.eq(pair + 1)
+                    m.d.sync += param.eq(param + 1)
                     with m.If(self.param_last):
                         with m.If(form.select_code == 0):
                             m.next = "WEIGHTS"

@@ -45,22 +45,28 @@ class Event(wiring.Signature):
 
 # --- memory port ------------------------------------------------------------------------------
 
-#: Burst of ``len``+1 beats from beat address ``addr`` (byte address / 8).
+#: Burst of ``len``+1 beats from beat address ``addr`` (in beats of the port's width).
 ReadRequest = data.StructLayout({"addr": 32, "len": 8})
-#: A beat read; ``last`` ends a burst; ``error`` is a bus error.
-ReadData = data.StructLayout({"data": 64, "last": 1, "error": 1})
-#: A posted single-beat write.
-WriteRequest = data.StructLayout({"addr": 32, "data": 64})
+
+
+def ReadData(port_bits: int) -> data.StructLayout:  # noqa: N802
+    """Lay out a beat read; ``last`` ends a burst; ``error`` is a bus error."""
+    return data.StructLayout({"data": port_bits, "last": 1, "error": 1})
+
+
+def WriteRequest(port_bits: int) -> data.StructLayout:  # noqa: N802
+    """Lay out a posted write of one beat."""
+    return data.StructLayout({"addr": 32, "data": port_bits})
 
 
 class MemorySignature(wiring.Signature):
-    """Master side of the memory port (in-order bursts of reads, posted writes)."""
+    """Master side of a memory port of ``port_bits`` (in-order bursts of reads, posted writes)."""
 
-    def __init__(self) -> None:
+    def __init__(self, port_bits: int) -> None:
         super().__init__({
             "ar": Out(stream.Signature(ReadRequest)),
-            "r": In(stream.Signature(ReadData)),
-            "w": Out(stream.Signature(WriteRequest)),
+            "r": In(stream.Signature(ReadData(port_bits))),
+            "w": Out(stream.Signature(WriteRequest(port_bits))),
         })
 
 

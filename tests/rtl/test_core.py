@@ -61,7 +61,7 @@ def test_commands_errors_and_recovery(backend, program):
     assert load(backend, flip(image, 0, 3)) == ErrorCode.MAGIC
     assert load(backend, flip(image, 2, 3)) == ErrorCode.HEADER_CRC
     assert load(backend, with_header(image, 1, int(image[1]) ^ 1 << 32)) == ErrorCode.CONFIG
-    assert load(backend, flip(image, 9, 60)) == ErrorCode.DESCRIPTOR_CRC
+    assert load(backend, flip(image, 17, 60)) == ErrorCode.DESCRIPTOR_CRC
     assert load(backend, flip(image, len(image) - 1, 0)) == ErrorCode.KERNEL_CRC
     bus_error(backend, len(image) - 3)
     assert load(backend, image) == ErrorCode.BUS

@@ -35,7 +35,7 @@ def test_registers():
 
     async def bench(ctx):
         assert await read(ctx, dut, "id") == 0x53504543
-        assert await read(ctx, dut, "version") == 1
+        assert await read(ctx, dut, "version") == 2
         assert await read(ctx, dut, "config") == CONFIG.digest
         addresses = ("image_addr", "image_beats", "input_addr", "output_addr")
         for index, name in enumerate(addresses):

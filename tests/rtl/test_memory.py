@@ -18,15 +18,15 @@ def request(addr, beats):
     return pack(ReadRequest, {"addr": addr, "len": beats - 1})
 
 
-def bursts(requests):
+def bursts(requests, bits=64):
     """Beats of the requests of a memory that holds ``addr * WORD``."""
     for addr, beats in requests:
         for beat in range(beats):
-            yield pack(ReadData, {"data": (addr + beat) * WORD % (1 << 64),
-                                  "last": int(beat == beats - 1), "error": 0})
+            yield pack(ReadData(bits), {"data": (addr + beat) * WORD % (1 << bits),
+                                        "last": int(beat == beats - 1), "error": 0})
 
 
-def responder(dut, order, p, seed):
+def responder(dut, order, p, seed, width=64):
     """Memory behind the arbiter: notes the requests in ``order``, answers after a while."""
     queue = deque()
 
@@ -40,7 +40,7 @@ def responder(dut, order, p, seed):
             if ready and valid:
                 item = unpack(ReadRequest, bits)
                 order.append((item.addr, item.len + 1))
-                queue.extend(bursts([order[-1]]))
+                queue.extend(bursts([order[-1]], width))
 
     async def give(ctx):
         rng = random.Random(seed + 1)
@@ -55,23 +55,23 @@ def responder(dut, order, p, seed):
     return take, give
 
 
-@pytest.mark.parametrize("p", [1.0, 0.5])
-def test_arbiter_routes_bursts(p):
+@pytest.mark.parametrize("p, bits", [(1.0, 64), (0.5, 64), (0.5, 2048)])
+def test_arbiter_routes_bursts(p, bits):
     rng = random.Random(1)
-    dut = ReadArbiter(clients=3)
+    dut = ReadArbiter(clients=3, port_bits=bits)
     wanted = [[(1000 * client + 20 * i, rng.randint(1, 16)) for i in range(8)]
               for client in range(3)]
     got, order = [[], [], []], []
     benches = []
     for client in range(3):
-        beats = list(bursts(wanted[client]))
+        beats = list(bursts(wanted[client], bits))
         benches += [
             source(dut.ar[client], [request(*item) for item in wanted[client]], p, seed=client),
             sink(dut.r[client], got[client], len(beats), p, seed=10 + client),
         ]
-    simulate(dut, *benches, monitors=[*responder(dut, order, p, 7), contract(dut.mem_ar)])
+    simulate(dut, *benches, monitors=[*responder(dut, order, p, 7, bits), contract(dut.mem_ar)])
     for client in range(3):
-        assert got[client] == list(bursts(wanted[client]))
+        assert got[client] == list(bursts(wanted[client], bits))
         assert [item for item in order if item[0] // 1000 == client] == wanted[client]
     if p == 1.0:    # all ask at once: the first client's requests go first
         assert order[:8] == wanted[0]
@@ -126,7 +126,7 @@ def test_onchip_reads_and_writes(p):
     async def bench(ctx):
         await fill(dut, words)(ctx)
         for addr, word in [*written, (dut.depth, 0)]:    # the last one lies outside
-            await source(dut.bus.w, [pack(WriteRequest, {"addr": addr, "data": word})])(ctx)
+            await source(dut.bus.w, [pack(WriteRequest(64), {"addr": addr, "data": word})])(ctx)
             words[addr:addr + 1] = [word] if addr < dut.depth else []
         for item in wanted:
             await source(dut.bus.ar, [request(*item)], p, 1)(ctx)
@@ -144,10 +144,46 @@ def test_onchip_reads_and_writes(p):
     simulate(dut, bench, host, sink(dut.bus.r, got, sum(n for _, n in wanted), p, seed=2),
              monitors=[contract(dut.bus.r)])
     expected = [
-        pack(ReadData, {"data": words[addr + i], "last": int(i == beats - 1), "error": 0})
+        pack(ReadData(64), {"data": words[addr + i], "last": int(i == beats - 1), "error": 0})
         for addr, beats in wanted for i in range(beats)
     ]
     assert got == expected
+    assert back == [(addr, words[addr]) for addr, _ in back]
+
+
+def test_onchip_beats_of_several_words():
+    dut = OnChipMemory(kib=2, port_bits=256)
+    assert dut.depth == 64
+    words = [addr * WORD % (1 << 64) for addr in range(256)]
+
+    def beat(addr):
+        return sum(word << 64 * place for place, word in enumerate(words[4 * addr:4 * addr + 4]))
+
+    got, back = [], []
+
+    async def bench(ctx):
+        await fill(dut, words)(ctx)
+        for addr in (7, 63, 64):        # the last one lies outside
+            data = random.Random(addr).getrandbits(256)
+            await source(dut.bus.w, [pack(WriteRequest(256), {"addr": addr, "data": data})])(ctx)
+            if addr < dut.depth:
+                words[4 * addr:4 * addr + 4] = [data >> at & (1 << 64) - 1
+                                                for at in range(0, 256, 64)]
+        await source(dut.bus.ar, [request(5, 4), request(62, 3)])(ctx)
+        await sink(dut.bus.r, got, 7)(ctx)
+        for addr in (28, 31, 255, 0):
+            ctx.set(dut.host_addr, addr)
+            ctx.set(dut.host_en, 1)
+            await ctx.tick()
+            ctx.set(dut.host_en, 0)
+            await ctx.tick().repeat(dut.HOST_LATENCY - 1)
+            back.append((addr, ctx.get(dut.host_r_data)))
+
+    simulate(dut, bench)
+    items = [unpack(ReadData(256), bits) for bits in got]
+    assert [item.data for item in items[:6]] == [beat(addr) for addr in (5, 6, 7, 8, 62, 63)]
+    assert [item.last for item in items] == [0, 0, 0, 1, 0, 0, 1]
+    assert [item.error for item in items] == [0] * 6 + [1]
     assert back == [(addr, words[addr]) for addr, _ in back]
 
 
@@ -163,7 +199,7 @@ def test_onchip_rate_and_error():
         cycles.append(1)
 
     simulate(dut, bench, count, limit=110)
-    errors = [unpack(ReadData, bits).error for bits in got]
+    errors = [unpack(ReadData(64), bits).error for bits in got]
     assert errors == [0] * 98 + [1] * 2
     assert len(cycles) == 1
 
@@ -180,6 +216,8 @@ def test_arbiter_arguments(kwargs, text):
 def test_onchip_arguments():
     with pytest.raises(ValueError, match="kib must be a positive integer, not 0"):
         OnChipMemory(kib=0)
+    with pytest.raises(ValueError, match="port_bits must be a power of two from .* not 96"):
+        OnChipMemory(kib=1, port_bits=96)
 
 
 def test_idle_memory_stays_silent():

@@ -6,10 +6,11 @@ from amaranth.hdl import Value
 
 from model.config import PRESETS
 from model.descriptor import FIELDS, SELECT_BITS, pack
-from model.stream import chunk_entries, lane_beats, pack_layer
+from model.stream import chunk_entries, lane_beats, pack_layer, param_beats
 from rtl.prefetch import Prefetch
 from rtl.signatures import LayerStats, ReadRequest
 from sim.memory import MemoryModel, MemoryOptions
+from tests.model.wide import CONFIGS
 from tests.rtl.helpers import (
     collect,
     collect_level,
@@ -33,9 +34,12 @@ class Layers:
         self.streams = []
         self.passes = []            # (address, beats) of every reading of a stream
         self.beats = []             # (kind, payload), see `Sink`
+        self.burst = 16 if config.port_bits == 64 else 64
         for code, sizes, lanes_last, tile_blocks, restream in shapes:
             self._layer(config, rng, code, sizes, lanes_last, tile_blocks, restream)
-        self.memory = np.concatenate([np.zeros(BASE, np.uint64), *self.streams])
+        self.memory = np.concatenate(
+            [np.zeros(BASE * config.port_words, np.uint64), *self.streams]
+        )
 
     def _layer(self, config, rng, code, sizes, lanes_last, tile_blocks, restream):
         half = 1 << (config.weight_bits - 1)
@@ -49,18 +53,20 @@ class Layers:
         for key in ("params", "weights"):
             blocks[-1][key][..., lanes_last:, :] = 0
         stream = pack_layer(config, blocks, select_bits, lanes_last=lanes_last)
-        offset = sum(map(len, self.streams))
+        beats = [int.from_bytes(beat.tobytes(), "little")
+                 for beat in stream.reshape(-1, config.port_words)]
+        offset = sum(map(len, self.streams)) // config.port_words
         fields = dict.fromkeys((name for name, _ in FIELDS), 0) | {
             "kernel_blocks": len(sizes), "tile_blocks": tile_blocks, "restream": restream,
-            "select_code": code, "stream_offset": offset, "stream_beats": len(stream),
+            "select_code": code, "stream_offset": offset, "stream_beats": len(beats),
             "row_beats_last": lane_beats(config, lanes_last), "lanes_last": lanes_last,
         }
         self.streams.append(stream)
         self.descriptors.append(sum(beat << 64 * i for i, beat in enumerate(pack(fields))))
         passes = tile_blocks if restream else 1
-        self.passes += [(BASE + offset, len(stream))] * passes
+        self.passes += [(BASE + offset, len(beats))] * passes
         order = self._order(config, sizes, chunk_entries(config, select_bits), fields)
-        self.beats += list(zip(order, stream.tolist(), strict=True)) * passes
+        self.beats += list(zip(order, beats, strict=True)) * passes
 
     @staticmethod
     def _order(config, sizes, per_chunk, fields):
@@ -68,8 +74,8 @@ class Layers:
         order = []
         for index, size in enumerate(sizes):
             row = fields["row_beats_last"] if index == len(sizes) - 1 else config.row_beats
-            pairs = config.kernel_lanes // 2
-            order += ["count"] + [("param", pair == pairs - 1) for pair in range(pairs)]
+            last = param_beats(config) - 1
+            order += ["count"] + [("param", beat == last) for beat in range(last + 1)]
             for entry in range(size):
                 if per_chunk and entry % per_chunk == 0:
                     order.append("select")
@@ -77,10 +83,10 @@ class Layers:
         return order
 
     def bursts(self):
-        """Expected requests: 16 beats each, the rest of a pass in the last."""
+        """Expected requests: of the same size but for the rest of a pass in the last."""
         return [
-            (first + at, min(16, beats - at))
-            for first, beats in self.passes for at in range(0, beats, 16)
+            (first + at, min(self.burst, beats - at))
+            for first, beats in self.passes for at in range(0, beats, self.burst)
         ]
 
 
@@ -131,7 +137,7 @@ def consume(dut, p, seed):
 
 def run(config, layers, *, p=1.0, seed=0, **options):
     dut = Prefetch(config=config)
-    model = MemoryModel(layers.memory, MemoryOptions(seed=seed, **options))
+    model = MemoryModel(layers.memory, MemoryOptions(seed=seed, **options), config.port_bits)
     got, stamps, requests, stats, errors = [], [], [], [], []
     requested = []
 
@@ -165,9 +171,9 @@ SHAPES = [
 @pytest.mark.parametrize("p, options", [
     (1.0, {"latency": 1}), (0.6, {"latency": 30, "stall": 0.3}), (1.0, {"latency": 7, "gap": 2}),
 ])
-@pytest.mark.parametrize("name", sorted(PRESETS))
+@pytest.mark.parametrize("name", sorted(CONFIGS))
 def test_every_beat_goes_where_it_belongs(name, p, options):
-    config = PRESETS[name]
+    config = CONFIGS[name]
     layers = Layers(config, SHAPES, seed=1)
     got, _, requests, stats, errors = run(config, layers, p=p, seed=5, **options)
     expected = [("count" if kind == "count" else kind, word) for kind, word in layers.beats]
@@ -179,9 +185,9 @@ def test_every_beat_goes_where_it_belongs(name, p, options):
     assert any(item.counts[1] for item in stats) == (p < 1)
 
 
-@pytest.mark.parametrize("name", sorted(PRESETS))
+@pytest.mark.parametrize("name", sorted(CONFIGS))
 def test_streams_a_beat_per_cycle_at_latency_100(name):
-    config = PRESETS[name]
+    config = CONFIGS[name]
     layers = Layers(config, [(2, [150, 150], 4, 1, 0), (4, [40] * 3, 4, 2, 1), (0, [200], 4, 1, 0)])
     _, stamps, *_ = run(config, layers, latency=100)
     gaps = np.diff(stamps) - 1
