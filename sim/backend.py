@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.config import AcceleratorConfig
-from model.image import ErrorCode
+from model.image import HEADER_WORDS, ErrorCode
 from sim.events import PROBES, Events
 from sim.memory import MemoryOptions
 
@@ -122,7 +122,7 @@ class Backend(abc.ABC):
     @property
     @abc.abstractmethod
     def memory(self) -> NDArray[np.uint64]:
-        """The memory, one element per beat."""
+        """The memory, one element per 64-bit word."""
 
     @property
     @abc.abstractmethod
@@ -185,22 +185,28 @@ class Backend(abc.ABC):
         Watchdog
             It did not finish in time.
         """
-        if len(image) % 8 or len(image) < 64:
-            raise ValueError(f"an image is whole beats of 8 bytes, not {len(image)} bytes")
-        beats = np.frombuffer(image, dtype="<u8")
-        sizes = int(beats[6])
-        self._image_beats = len(beats)
-        self._input_beats = 2 * (sizes >> 16 & 0xFFFF)
-        self._output_beats = 2 * (sizes >> 48 & 0xFFFF)
-        end = self._output_address + self._output_beats
-        if end > len(self.memory):
-            raise ValueError(f"image and maps need {end} beats, the memory has {len(self.memory)}")
-        self.memory[IMAGE_BASE:IMAGE_BASE + len(beats)] = beats
+        port_words = self.config.port_words
+        if len(image) % (8 * port_words) or len(image) < 8 * HEADER_WORDS:
+            raise ValueError(f"an image is whole beats of {8 * port_words} bytes, not "
+                             f"{len(image)} bytes")
+        words = np.frombuffer(image, dtype="<u8")
+        self._image_beats = len(words) // port_words
+        self._input_beats = self.config.map_row_beats * (int(words[6]) >> 32)
+        self._output_beats = self.config.map_row_beats * (int(words[7]) >> 32)
+        end, size = self._output_address + self._output_beats, len(self.memory) // port_words
+        if end > size:
+            raise ValueError(f"image and maps need {end} beats, the memory has {size}")
+        self.memory[self._words(IMAGE_BASE, self._image_beats)] = words
         self.csr_write(CSR["image_addr"], IMAGE_BASE)
-        self.csr_write(CSR["image_beats"], len(beats))
+        self.csr_write(CSR["image_beats"], self._image_beats)
         self._command(CONTROL_LOAD, "load the image")
         if not self.csr_read(CSR["status"]) & STATUS_LOADED:
             raise RuntimeError("the core ended LOAD without an error but is not loaded")
+
+    def _words(self, address: int, beats: int) -> slice:
+        """Where beats lie in `memory`."""
+        port_words = self.config.port_words
+        return slice(port_words * address, port_words * (address + beats))
 
     @property
     def _input_address(self) -> int:
@@ -212,12 +218,13 @@ class Backend(abc.ABC):
 
     def run(self, feature_rows: bytes) -> RunResult:
         """Run the loaded program on the linear image of its input rows."""
-        if len(feature_rows) != 8 * self._input_beats:
-            raise ValueError(f"the input is {8 * self._input_beats} bytes, "
-                             f"not {len(feature_rows)}")
-        start, stop = self._input_address, self._input_address + self._input_beats
-        self.memory[start:stop] = np.frombuffer(feature_rows, dtype="<u8")
-        out = slice(self._output_address, self._output_address + self._output_beats)
+        wanted = self.config.port_bits // 8 * self._input_beats
+        if len(feature_rows) != wanted:
+            raise ValueError(f"the input is {wanted} bytes, not {len(feature_rows)}")
+        self.memory[self._words(self._input_address, self._input_beats)] = np.frombuffer(
+            feature_rows, dtype="<u8"
+        )
+        out = self._words(self._output_address, self._output_beats)
         self.memory[out] = 0xDEAD_BEEF_DEAD_BEEF
         self.csr_write(CSR["input_addr"], self._input_address)
         self.csr_write(CSR["output_addr"], self._output_address)

@@ -57,9 +57,11 @@ template <class T> constexpr uint32_t words_of(const T &) { return sizeof(T) <= 
 struct Sim {
     VerilatedContext context;
     Vtop top{&context};
+    // 64-bit words of a beat; both payloads are wider than a beat and so of 32-bit words.
+    static constexpr uint32_t WORDS = (sizeof(top.PORT3(mem, r, payload)) / 4 - 1) / 2;
     Options options;
     uint64_t *memory;
-    uint64_t size;
+    uint64_t size;      // beats
     uint64_t cycle = 0, faults = 0;
     int64_t beats = 0;
     uint32_t random[3];
@@ -111,19 +113,20 @@ struct Sim {
     void present() {
         Request &request = requests.front();
         bool error = beats++ == options.error_beat;
-        uint64_t word = 0;
-        if (request.addr < size) {
-            word = memory[request.addr];
-        } else {
+        const bool inside = request.addr < size;
+        if (!inside) {
             error = true;
             ++faults;
         }
+        auto &payload = top.PORT3(mem, r, payload);
+        for (uint32_t i = 0; i < WORDS; ++i) {
+            const uint64_t word = inside ? memory[uint64_t(request.addr) * WORDS + i] : 0;
+            payload[2 * i] = uint32_t(word);
+            payload[2 * i + 1] = uint32_t(word >> 32);
+        }
         ++request.addr;
         const bool last = --request.beats == 0;
-        auto &payload = top.PORT3(mem, r, payload);
-        payload[0] = uint32_t(word);
-        payload[1] = uint32_t(word >> 32);
-        payload[2] = uint32_t(last) | uint32_t(error) << 1;
+        payload[2 * WORDS] = uint32_t(last) | uint32_t(error) << 1;
         if (last) requests.pop_front();
         r_valid = true;
     }
@@ -145,7 +148,9 @@ struct Sim {
         if (top.PORT3(mem, w, valid) && top.PORT3(mem, w, ready)) {
             const auto &payload = top.PORT3(mem, w, payload);
             if (payload[0] < size) {
-                memory[payload[0]] = payload[1] | uint64_t(payload[2]) << 32;
+                for (uint32_t i = 0; i < WORDS; ++i)
+                    memory[uint64_t(payload[0]) * WORDS + i] =
+                        payload[2 * i + 1] | uint64_t(payload[2 * i + 2]) << 32;
             } else {
                 ++faults;
             }

@@ -75,15 +75,18 @@ class MemoryModel:
     Attributes
     ----------
     data : uint64 array
-        The memory, one element per beat.
+        The memory, one element per 64-bit word; ``port_bits`` / 64 of them are a beat.
     ar_ready, r_valid, r_payload, w_ready : int
         What the memory drives in the present cycle.
     faults : int
         Accesses outside the memory (reads of these answer with a bus error).
     """
 
-    def __init__(self, data: NDArray[np.uint64], options: MemoryOptions) -> None:
+    def __init__(self, data: NDArray[np.uint64], options: MemoryOptions,
+                 port_bits: int = 64) -> None:
         self.data = data
+        self._bits, self._words = port_bits, port_bits // 64
+        self._size = len(data) // self._words           # beats
         self.ar_ready = self.r_valid = self.r_payload = self.w_ready = 0
         self.faults = 0
         self._options = options
@@ -114,8 +117,9 @@ class MemoryModel:
             self.r_valid, self._gap = 0, options.gap
         if w_valid and self.w_ready:
             address = w_payload & _MASK32
-            if address < len(self.data):
-                self.data[address] = w_payload >> 32
+            if address < self._size:
+                beat = (w_payload >> 32).to_bytes(8 * self._words, "little")
+                self.data[self._place(address)] = np.frombuffer(beat, dtype="<u8")
             else:
                 self.faults += 1
         self._cycle += 1
@@ -129,11 +133,14 @@ class MemoryModel:
         elif self._requests and self._requests[0][2] <= self._cycle and not stall_r:
             self._present()
 
+    def _place(self, address: int) -> slice:
+        return slice(self._words * address, self._words * (address + 1))
+
     def _present(self) -> None:
         request = self._requests[0]
-        word, error = 0, self._beats == self._options.error_beat
-        if request[0] < len(self.data):
-            word = int(self.data[request[0]])
+        beat, error = 0, self._beats == self._options.error_beat
+        if request[0] < self._size:
+            beat = int.from_bytes(self.data[self._place(request[0])].tobytes(), "little")
         else:
             error = True
             self.faults += 1
@@ -143,5 +150,5 @@ class MemoryModel:
         last = request[1] == 0
         if last:
             self._requests.popleft()
-        self.r_payload = word | last << 64 | error << 65
+        self.r_payload = beat | last << self._bits | error << self._bits + 1
         self.r_valid = 1

@@ -40,7 +40,7 @@ class PysimBackend(Backend):
     config, options, max_cycles
         See `Backend`.
     memory_beats : int
-        Size of the memory.
+        Size of the memory in beats of the port.
     record : bool
         Whether probe events are kept.
     trace : Path or None
@@ -60,8 +60,8 @@ class PysimBackend(Backend):
             except OSError as error:
                 raise UserError(f"cannot write waveform {trace}: {error.strerror}") from error
         self._core = core
-        self._memory = np.zeros(memory_beats, dtype=np.uint64)
-        self._model = MemoryModel(self._memory, self.options)
+        self._memory = np.zeros(memory_beats * config.port_words, dtype=np.uint64)
+        self._model = MemoryModel(self._memory, self.options, config.port_bits)
         self._record = record
         self._cycle = 0
         self._probes = {name: getattr(core, f"probe_{name}") for name in PROBES}
@@ -116,7 +116,7 @@ class PysimBackend(Backend):
 
     @property
     def memory(self) -> NDArray[np.uint64]:
-        """The memory, one element per beat."""
+        """The memory, one element per 64-bit word."""
         return self._memory
 
     @property

@@ -51,7 +51,8 @@ def print_verdict(console: Console, program: Program, results: Sequence[ImageRes
         clock = program.config.clock_hz
         beats = sum(run.read_beats + run.write_beats for run in runs) / len(runs)
         console.print(f"{cycles:.0f} cycles per image = {1000 * cycles / clock:.4f} ms at "
-                      f"{clock / 1e6:g} MHz, {8 * beats:.0f} bytes of memory traffic, "
+                      f"{clock / 1e6:g} MHz, {8 * program.config.port_words * beats:.0f} bytes of "
+                      "memory traffic, "
                       f"{program.config.multipliers} multipliers", highlight=False)
     words = sum(result.comparison.words for result in results)
     exact = bool(results) and all(_exact(result) for result in results)
@@ -75,6 +76,7 @@ def as_json(program: Program, digits: Sequence[Digit], results: Sequence[ImageRe
             backend: str, pattern: str) -> dict[str, Any]:
     """Everything measured; ``layers`` holds the figures of the last complete run."""
     runs = [result.run for result in results if result.run is not None]
+    beat_bytes = 8 * program.config.port_words
     layers = []
     for item in layer_figures(program, runs[-1]) if runs else ():
         layers.append({
@@ -98,7 +100,7 @@ def as_json(program: Program, digits: Sequence[Digit], results: Sequence[ImageRe
         "words_compared": sum(result.comparison.words for result in results),
         "first_difference": first,
         "failures": [result.failure for result in results if result.failure],
-        "read_bytes": [8 * run.read_beats for run in runs],
-        "write_bytes": [8 * run.write_beats for run in runs],
+        "read_bytes": [beat_bytes * run.read_beats for run in runs],
+        "write_bytes": [beat_bytes * run.write_beats for run in runs],
         "layers": layers,
     }

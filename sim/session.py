@@ -20,7 +20,6 @@ __all__ = ["BACKENDS", "ImageResult", "LayerFigures", "open_backend", "simulate_
            "layer_figures"]
 
 BACKENDS = ("pysim", "fast")
-BEAT_BYTES = 8
 MAX_CYCLES = {"pysim": 1_000_000, "fast": 50_000_000}
 
 
@@ -125,16 +124,17 @@ def layer_figures(program: Program, run: RunResult) -> list[LayerFigures]:
     for index, (layer, row) in enumerate(zip(program.layers, run.profile.tolist(), strict=True)):
         issue = row[0]
         slots = issue * config.kernel_lanes * config.tile_lanes
-        read = row[4] * BEAT_BYTES
+        beats = row[4]
         written = 0
         if index == 0:
-            read += 2 * program.input_region.rows * BEAT_BYTES
+            beats += config.map_row_beats * program.input_region.rows
         if index == len(program.layers) - 1:
-            written = 2 * program.output_region.rows * BEAT_BYTES
+            written = config.map_row_beats * program.output_region.rows
         figures.append(LayerFigures(
             layer.name, row[6] - before, issue,
             _products(layer.lowered.weight) * layer.descriptor["tiles"] / slots if slots else 0.0,
-            read, written, {"tiles": row[1], "weights": row[2], "sums": row[3]},
+            8 * config.port_words * beats, 8 * config.port_words * written,
+            {"tiles": row[1], "weights": row[2], "sums": row[3]},
         ))
         before = row[6]
     return figures

@@ -216,7 +216,7 @@ class FastBackend(Backend):
     config, options, max_cycles
         See `Backend`.
     memory_beats : int
-        Size of the memory.
+        Size of the memory in beats of the port.
     record : bool
         Whether probe events are kept.
     trace : Path or None
@@ -230,7 +230,7 @@ class FastBackend(Backend):
                  memory_beats: int = 1 << 20, record: bool = True,
                  trace: Path | None = None) -> None:
         super().__init__(config=config, options=options or MemoryOptions(), max_cycles=max_cycles)
-        self._memory = np.zeros(memory_beats, dtype=np.uint64)
+        self._memory = np.zeros(memory_beats * config.port_words, dtype=np.uint64)
         self._library = _open(library)
         chosen = self.options
         raw = _Options(
@@ -247,7 +247,7 @@ class FastBackend(Backend):
 
     @property
     def memory(self) -> NDArray[np.uint64]:
-        """The memory, one element per beat."""
+        """The memory, one element per 64-bit word."""
         return self._memory
 
     @property

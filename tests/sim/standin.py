@@ -1,7 +1,7 @@
 """A small component with the core's ports, so that the backends are tested without the core.
 
-LOAD checks the first beat and counts the others; RUN copies ``input rows`` + 1 to the output and
-shows each beat at every probe. Bit 0 of IRQ_ENABLE hangs a run (for the watchdog).
+LOAD checks the first word and counts the beats; RUN copies the beats of the input + 1 to the output
+and shows each of them at every probe. Bit 0 of IRQ_ENABLE hangs a run (for the watchdog).
 """
 
 from amaranth.hdl import Cat, Module, Signal
@@ -18,7 +18,7 @@ class StandIn(wiring.Component):
         self.config = config
         super().__init__({
             "csr_addr": In(10), "csr_w_en": In(1), "csr_w_data": In(32), "csr_r_data": Out(32),
-            "mem": Out(MemorySignature()), "irq": Out(1),
+            "mem": Out(MemorySignature(config.port_bits)), "irq": Out(1),
             "probe_tile": Out(Event(Column(config))), "probe_sum": Out(Event(SumWrite(config))),
             "probe_write": Out(Event(FeatureWrite)),
         })
@@ -29,6 +29,7 @@ class StandIn(wiring.Component):
         busy, done, loaded, error = Signal(), Signal(), Signal(), Signal(4)
         counters = {index: Signal(32, name=f"count{index}") for index in (10, 11, 12)}
         running, total = Signal(), Signal(16)
+        words = self.config.port_words
         asked, got, put = Signal(32), Signal(32), Signal(32)
         status = Cat(busy, done, loaded)
         with m.Switch(self.csr_addr):
@@ -60,7 +61,7 @@ class StandIn(wiring.Component):
         length, source = Signal(32), Signal(32)
         m.d.comb += [length.eq(regs[7]), source.eq(regs[6])]
         with m.If(running):
-            m.d.comb += [length.eq(total << 1), source.eq(regs[8])]
+            m.d.comb += [length.eq(total * self.config.map_row_beats), source.eq(regs[8])]
         r, w, ar = self.mem.r, self.mem.w, self.mem.ar
         m.d.comb += [
             ar.valid.eq(busy & (asked < length)), ar.payload.addr.eq(source + asked),
@@ -85,10 +86,10 @@ class StandIn(wiring.Component):
             m.d.sync += counters[10].eq(counters[10] + 1)
         with m.If(r.valid & r.ready):
             m.d.sync += [got.eq(got + 1), counters[11].eq(counters[11] + 1)]
-            with m.If(~running & (got == 0) & (r.payload.data != MAGIC)):
+            with m.If(~running & (got == 0) & (r.payload.data[:64] != MAGIC)):
                 m.d.sync += error.eq(1)
-            with m.If(~running & (got == 6)):
-                m.d.sync += total.eq(r.payload.data[16:32])
+            with m.If(~running & (got == 6 // words)):
+                m.d.sync += total.eq(r.payload.data.word_select(6 % words, 64)[32:])
             with m.If(r.payload.error):
                 m.d.sync += error.eq(8)
         with m.If(busy & (got == length) & ~(running & regs[5][0])):

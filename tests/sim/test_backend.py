@@ -11,11 +11,12 @@ import pytest
 from model.config import PRESETS
 from model.errors import UserError
 from sim import verilator
-from sim.backend import CoreError, Watchdog
+from sim.backend import CSR, CoreError, Watchdog
 from sim.events import decode, probe_layouts
 from sim.memory import MemoryOptions
 from sim.pysim import PysimBackend
 from sim.verilator import FastBackend, build_library, design_verilog
+from tests.model.wide import CONFIGS
 from tests.sim.standin import MAGIC, StandIn
 
 CONFIG = PRESETS["tiny"]
@@ -35,7 +36,7 @@ def library():
 
 def image(magic=MAGIC):
     beats = np.zeros(20, dtype="<u8")
-    beats[0], beats[6] = magic, ROWS << 16 | ROWS << 48
+    beats[0], beats[6], beats[7] = magic, ROWS << 32, ROWS << 32
     return beats.tobytes()
 
 
@@ -71,6 +72,38 @@ def test_backends_agree_to_the_cycle(library, options):
             np.testing.assert_array_equal(write["addr"], np.arange(2 * ROWS))
             seen.append((loaded, result.cycles, result.start, backend.cycle,
                          result.events["tile"].cycle.tolist()))
+    assert seen[0] == seen[1]
+
+
+@pytest.mark.parametrize("name", ["port-128", "port-2048"])
+def test_backends_agree_on_a_wide_port(name):
+    config = CONFIGS[name]
+    beats = ROWS * config.map_row_beats
+    rows = np.random.default_rng(2).integers(0, 1 << 63, beats * config.port_words).astype("<u8")
+    wanted = rows.reshape(beats, -1).copy()
+    wanted[:, 0] += np.uint64(1)
+    head = np.zeros(4 * 32, dtype="<u8")
+    head[0], head[6], head[7] = MAGIC, ROWS << 32, ROWS << 32
+    library = build_library(design_verilog(StandIn(config)))
+    arguments = {"config": config, "memory_beats": 1024,
+                 "options": MemoryOptions(stall=0.4, seed=5, latency=6)}
+    seen = []
+    for backend in (FastBackend(library, **arguments), PysimBackend(StandIn(config), **arguments)):
+        with backend:
+            assert len(backend.memory) == 1024 * config.port_words
+            backend.load(head.tobytes())
+            result = backend.run(rows.tobytes())
+            assert result.outputs == wanted.tobytes()
+            assert (result.read_beats, result.write_beats) == (beats, beats)
+            assert backend.csr_read(CSR["image_beats"]) == len(head) // config.port_words
+            with pytest.raises(ValueError, match="whole beats of"):
+                backend.load(head.tobytes()[:-8])
+            backend.csr_write(CSR["output_addr"], 1023)         # the last beat there is
+            with pytest.raises(RuntimeError, match=f"{beats - 1} beats outside the memory"):
+                backend._command(2, "run")
+            np.testing.assert_array_equal(backend.memory[-config.port_words:], wanted[0])
+            seen.append((result.cycles, result.start, backend.cycle,
+                         result.events["write"].cycle.tolist()))
     assert seen[0] == seen[1]
 
 

@@ -4,10 +4,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from model.config import PRESETS
 from model.errors import UserError
+from model.image import ErrorCode, ImageError, ProgramImage
 from sim.faults import flip_bit, sections
 from sim.inputs import as_input, image_files, parse_indices, stored_digits
 from sim.run import main
+from tests.model.test_image import image_of
+from tests.model.wide import CONFIGS
 
 
 def picture(path, size=(28, 28), mode="L"):
@@ -85,17 +89,34 @@ def test_digits_are_padded_in_the_middle():
 
 
 def test_flip_bit_positions():
-    image = np.zeros(8 + 8 + 5, dtype="<u8")
-    image[3], image[5] = 8 | 8 << 32, 16 | 5 << 32
-    assert sections(image)["KERN"] == slice(16, 21)
-    for where, beat, bit in (("65", 1, 1), ("DESC:64", 9, 0), ("kern:3", 16, 3)):
-        flipped, text = flip_bit(image, where)
-        assert np.flatnonzero(flipped ^ image).tolist() == [beat]
-        assert int((flipped ^ image)[beat]) == 1 << bit
-        assert f"bit {bit} of beat" in text
+    config = PRESETS["tiny"]
+    image = np.zeros(16 + 8 + 5, dtype="<u8")
+    image[3], image[5] = 16 | 8 << 32, 24 | 5 << 32
+    assert sections(image, config)["KERN"] == slice(24, 29)
+    for where, word, bit in (("65", 1, 1), ("DESC:64", 17, 0), ("kern:3", 24, 3)):
+        flipped, text = flip_bit(image, config, where)
+        assert np.flatnonzero(flipped ^ image).tolist() == [word]
+        assert int((flipped ^ image)[word]) == 1 << bit
+        assert f"bit {bit} of word" in text
     assert "section KERN" in text
-    fixed, _ = flip_bit(image, "KERN:3", fix_crc=True)
-    assert fixed[4] != 0 and fixed[7] != 0
-    for wrong in ("-1", "KERN:320", "NONE:1", "x", str(21 * 64)):
+    fixed, _ = flip_bit(image, config, "KERN:3", fix_crc=True)
+    assert fixed[4] != 0 and fixed[15] != 0
+    for wrong in ("-1", "KERN:320", "NONE:1", "x", str(29 * 64)):
         with pytest.raises(UserError):
-            flip_bit(image, wrong)
+            flip_bit(image, config, wrong)
+
+
+@pytest.mark.parametrize("section, code", [
+    ("HEADER", ErrorCode.HEADER_CRC), ("DESC", ErrorCode.DESCRIPTOR_CRC),
+    ("KERN", ErrorCode.KERNEL_CRC),
+])
+def test_flip_bit_of_a_wide_image(section, code):
+    config = CONFIGS["port-2048"]
+    image = image_of(config=config)[2]
+    flipped, text = flip_bit(image, config, f"{section}:300")
+    assert text == f"flipped bit 44 of word 4 of section {section}"
+    with pytest.raises(ImageError) as caught:
+        ProgramImage.parse(flipped.tobytes(), config)
+    assert caught.value.code == code
+    fixed, _ = flip_bit(image, config, "KERN:300", fix_crc=True)
+    ProgramImage.parse(fixed.tobytes(), config)

@@ -86,7 +86,7 @@ def test_bus_error_is_reported(program, during):
     ("KERN:999", "KERNEL_CRC"),
 ])
 def test_core_refuses_a_flipped_bit(program, where, check):
-    image, _ = flip_bit(program.image, where)
+    image, _ = flip_bit(program.image, program.config, where)
     with open_backend("fast", CONFIG, max_cycles=20_000) as backend:
         with pytest.raises(CoreError, match=check):
             backend.load(image.tobytes())
@@ -96,12 +96,12 @@ def test_core_refuses_a_flipped_bit(program, where, check):
 
 def test_flipped_weight_is_located(program):
     # The second layer's last block: its first weight row lies after header and parameters.
-    part = sections(program.image)["KERN"]
+    part = sections(program.image, program.config)["KERN"]
     offset = program.layers[0].descriptor["stream_offset"]
     assert part.start + offset < part.stop
     found = []
     for bit in range(64 * (offset + 4), 64 * (offset + 10), 17):
-        image, _ = flip_bit(program.image, f"KERN:{bit}", fix_crc=True)
+        image, _ = flip_bit(program.image, program.config, f"KERN:{bit}", fix_crc=True)
         with open_backend("fast", CONFIG, max_cycles=20_000) as backend:
             backend.load(image.tobytes())
             result = simulate_image(backend, program, IMAGE)
