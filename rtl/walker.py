@@ -1,6 +1,7 @@
 """Where the tiles of a block go: one walk over the tiles of a map, for the writers of all banks.
 
-The places of a tile block's lanes are a set. Sets lie in a ring of LUT RAM: two are enough for one
+The places of a tile block's lanes are a set. Sets lie in a ring of LUT RAM, of which every bank has
+a copy: two are enough for one
 writer (one in use, one in reserve); the writers of several feature banks reach the end of a tile
 block one after the other, so that up to three sets are in use.
 """
@@ -78,13 +79,12 @@ class TileWalker(wiring.Component):
         m = Module()
         sets = 2 if self._banks == 1 else 4
         set_bits = exact_log2(sets)
-        memory = Memory(shape=TilePlace, depth=sets << ceil_log2(self._lanes), init=[])
-        m.submodules.places = memory
-        write = memory.write_port()
+        depth = sets << ceil_log2(self._lanes)
+        w_en, w_addr, w_place = Signal(), Signal(range(depth)), Signal(TilePlace)
         rows = Signal(data.ArrayLayout(10, sets))
         released = Signal()         # every bank has left the oldest set
         filled = Signal()           # a set is complete
-        self._walk(m, write, rows, released, filled, set_bits)
+        self._walk(m, w_en, w_addr, w_place, rows, released, filled, set_bits)
 
         # The set under way when a layer begins is every bank's current one.
         first = Signal()
@@ -96,7 +96,10 @@ class TileWalker(wiring.Component):
         gone = Signal(self._banks)
         m.d.comb += released.eq(gone.all())
         for bank in range(self._banks):
-            read = memory.read_port(domain="comb")
+            # Not one memory with many ports: yosys tries all combinations of these.
+            memory = Memory(shape=TilePlace, depth=depth, init=[])
+            m.submodules[f"places{bank}"] = memory
+            write, read = memory.write_port(), memory.read_port(domain="comb")
             ready = Signal(range(sets), name=f"ready{bank}")    # sets in reserve
             lead = Signal(range(sets), name=f"lead{bank}")      # sets left that others have not
             here = Signal(set_bits, name=f"set{bank}")
@@ -104,6 +107,7 @@ class TileWalker(wiring.Component):
             here_next, lane_next = Signal.like(here), Signal.like(lane)
             rotate, advance = self.rotate[bank], self.advance[bank]
             m.d.comb += [
+                write.en.eq(w_en), write.addr.eq(w_addr), write.data.eq(w_place),
                 here_next.eq(here + advance),
                 lane_next.eq(lane),
                 read.addr.eq(Cat(lane_next, here_next)),
@@ -126,7 +130,8 @@ class TileWalker(wiring.Component):
                 m.d.sync += [here.eq(0), lane.eq(0), ready.eq(0), lead.eq(0)]
         return m
 
-    def _walk(self, m: Module, write, rows, released, filled, set_bits: int) -> None:
+    def _walk(self, m: Module, w_en, w_addr, place, rows, released, filled,
+              set_bits: int) -> None:
         """Write the places of set after set while there is room for one."""
         layer = self.layer
 
@@ -175,7 +180,7 @@ class TileWalker(wiring.Component):
         # s1: distances to the map's end, offset of the map row.
         s1_valid = Signal()
         s1_last = Signal()
-        s1_addr = Signal(len(write.addr), reset_less=True)
+        s1_addr = Signal.like(w_addr, reset_less=True)
         s1_inside = Signal(reset_less=True)
         s1_x = Signal(11, reset_less=True)
         s1_odd = Signal(reset_less=True)
@@ -201,7 +206,6 @@ class TileWalker(wiring.Component):
             outside = ~s1_inside | left[-1]
             return Mux(outside, 0, Mux(left > layer.out_step, layer.out_step, left[:4]))[:4]
 
-        place = write.data
         with m.If(layer.out_vector):
             m.d.comb += place.position.eq((s1_row + s1_x) << layer.out_wide)
         with m.Else():
@@ -212,7 +216,7 @@ class TileWalker(wiring.Component):
             place.odd.eq(s1_odd),
             place.bytes.eq(clipped(s1_columns) << layer.out_wide),
             place.rows.eq(clipped(s1_rows)),
-            write.en.eq(s1_valid), write.addr.eq(s1_addr),
+            w_en.eq(s1_valid), w_addr.eq(s1_addr),
         ]
         m.d.sync += filled.eq(s1_last)
 
