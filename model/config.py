@@ -63,7 +63,9 @@ class AcceleratorConfig:
     act_bits, word_bits, sum_bits : int
         Activation; component of a forward spectral word; component into the inverse FFT.
     forward_rows : int
-        Tile rows the forward FFT takes per cycle.
+        Tile rows the forward FFT takes per cycle (the core is built for two).
+    inverse_rows : int
+        Tile rows the inverse FFT gives per cycle (the core is built for one).
     port_bits : int
         Width of the memory port.
     """
@@ -86,6 +88,7 @@ class AcceleratorConfig:
     word_bits: int = 16
     sum_bits: int = 18
     forward_rows: int = 2
+    inverse_rows: int = 1
     port_bits: int = 64
 
     def __post_init__(self) -> None:
@@ -118,6 +121,7 @@ class AcceleratorConfig:
         self._fixed("word_bits", 16)
         self._fixed("sum_bits", 18)
         self._fixed("forward_rows", 2)
+        self._fixed("inverse_rows", 1)
         self._fixed("port_bits", 64)
         if self.weight_bits not in (8, 16):
             raise ValueError(f"weight_bits must be 8 or 16, not {self.weight_bits!r}")
