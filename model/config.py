@@ -71,7 +71,9 @@ class AcceleratorConfig:
     act_bits, word_bits, sum_bits : int
         Activation; component of a forward spectral word; component into the inverse FFT.
     forward_rows : int
-        Tile rows the forward FFT takes per cycle.
+        Tile rows the forward FFT takes per cycle (the core is built for two).
+    inverse_rows : int
+        Tile rows the inverse FFT gives per cycle (the core is built for one).
     port_bits : int
         Width of the memory port, a power of two from 64 to 2048.
     feature_banks : int
@@ -100,6 +102,7 @@ class AcceleratorConfig:
     word_bits: int = 16
     sum_bits: int = 18
     forward_rows: int = 2
+    inverse_rows: int = 1
     port_bits: int = 64
     feature_banks: int = 1
     post_values: int = 1
@@ -137,6 +140,7 @@ class AcceleratorConfig:
         self._fixed("word_bits", 16)
         self._fixed("sum_bits", 18)
         self._fixed("forward_rows", 2)
+        self._fixed("inverse_rows", 1)
         if not _is_power_of_two(self.port_bits) or not 64 <= self.port_bits <= 2048:
             raise ValueError(
                 f"port_bits must be a power of two from 64 to 2048, not {self.port_bits!r}"

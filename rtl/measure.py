@@ -1,7 +1,7 @@
 """Area and speed of single blocks on an ECP5, with yosys and nextpnr from PyPI.
 
-``python -m rtl.measure fft [--pnr] [--seeds N] [--json FILE]`` prints one line per block of a
-group; `synth_ecp5` and `ecp5_fmax` measure any component.
+``python -m rtl.measure fft [--block NAME] [--pnr] [--seeds N] [--json FILE]`` prints one line per
+block of a group; `synth_ecp5` and `ecp5_fmax` measure any component.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 from amaranth.back import rtlil
 from amaranth.hdl import Cat, Elaboratable, Module, Signal, Value, unsigned
 from amaranth.lib import wiring
 from rich.console import Console
 from rich.table import Table
 
+from model import fft, halfplane
 from model.config import PRESETS
 from model.errors import Parser, UserError, command
 from model.files import check_target, write_output
@@ -36,7 +38,8 @@ __all__ = ["GROUPS", "ecp5_fmax", "main", "synth_ecp5"]
 
 #: What is reported, and how much of it each cell takes.
 _COLUMNS = {
-    "COMB": {"LUT4": 1, "CCU2C": 2, "TRELLIS_DPR16X4": 4}, "FF": {"TRELLIS_FF": 1},
+    "COMB": {"LUT4": 1, "CCU2C": 2, "TRELLIS_DPR16X4": 4}, "LUT4": {"LUT4": 1},
+    "CCU2C": {"CCU2C": 1}, "FF": {"TRELLIS_FF": 1},
     "MULT18": {"MULT18X18D": 1}, "BRAM": {"DP16KD": 1}, "LUTRAM": {"TRELLIS_DPR16X4": 1},
 }
 
@@ -89,8 +92,8 @@ def synth_ecp5(component: wiring.Component) -> dict[str, int]:
     Returns
     -------
     dict
-        ``COMB`` (LUT4, two for a CCU2C, four for a LUT RAM), ``FF``, ``MULT18``, ``BRAM``,
-        ``LUTRAM`` (16 x 4 bits each).
+        ``COMB`` (LUT4, two for a CCU2C, four for a LUT RAM), ``LUT4`` and ``CCU2C`` (carry
+        chains) alone, ``FF``, ``MULT18``, ``BRAM``, ``LUTRAM`` (16 x 4 bits each).
     """
     with tempfile.TemporaryDirectory() as scratch:
         cells = _synthesise(component, Path(scratch))
@@ -134,8 +137,15 @@ GROUPS: dict[str, dict[str, Callable[[], wiring.Component]]] = {
         "column, complex, 13 bit": lambda: ColumnTransform(width=13),
         "column, complex, 16 bit": lambda: ColumnTransform(width=16),
         "inverse row, real, 22 bit": lambda: InverseRow(width=22),
-        "2-D forward": lambda: ForwardFFT(PRESETS["ecp5-85f"]),
-        "2-D inverse": lambda: InverseFFT(unsigned(8)),
+        **{
+            f"2-D forward, {rows} a cycle": lambda rows=rows: ForwardFFT(
+                PRESETS["ecp5-85f"], rows=rows
+            ) for rows in (1, 2, 4, 8)
+        },
+        **{
+            f"2-D inverse, {rows} a cycle": lambda rows=rows: InverseFFT(unsigned(8), rows)
+            for rows in (1, 2, 4, 8)
+        },
     },
     "axi": {
         "read master, 64 bit": lambda: AxiReader(),
@@ -145,31 +155,70 @@ GROUPS: dict[str, dict[str, Callable[[], wiring.Component]]] = {
 }
 
 
+def _sqnr(exact: np.ndarray, got: np.ndarray) -> float:
+    noise = (np.abs(exact - got) ** 2).sum()
+    return round(float(10 * np.log10((np.abs(exact) ** 2).sum() / noise)), 1)
+
+
+def _performance(component: wiring.Component) -> dict[str, float]:
+    """Throughput of a 2-D transform and its accuracy against `numpy.fft`, nothing for others.
+
+    The models compute what the hardware does, bit for bit, for any number of rows.  Forward:
+    uniform 8-bit pixels, without the mean; inverse: uniform words of +-20000.
+    """
+    rng = np.random.default_rng(1)
+    if isinstance(component, ForwardFFT):
+        tiles = rng.integers(0, 256, (4000, 8, 8))
+        words = fft.forward(tiles)[:, 1:]
+        exact = 2 * halfplane.pack(np.fft.fft2(tiles))[:, 1:]
+        accuracy = _sqnr(exact, words[..., 0] + 1j * words[..., 1])
+    elif isinstance(component, InverseFFT):
+        words = rng.integers(-20000, 20001, (4000, 32, 2))
+        spectra = halfplane.unpack(words[..., 0] + 1j * words[..., 1])
+        accuracy = _sqnr(64 * np.fft.ifft2(spectra).real, fft.inverse(words))
+    else:
+        return {}
+    return {
+        "latency": component.LATENCY, "tiles/cycle": component.rows / 8, "SQNR dB": accuracy,
+    }
+
+
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure the blocks of a group."""
     parser = Parser(prog="python -m rtl.measure", description=__doc__)
     parser.add_argument("group", choices=sorted(GROUPS))
+    parser.add_argument("--block", action="append", metavar="NAME", help="only this one (or these)")
     parser.add_argument("--pnr", action="store_true", help="place and route for Fmax")
     parser.add_argument("--seeds", type=int, default=1, metavar="N", help="of nextpnr (default 1)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers to FILE")
+    parser.add_argument("--json", type=Path, metavar="FILE",
+                        help="write the numbers to FILE; with --block, the other ones stay in it")
     args = parser.parse_args(argv)
+    blocks = GROUPS[args.group]
+    chosen = args.block or list(blocks)
+    for name in chosen:
+        if name not in blocks:
+            parser.error(f"unknown block {name!r}: known are {', '.join(map(repr, blocks))}")
     if args.seeds < 1:
         raise UserError(f"--seeds must be at least 1, not {args.seeds}")
     check_target(args.json)
     if args.pnr:
         _nextpnr()      # before the minutes of synthesis
     rows = {}
-    for name, build in GROUPS[args.group].items():
-        rows[name] = synth_ecp5(build())
+    for name in chosen:
+        rows[name] = synth_ecp5(blocks[name]()) | _performance(blocks[name]())
         if args.pnr:
-            fmax = ecp5_fmax(build(), seeds=args.seeds)
+            fmax = ecp5_fmax(blocks[name](), seeds=args.seeds)
             rows[name] |= {"Fmax": round(statistics.median(fmax), 1)}
-    table = Table("block", *next(iter(rows.values())))
+    columns = list(dict.fromkeys(column for row in rows.values() for column in row))
+    table = Table("block", *columns)
     for name, row in rows.items():
-        table.add_row(name, *map(str, row.values()))
+        table.add_row(name, *(str(row.get(column, "")) for column in columns))
     Console().print(table)
     if args.json:
+        if args.block and args.json.exists():
+            rows = json.loads(args.json.read_text()) | rows
+            rows = {name: rows[name] for name in blocks if name in rows}
         write_output(args.json, json.dumps(rows, indent=2) + "\n")
     return 0
 

@@ -1,8 +1,8 @@
-"""Streaming 2-D FFT of real 8 x 8 tiles: two rows in, one spectral column out, per cycle."""
+"""Streaming 2-D FFT of real 8 x 8 tiles: one, two, four or all eight rows per cycle."""
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Mux, Signal, Value, signed
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -10,86 +10,141 @@ from model.config import AcceleratorConfig
 from rtl.fft.complex8 import ColumnTransform
 from rtl.fft.pipeline import DelayLine, register
 from rtl.fft.real8 import RowTransform
-from rtl.fft.transposer import Transposer
-from rtl.signatures import Column, Complex, Event, RowPair
+from rtl.fft.transposer import Transposer, turn
+from rtl.signatures import Complex, Event, TileTag
 
-__all__ = ["ForwardFFT"]
+__all__ = ["ForwardFFT", "ForwardInput", "ForwardOutput"]
+
+
+def ForwardInput(config: AcceleratorConfig, rows: int) -> data.StructLayout:  # noqa: N802
+    """Adjacent rows of a tile, and its tag; with two rows a `RowPair`."""
+    return data.StructLayout({
+        "rows": data.ArrayLayout(data.ArrayLayout(signed(config.act_bits + 1), 8), rows),
+        "tag": TileTag(config),
+    })
+
+
+def ForwardOutput(config: AcceleratorConfig, rows: int) -> data.StructLayout:  # noqa: N802
+    """Words f = 8·index + n, of one or more columns; with one or two rows a `Column`."""
+    return data.StructLayout({
+        "words": data.ArrayLayout(Complex(config.word_bits), 8 * max(1, rows // 2)), "index": 2,
+        "tag": TileTag(config),
+    })
 
 
 class ForwardFFT(wiring.Component):
     """Transform tiles of 9-bit pixels into half-plane words (`model.fft.forward`, bit for bit).
 
-    Two row transforms, two stream transposers and one column transform, then the separation of
-    bins 0 and 4, which only column 0 needs.  No multiplier.  Bypassed rows and the tags wait in
-    a ring of LUT RAM.
+    A row transform and a stream transposer per row of a transfer, a column transform per column
+    of one, then the separation of bins 0 and 4, which only column 0 needs.  No multiplier.
+    Bypassed rows and the tags wait in a ring of LUT RAM.
 
-    A tile is 4 consecutive valid cycles (rows 2i and 2i+1), tiles may be back to back, and every
-    tile gives 4 consecutive columns: 4 cycles a tile.  A row pair with ``tag.bypass`` is a
-    transfer of its own: word i is values 2i and 2i+1 of the 16.  Between a tile and a bypassed
-    pair `LATENCY` idle cycles are enough.
+    A tile is ``8 / rows`` consecutive valid cycles, rows ``rows * t`` and up in cycle t; tiles may
+    be back to back.  Columns leave `LATENCY` cycles after a transfer:
+
+    ====  ==============  ===============================  =======
+    rows  cycles a tile   columns                          LATENCY
+    ====  ==============  ===============================  =======
+    1     8               v after transfer 2v + 1          17
+    2     4               v after transfer v               14
+    4     2               2t and 2t + 1 after transfer t   12
+    8     1               0 to 3 after the only transfer   11
+    ====  ==============  ===============================  =======
+
+    A transfer with ``tag.bypass`` stands alone: word i is values 2i and 2i+1 of its ``8 * rows``,
+    index 0.  With one row it is half of one: two consecutive transfers make a column, which
+    leaves after the second.  Between a tile and a bypassed transfer `LATENCY` idle cycles are
+    enough.
 
     Parameters
     ----------
     config : AcceleratorConfig
         Widths and the shape of the tag.
+    rows : int, optional
+        Rows taken per cycle: 1, 2, 4 or 8; by default ``config.forward_rows``.
 
     Members
     -------
-    i : :py:`In(Event(RowPair(config)))`
+    i : :py:`In(Event(ForwardInput(config, rows)))`
         Rows.
-    o : :py:`Out(Event(Column(config)))`
-        Words, ``LATENCY`` cycles after the row pair of the same index.
+    o : :py:`Out(Event(ForwardOutput(config, rows)))`
+        Words, with the tag of the transfer of `LATENCY` cycles ago.
     """
 
-    LATENCY = RowTransform.LATENCY + 3 + ColumnTransform.LATENCY + 2
-
-    def __init__(self, config: AcceleratorConfig) -> None:
+    def __init__(self, config: AcceleratorConfig, *, rows: int | None = None) -> None:
         if not isinstance(config, AcceleratorConfig):
             raise TypeError(f"config must be an AcceleratorConfig, not {config!r}")
         self.config = config
-        super().__init__({"i": In(Event(RowPair(config))), "o": Out(Event(Column(config)))})
+        self.rows = config.forward_rows if rows is None else rows
+        self.LATENCY = (
+            RowTransform.LATENCY + Transposer.cycles(*turn(self.rows)) + ColumnTransform.LATENCY + 2
+        )
+        super().__init__({
+            "i": In(Event(ForwardInput(config, self.rows))),
+            "o": Out(Event(ForwardOutput(config, self.rows))),
+        })
 
     def elaborate(self, platform) -> Module:
-        """Rows, transposers, column, separation of bins 0 and 4, bypass and tags beside them."""
+        """Rows, transposers, columns, separation of bins 0 and 4, bypass and tags beside them."""
         m = Module()
         pixel_bits, word_bits = self.config.act_bits + 1, self.config.word_bits
         payload = self.i.payload
+        size, hold = turn(self.rows)
+        columns = 4 // size
 
         # What is where: element n of the lists is n cycles after the input.
-        phase = Signal(2)
+        phase = Signal(range(size * hold))
         valid, bypass, phases = [self.i.valid], [self.i.valid & payload.tag.bypass], [phase]
         with m.If(valid[0] & ~bypass[0]):
             m.d.sync += phase.eq(phase + 1)
+        if hold == 2:
+            with m.Elif(bypass[0]):
+                m.d.sync += phase[0].eq(~phase[0])
         for n in range(1, self.LATENCY + 1):
             valid.append(Signal(name=f"s{n}_valid"))
             bypass.append(Signal(name=f"s{n}_bypass"))
-            phases.append(Signal(2, name=f"s{n}_phase"))
+            phases.append(Signal(len(phase), name=f"s{n}_phase"))
             m.d.sync += [
                 valid[n].eq(valid[n - 1]), bypass[n].eq(bypass[n - 1]), phases[n].eq(phases[n - 1])
             ]
 
-        m.submodules.column = column = ColumnTransform(width=pixel_bits + 4)
-        for parity in range(2):
-            row = RowTransform(width=pixel_bits)
-            m.submodules[f"row{parity}"] = row
-            m.submodules[f"transposer{parity}"] = turn = Transposer(Complex(pixel_bits + 4))
+        transforms = [ColumnTransform(width=pixel_bits + 4) for _ in range(columns)]
+        for j, column in enumerate(transforms):
+            m.submodules[f"column{j}"] = column
+        bins = data.ArrayLayout(Complex(pixel_bits + 4), columns)
+        for r in range(self.rows):
+            m.submodules[f"row{r}"] = row = RowTransform(width=pixel_bits)
+            m.submodules[f"transposer{r}"] = turned = Transposer(bins, size=size, hold=hold)
             m.d.comb += [
-                row.i.eq(payload.rows[parity]), turn.i.eq(row.o),
-                turn.phase.eq(phases[row.LATENCY]),
-                turn.valid.eq(valid[row.LATENCY] & ~bypass[row.LATENCY]),
+                row.i.eq(payload.rows[r]), Value.cast(turned.i).eq(Value.cast(row.o)),
+                turned.phase.eq(phases[row.LATENCY][hold - 1:]),
+                turned.valid.eq(valid[row.LATENCY] & ~bypass[row.LATENCY]),
             ]
-            m.d.comb += [column.i[2 * lane + parity].eq(turn.o[lane]) for lane in range(4)]
-        separate = self.LATENCY - 2
+            for lane in range(size):
+                for j, column in enumerate(transforms):
+                    word, y = turned.o[lane][j], self.rows * lane + r
+                    if hold == 1:
+                        m.d.comb += column.i[y].eq(word)
+                    else:  # odd rows; the even ones have come a cycle earlier
+                        m.d.comb += column.i[2 * lane + 1].eq(word)
+                        for part in ("re", "im"):
+                            even = register(m, word[part], f"even_{part}{lane}")
+                            m.d.comb += column.i[2 * lane][part].eq(even)
+        separate, last = self.LATENCY - 2, self.LATENCY - 1
 
-        # Bypassed pairs: zero unless one is passing, and then the words are zero.
+        # Bypassed values: zero unless some are passing, and then the words are zero.
         m.submodules.bypassed = bypassed = DelayLine(
-            data.ArrayLayout(signed(pixel_bits), 16), cycles=separate + 1
+            data.ArrayLayout(signed(pixel_bits), 8 * self.rows), cycles=last
         )
         m.submodules.tags = tags = DelayLine(payload.tag.shape(), cycles=self.LATENCY)
         m.d.comb += [
             Value.cast(bypassed.i).eq(Value.cast(payload.rows)),
             bypassed.clear.eq(~bypass[separate]), tags.i.eq(payload.tag),
         ]
+        passing = list(bypassed.o)
+        if hold == 2:  # the other half of the pair has come a cycle earlier
+            early = [register(m, value, f"early_{n}") for n, value in enumerate(passing)]
+            passing = early + passing
 
         def keep(value, name):
             stage = register(m, value, name, word_bits)
@@ -100,36 +155,50 @@ class ForwardFFT(wiring.Component):
         def halve(total, name):
             return keep((total + 1) >> 1, name)
 
-        z = column.o
-        last = separate + 1
-        straight = [
-            (keep(z[u].re, f"s{last}_re{u}"), keep(z[u].im, f"s{last}_im{u}")) for u in range(8)
-        ]
-        split = [None] * 8
-        split[0] = straight[0][0], straight[4][0]
-        split[4] = straight[0][1], straight[4][1]
-        for u in (1, 2, 3):
-            mirror = z[8 - u]
-            split[u] = (
-                halve(z[u].re + mirror.re, f"s{last}_a_re{u}"),
-                halve(z[u].im - mirror.im, f"s{last}_a_im{u}"),
-            )
-            split[u + 4] = (
-                halve(z[u].im + mirror.im, f"s{last}_b_re{u}"),
-                halve(mirror.re - z[u].re, f"s{last}_b_im{u}"),
-            )
-        first = Signal()
-        m.d.sync += first.eq(phases[separate] == 0)
+        def split(z, straight):
+            """Words of bins 0 and 4 of the rows, from column 0 and its words so far."""
+            words = [None] * 8
+            words[0] = straight[0][0], straight[4][0]
+            words[4] = straight[0][1], straight[4][1]
+            for u in (1, 2, 3):
+                mirror = z[8 - u]
+                words[u] = (
+                    halve(z[u].re + mirror.re, f"s{last}_a_re{u}"),
+                    halve(z[u].im - mirror.im, f"s{last}_a_im{u}"),
+                )
+                words[u + 4] = (
+                    halve(z[u].im + mirror.im, f"s{last}_b_re{u}"),
+                    halve(mirror.re - z[u].re, f"s{last}_b_im{u}"),
+                )
+            return words
 
+        # Column 0 passes in the first transfer of a tile, which with eight rows is every one.
+        first = Const(1)
+        if size > 1:
+            first = Signal()
+            m.d.sync += first.eq(phases[separate][hold - 1:] == 0)
         words = Signal(self.o.payload.words.shape(), reset_less=True)
-        for u in range(8):
-            for part, component in enumerate((words[u].re, words[u].im)):
-                word = Mux(first, split[u][part], straight[u][part])
-                m.d.sync += component.eq(word | bypassed.o[2 * u + part])
+        for j, column in enumerate(transforms):
+            z = column.o
+            straight = [
+                (keep(z[u].re, f"s{last}_re{8 * j + u}"), keep(z[u].im, f"s{last}_im{8 * j + u}"))
+                for u in range(8)
+            ]
+            separated = split(z, straight) if j == 0 else straight
+            for u in range(8):
+                n = 8 * j + u
+                for part, component in enumerate((words[n].re, words[n].im)):
+                    word = straight[u][part]
+                    if j == 0:
+                        word = Mux(first, separated[u][part], word)
+                    m.d.sync += component.eq(word | passing[2 * n + part])
         index = Signal(2, reset_less=True)
-        m.d.sync += index.eq(Mux(bypass[last], 0, phases[last]))
+        position = Cat(Const(0, columns.bit_length() - 1), phases[last][hold - 1:])
+        m.d.sync += index.eq(Mux(bypass[last], 0, position))
+        # With one row, a column follows every other transfer.
+        m.d.comb += self.o.valid.eq(valid[-1] & phases[-1][0] if hold == 2 else valid[-1])
         m.d.comb += [
-            self.o.valid.eq(valid[-1]), self.o.payload.words.eq(words),
-            self.o.payload.index.eq(index), self.o.payload.tag.eq(tags.o),
+            self.o.payload.words.eq(words), self.o.payload.index.eq(index),
+            self.o.payload.tag.eq(tags.o),
         ]
         return m

@@ -30,6 +30,8 @@ def test_reference_config_stays_within_100_multipliers():
     ({"tile_depth": 100}, "tile_depth must be a power of two of at least 64, not 100"),
     ({"weight_bits": 12}, "weight_bits must be 8 or 16, not 12"),
     ({"tile": 16}, "tile must be 8"),
+    ({"forward_rows": 4}, "forward_rows must be 2 in this version, not 4"),
+    ({"inverse_rows": 2}, "inverse_rows must be 1 in this version, not 2"),
     ({"tile_lanes": 0}, "tile_lanes must be positive, not 0"),
     ({"feature_depth": 1 << 21}, "feature_depth must be at most 1048576"),
     ({"port_bits": 96}, "port_bits must be a power of two from 64 to 2048, not 96"),

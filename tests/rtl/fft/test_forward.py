@@ -6,28 +6,29 @@ import pytest
 
 from model import fft
 from model.config import PRESETS
-from rtl.fft.forward import ForwardFFT
+from rtl.fft.forward import ForwardFFT, ForwardInput, ForwardOutput
 from rtl.signatures import Column, RowPair
 from tests.rtl.helpers import collect, drive, pack, simulate, unpack
 
 CONFIG = PRESETS["tiny"]
-ROW, COLUMN = RowPair(CONFIG), Column(CONFIG)
+ALL_ROWS = pytest.mark.parametrize("rows", [1, 2, 4, 8])
 
 
-def run(transfers):
-    """Feed row pairs (None: idle cycle); return [(cycle, column)]."""
-    dut = ForwardFFT(CONFIG)
-    items = [transfer if transfer is None else pack(ROW, transfer) for transfer in transfers]
+def run(rows, transfers):
+    """Feed transfers (None: idle cycle); return the latency and [(cycle, output)]."""
+    dut = ForwardFFT(CONFIG, rows=rows)
+    i, o = ForwardInput(CONFIG, rows), ForwardOutput(CONFIG, rows)
+    items = [transfer if transfer is None else pack(i, transfer) for transfer in transfers]
     got, stamps = [], []
     simulate(
         dut, drive(dut.i, items + [None] * (dut.LATENCY + 2)),
         monitors=[collect(dut.o, got, stamps)],
     )
-    return [(cycle, unpack(COLUMN, bits)) for cycle, bits in zip(stamps, got, strict=True)]
+    return dut.LATENCY, [(cycle, unpack(o, bits)) for cycle, bits in zip(stamps, got, strict=True)]
 
 
-def words_of(column):
-    return [[word.re, word.im] for word in column.words]
+def words_of(output):
+    return [[word.re, word.im] for word in output.words]
 
 
 def tag_of(rng, bypass=0):
@@ -38,24 +39,34 @@ def tag_of(rng, bypass=0):
     }
 
 
-def check(tiles, gaps, seed):
+def transfers_of(tile, rows, tag):
+    return [{"rows": tile[y : y + rows], "tag": tag} for y in range(0, 8, rows)]
+
+
+def outputs_of(rows):
+    """For every output of a tile: the transfer it follows, and its first column."""
+    follows = {1: [1, 3, 5, 7], 2: [0, 1, 2, 3], 4: [0, 1], 8: [0]}[rows]
+    return [(t, n * max(1, rows // 2)) for n, t in enumerate(follows)]
+
+
+def check(rows, tiles, gaps, seed):
     """Send tiles with idle cycles before each; compare words, index, tag and cycle."""
     rng = np.random.default_rng(seed)
-    transfers, starts, tags = [], [], []
-    for tile, gap in zip(tiles.tolist(), gaps, strict=True):
+    transfers, expected = [], []
+    words = fft.forward(tiles).tolist()
+    for n, (tile, gap) in enumerate(zip(tiles.tolist(), gaps, strict=True)):
         transfers += [None] * gap
-        starts.append(len(transfers))
-        tags.append(tag_of(rng))
-        transfers += [{"rows": tile[2 * i : 2 * i + 2], "tag": tags[-1]} for i in range(4)]
-    got = run(transfers)
-    assert len(got) == 4 * len(tiles)
-    expected = fft.forward(tiles).reshape(-1, 8, 2)
-    for n, (cycle, column) in enumerate(got):
-        tile, v = divmod(n, 4)
-        assert cycle == starts[tile] + v + ForwardFFT.LATENCY, f"tile {tile}, seed {seed}"
-        assert column.index == v
-        assert words_of(column) == expected[n].tolist(), f"tile {tile} column {v} seed {seed}"
-        assert {name: getattr(column.tag, name) for name in tags[tile]} == tags[tile]
+        tag = tag_of(rng)
+        expected += [
+            (len(transfers) + t, v, words[n][8 * v : 8 * v + 8 * max(1, rows // 2)], tag)
+            for t, v in outputs_of(rows)
+        ]
+        transfers += transfers_of(tile, rows, tag)
+    latency, got = run(rows, transfers)
+    assert [
+        (cycle - latency, output.index, words_of(output), {k: output.tag[k] for k in tag})
+        for cycle, output in got
+    ] == expected
 
 
 def worst_tiles():
@@ -69,53 +80,70 @@ def worst_tiles():
     return np.concatenate([tiles, ~tiles])
 
 
-def test_back_to_back():
-    tiles = np.random.default_rng(1).integers(-256, 256, (60, 8, 8))
-    check(tiles, [0] * 60, seed=1)
+@ALL_ROWS
+def test_back_to_back(rows):
+    tiles = np.random.default_rng(1).integers(-256, 256, (40, 8, 8))
+    check(rows, tiles, [0] * 40, seed=1)
 
 
+@ALL_ROWS
 @pytest.mark.parametrize("seed", [2, 3])
-def test_spaced(seed):
+def test_spaced(rows, seed):
     rng = np.random.default_rng(seed)
-    check(rng.integers(-256, 256, (60, 8, 8)), rng.integers(0, 7, 60).tolist(), seed)
+    check(rows, rng.integers(-256, 256, (40, 8, 8)), rng.integers(0, 9, 40).tolist(), seed)
 
 
-def test_worst_tiles():
+@ALL_ROWS
+def test_worst_tiles(rows):
     tiles = worst_tiles()
-    check(tiles, [0] * len(tiles), seed=4)
+    check(rows, tiles, [0] * len(tiles), seed=4)
 
 
-def test_deltas():
-    check(255 * np.eye(64, dtype=int).reshape(64, 8, 8), [0] * 64, seed=5)
+@ALL_ROWS
+def test_deltas(rows):
+    check(rows, 255 * np.eye(64, dtype=int).reshape(64, 8, 8), [0] * 64, seed=5)
 
 
-def test_bypass_between_tiles():
+@ALL_ROWS
+def test_bypass_between_tiles(rows):
+    """Vectors in bursts with gaps, of one transfer each, or of two with one row."""
     rng = np.random.default_rng(6)
-    idle = [None] * ForwardFFT.LATENCY
-    tiles = rng.integers(-256, 256, (2, 8, 8))
-    vectors = rng.integers(-256, 256, (20, 2, 8))
-    tags = [tag_of(rng, bypass=1) for _ in vectors]
-    rows = [
-        [{"rows": tile[2 * i : 2 * i + 2], "tag": tag_of(rng)} for i in range(4)]
-        for tile in tiles.tolist()
-    ]
-    bypassed = [
-        {"rows": vector, "tag": tag} for vector, tag in zip(vectors.tolist(), tags, strict=True)
-    ]
-    transfers = rows[0] + idle + bypassed + idle + rows[1]
-    got = run(transfers)
-    sent = [cycle for cycle, transfer in enumerate(transfers) if transfer is not None]
-    assert [cycle - ForwardFFT.LATENCY for cycle, _ in got] == sent
-    columns = [column for _, column in got]
-    words = [words_of(column) for column in columns]
-    expected = fft.forward(tiles).reshape(2, 4, 8, 2).tolist()
-    assert words[:4] == expected[0] and words[-4:] == expected[1]
-    assert words[4:-4] == vectors.reshape(-1, 8, 2).tolist()
-    assert [column.index for column in columns] == [0, 1, 2, 3, *[0] * 20, 0, 1, 2, 3]
-    assert [column.tag.addr for column in columns[4:-4]] == [tag["addr"] for tag in tags]
-    assert all(column.tag.bypass for column in columns[4:-4])
+    tiles, tags = rng.integers(-256, 256, (3, 8, 8)), [tag_of(rng) for _ in range(3)]
+    spectra = fft.forward(tiles).tolist()
+    taken = max(2, rows)
+    idle = [None] * ForwardFFT(CONFIG, rows=rows).LATENCY
+    transfers, expected = [], []
+    for tile, spectrum, tag in zip(tiles.tolist(), spectra, tags, strict=True):
+        expected += [
+            (len(transfers) + t, v, spectrum[8 * v : 8 * v + 8 * max(1, rows // 2)], tag["addr"])
+            for t, v in outputs_of(rows)
+        ]
+        transfers += transfers_of(tile, rows, tag) + idle
+        for vector in rng.choice([-256, 255, -1, 77], (20, taken, 8)).tolist():
+            transfers += [None] * int(rng.choice([0, 0, 0, 1, 2]))
+            tag = tag_of(rng, bypass=1)
+            transfers += [
+                {"rows": vector[k : k + rows], "tag": tag} for k in range(0, taken, rows)
+            ]
+            words = np.array(vector).reshape(-1, 2).tolist()
+            expected.append((len(transfers) - 1, 0, words, tag["addr"]))
+        transfers += idle
+    latency, got = run(rows, transfers)
+    assert [
+        (cycle - latency, output.index, words_of(output), output.tag.addr) for cycle, output in got
+    ] == expected
 
 
-def test_bad_config():
+def test_ports_of_the_core():
+    dut = ForwardFFT(CONFIG)
+    assert dut.rows == CONFIG.forward_rows == 2 and dut.LATENCY == 14
+    assert dut.i.payload.shape() == RowPair(CONFIG) and dut.o.payload.shape() == Column(CONFIG)
+
+
+def test_bad_arguments():
     with pytest.raises(TypeError, match=r"^config must be an AcceleratorConfig, not 'tiny'$"):
         ForwardFFT("tiny")
+    with pytest.raises(ValueError, match=r"^rows must be 1, 2, 4 or 8, not 3$"):
+        ForwardFFT(CONFIG, rows=3)
+    with pytest.raises(TypeError, match=r"^rows must be an integer, not '2'$"):
+        ForwardFFT(CONFIG, rows="2")

@@ -97,20 +97,20 @@ def test_inverse_row():
     )
 
 
-@pytest.mark.parametrize("hold", [1, 2])
-def test_transposer(hold):
+@pytest.mark.parametrize("size,hold", [(4, 1), (4, 2), (2, 1), (2, 4)])
+def test_transposer(size, hold):
     rng = np.random.default_rng(hold)
-    dut = Transposer(8, hold=hold)
-    blocks = rng.integers(0, 256, (40, 4, hold, 4)).tolist()
+    dut = Transposer(8, size=size, hold=hold)
+    blocks = rng.integers(0, 256, (40, size, hold, size)).tolist()
     plan, starts = [], []
     for block in blocks:
-        plan += [(0, 0, [0xEE] * 4)] * int(rng.choice([0, 0, 1, 2, 3, 5, 9]))
+        plan += [(0, 0, [0xEE] * size)] * int(rng.choice([0, 0, 1, 2, 3, 5, 9]))
         starts.append(len(plan))
-        plan += [(1, t, block[t][k]) for t in range(4) for k in range(hold)]
+        plan += [(1, t, block[t][k]) for t in range(size) for k in range(hold)]
     got = []
 
     async def testbench(ctx):
-        for valid, phase, words in plan + [(0, 0, [0xEE] * 4)] * dut.latency:
+        for valid, phase, words in plan + [(0, 0, [0xEE] * size)] * dut.latency:
             ctx.set(dut.valid, valid)
             ctx.set(dut.phase, phase)
             ctx.set(dut.i, words)
@@ -121,9 +121,9 @@ def test_transposer(hold):
     for start, block in zip(starts, blocks, strict=True):
         start += dut.latency
         expected = [
-            [block[lane][k][t] for lane in range(4)] for t in range(4) for k in range(hold)
+            [block[lane][k][t] for lane in range(size)] for t in range(size) for k in range(hold)
         ]
-        assert got[start : start + 4 * hold] == expected
+        assert got[start : start + size * hold] == expected
 
 
 @pytest.mark.parametrize("cycles", [2, 13, 17, 19])
@@ -153,3 +153,5 @@ def test_bad_arguments():
         DelayLine(signed(8), cycles=1)
     with pytest.raises(ValueError, match=r"^hold must be 1, 2 or 4, not 3$"):
         Transposer(8, hold=3)
+    with pytest.raises(ValueError, match=r"^size must be 1, 2 or 4, not 8$"):
+        Transposer(8, size=8)
