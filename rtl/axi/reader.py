@@ -81,7 +81,7 @@ class AxiReader(wiring.Component):
         No request, burst or beat is under way.
     """
 
-    LATENCY = 2
+    LATENCY = 3
     DATA_LATENCY = 2
     #: Cycles that a place in the FIFO stays reserved beyond the memory's latency.
     ROUND_TRIP = 5
@@ -111,26 +111,38 @@ class AxiReader(wiring.Component):
             width=ReadBeat(self._data_bits).size, depth=self._depth
         )
 
+        # s0: the rest of the request, and its next burst.
         addr, left = Signal(32), Signal(self._len_bits + 1)
-        to_edge, size = Signal(range(burst + 1)), Signal(range(burst + 1))
+        to_edge = Signal(range(burst + 1))
+        cut, issue, final = Signal(), Signal(), Signal()
+        # s1: the burst waits for room.
+        s1_valid, s1_final = Signal(), Signal()
+        s1_addr, s1_size = Signal(32, reset_less=True), Signal(range(burst + 1), reset_less=True)
         room = Signal(range(self._depth + 1), init=self._depth)
-        issue, final = Signal(), Signal()
+        edge_log2 = burst.bit_length() - 1
         m.d.comb += [
             to_edge.eq(burst - (addr & (burst - 1))),
             final.eq(left <= to_edge),
-            size.eq(Mux(final, left, to_edge)),
-            issue.eq((left != 0) & (room >= size) & finals.w_rdy
+            cut.eq((left != 0) & (~s1_valid | issue)),
+            issue.eq(s1_valid & (room >= s1_size) & finals.w_rdy
                      & (~axi.arvalid | axi.arready)),
-            finals.w_en.eq(issue), finals.w_data.eq(final),
-            self.ar.ready.eq((left == 0) | (issue & final)),
+            finals.w_en.eq(issue), finals.w_data.eq(s1_final),
+            self.ar.ready.eq((left == 0) | (cut & final)),
         ]
         with m.If(axi.arready):
             m.d.sync += axi.arvalid.eq(0)
         with m.If(issue):
             m.d.sync += [
-                axi.arvalid.eq(1), axi.araddr.eq(Cat(Const(0, beat_log2), addr)),
-                axi.arlen.eq(size - 1),
-                addr.eq(addr + size), left.eq(left - size),
+                axi.arvalid.eq(1), axi.araddr.eq(Cat(Const(0, beat_log2), s1_addr)),
+                axi.arlen.eq(s1_size - 1), s1_valid.eq(0),
+            ]
+        with m.If(cut):
+            m.d.sync += [
+                s1_valid.eq(1), s1_addr.eq(addr), s1_size.eq(Mux(final, left, to_edge)),
+                s1_final.eq(final),
+                # After an edge, unless that was all: no long sum behind the comparison.
+                addr.eq(Cat(Const(0, edge_log2), addr[edge_log2:] + 1)),
+                left.eq(Mux(final, 0, left - to_edge)),
             ]
         with m.If(self.ar.valid & self.ar.ready):
             m.d.sync += [addr.eq(self.ar.payload.addr), left.eq(self.ar.payload.len + 1)]
@@ -144,7 +156,7 @@ class AxiReader(wiring.Component):
             finals.r_en.eq(axi.rvalid & axi.rlast),
             self.r.valid.eq(beats.r_rdy), self.r.payload.eq(beats.r_data),
             beats.r_en.eq(self.r.ready), taken.eq(self.r.valid & self.r.ready),
-            self.idle.eq((left == 0) & (room == self._depth)),
+            self.idle.eq((left == 0) & ~s1_valid & (room == self._depth)),
         ]
-        m.d.sync += room.eq(room - Mux(issue, size, 0) + taken)
+        m.d.sync += room.eq(room - Mux(issue, s1_size, 0) + taken)
         return m

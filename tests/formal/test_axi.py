@@ -15,7 +15,7 @@ from tests.formal.helpers import FROM_SCRATCH, assert_formal
 pytestmark = pytest.mark.formal
 
 OUTSTANDING, DEPTH, BURST = 2, 3, 2
-DEEP, MAPPED = 9, "prep; memory_map"
+DEEP, MAPPED = 10, "prep; memory_map"
 
 
 def stable(m, valid, ready, payload, rule=Assert):
@@ -56,23 +56,28 @@ class ReaderSpec:
                 Assert(axi.araddr[:12] + ((axi.arlen + 1) << 3) <= 4096), Assert(axi.arlen < BURST),
                 Assert((axi.arsize == 3) & (axi.arburst == 1) & (axi.araddr[:3] == 0)),
             ]
-        # The request being covered, and the one behind it.
-        addr, left, next_addr, next_left = Signal(10), Signal(3), Signal(10), Signal(3)
+        # The request being covered, and two behind it.
+        addrs = [Signal(10, name=f"addr{i}") for i in range(3)]
+        lefts = [Signal(3, name=f"left{i}") for i in range(3)]
+        addr, left = addrs[0], lefts[0]
         issued, after = axi.arvalid & axi.arready, Signal(3)
         m.d.comb += after.eq(left - Mux(issued, axi.arlen + 1, 0))
         with m.If(issued):
             m.d.comb += [Assert(axi.arlen < left), Assert(axi.araddr == addr << 3)]
             m.d.sync += addr.eq(addr + axi.arlen + 1)
         m.d.sync += left.eq(after)
-        free = (after == 0) & (next_left == 0)
         with m.If(after == 0):
-            m.d.sync += [addr.eq(next_addr), left.eq(next_left), next_left.eq(0)]
+            m.d.sync += [now.eq(behind) for row in (addrs, lefts)
+                         for now, behind in zip(row, [*row[1:], Const(0)], strict=True)]
+        behind = sum(count != 0 for count in lefts[1:])
         with m.If(ar.valid & ar.ready):
-            with m.If(free):
-                m.d.sync += [addr.eq(ar.payload.addr), left.eq(ar.payload.len + 1)]
-            with m.Else():
-                m.d.comb += Assert((next_left == 0) | (after == 0))
-                m.d.sync += [next_addr.eq(ar.payload.addr), next_left.eq(ar.payload.len + 1)]
+            with m.Switch((behind + (after != 0))[:2]):
+                for place in range(3):
+                    with m.Case(place):
+                        m.d.sync += [addrs[place].eq(ar.payload.addr),
+                                     lefts[place].eq(ar.payload.len + 1)]
+                with m.Default():
+                    m.d.comb += Assert(0)
 
     def _memory(self):
         """Answers the bursts in order, numbering the beats."""
