@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from model.access import LANES, Masks, Ports, Schedule, finish_times, lane_work, unpack_lanes
 
-__all__ = ["METHODS", "cover", "interleave"]
+__all__ = ["METHODS", "cover"]
 
 METHODS: Final = ("lowest", "random", "fullest", "completing")
 #: Extra weight of an urgent product, and the slack (cycles) below which a product is urgent.
@@ -239,16 +239,3 @@ def _in_order(
     shape = (len(addresses), ports.addresses)
     return Schedule(np.array(addresses, dtype=np.int64).reshape(shape),
                     np.array(lanes, dtype=np.uint64).reshape(shape))
-
-
-def interleave(masks: Masks) -> NDArray[np.int64]:
-    """Order of groups in which well-filled and sparse ones alternate.
-
-    A sparse group alone leaves lanes idle for want of addresses, and which lane has much to do
-    differs between the two kinds; side by side in one window they fill each other's gaps.
-    """
-    rank = np.argsort(-np.bitwise_count(masks).sum(axis=1, dtype=np.int64), kind="stable")
-    order = np.empty_like(rank)
-    half = (len(rank) + 1) // 2
-    order[0::2], order[1::2] = rank[:half], rank[half:][::-1]
-    return order
