@@ -6,8 +6,8 @@ the energy thrown away is the least possible (the Z-step of ADMM).
 
 * ``kernel alpha`` (SPEC2, FPGA'20): the F / alpha largest words of every (output, input) kernel.
 * ``balanced alpha``: every output has the same number of words at a frequency, positions free; how
-  many is chosen per frequency so that C*F / alpha words are kept and the most energy with them. Rows
-  of equal length keep all kernel lanes busy with one frequency in flight (`model.access`).
+  many is chosen per frequency so that C*F / alpha words are kept and the most energy with them.
+  Rows of equal length keep all kernel lanes busy with one frequency in flight (`model.access`).
 * ``channel n:m``: for each output n and frequency f, at most n of every m consecutive input
   channels, and at most ``N*C*F * n/m`` words in the layer.  The second rule gives layers with few
   channels the same density; elsewhere it hardly binds.
