@@ -114,7 +114,7 @@ def load_pruned(path: Path) -> tuple[str, list[Layer]]:
     layers, patterns = [], []
     for layer, data in zip(network.network.layers, network.layers, strict=True):
         if isinstance(layer, Conv):
-            kept = data.weight.any(axis=-1)
+            kept: NDArray[np.bool_] = np.asarray(data.weight.any(axis=-1))
             layers.append(Layer(layer.name, kept, tiles[layer.name], None))
             patterns.append(data.pattern)
     if not layers:
@@ -141,9 +141,9 @@ def measure(layer: Layer, method: Method, addresses: int, blocks: int = 0) -> di
     dict
         ``products`` and ``cycles`` of the blocks taken, scaled to all blocks.
     """
-    starts = np.arange(0, len(layer.kept), LANES)
+    starts = list(range(0, len(layer.kept), LANES))
     if 0 < blocks < len(starts):
-        starts = starts[np.linspace(0, len(starts) - 1, blocks + 2).round().astype(int)[1:-1]]
+        starts = [starts[(2 * block + 1) * len(starts) // (2 * blocks)] for block in range(blocks)]
     scale = len(layer.kept) / sum(min(LANES, len(layer.kept) - start) for start in starts)
     products = cycles = 0
     ports = Ports(addresses, addresses if method.banks else 0)
