@@ -20,8 +20,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["LANES", "Ports", "Schedule", "pack_lanes", "lane_work", "finish_times", "lower_bound",
-           "check"]
+__all__ = ["LANES", "Ports", "Schedule", "pack_lanes", "lane_work", "run_lengths", "finish_times",
+           "lower_bound", "check"]
 
 #: Lanes of a kernel block: the bits of one machine word.
 LANES = 64
@@ -138,11 +138,11 @@ def lane_work(masks: Masks) -> NDArray[np.int64]:
     return unpack_lanes(masks).sum(axis=1, dtype=np.int64).T
 
 
-def finish_times(work: NDArray, addresses: NDArray, window: int) -> NDArray[np.float64]:
-    """Earliest time at which each group can be complete, shape (groups,).
+def run_lengths(work: NDArray, addresses: NDArray) -> NDArray[np.float64]:
+    """Cycles that each run of groups needs at least, shape (groups + 1, groups + 1).
 
-    A group may start when the group ``window`` before it is complete; from then on the fullest
-    lane takes a cycle per product and the ports a cycle per ``r`` addresses.
+    Entry [end, start] is for the groups start ... end - 1: a cycle per product of the fullest lane,
+    and per ``r`` addresses.
 
     Parameters
     ----------
@@ -150,26 +150,39 @@ def finish_times(work: NDArray, addresses: NDArray, window: int) -> NDArray[np.f
         Cycles every lane needs for each group.
     addresses : ndarray, shape (groups,)
         Cycles the ports need for each group.
+    """
+    sums = np.zeros((work.shape[1] + 1, work.shape[0] + 1))
+    np.cumsum(work.T, axis=0, out=sums[1:, :-1])
+    np.cumsum(addresses, out=sums[1:, -1])
+    return (sums[:, None] - sums[None]).max(axis=-1)
+
+
+def finish_times(lengths: NDArray[np.float64], window: int) -> NDArray[np.float64]:
+    """Earliest time at which each group can be complete, shape (groups,).
+
+    A run of groups may start when the group ``window`` before its first is complete.
+
+    Parameters
+    ----------
+    lengths : ndarray, (groups + 1, groups + 1)
+        Of `run_lengths`.
     window : int
         Groups in flight.
     """
-    count = work.shape[1]
-    lanes = np.zeros((work.shape[0], count + 1))
-    np.cumsum(work, axis=1, out=lanes[:, 1:])
-    ports = np.concatenate([[0.0], np.cumsum(addresses)])
-    times = np.zeros(count + 1)
-    for end in range(1, count + 1):
-        span = np.maximum((lanes[:, end:end + 1] - lanes[:, :end]).max(axis=0),
-                          ports[end] - ports[:end])
-        start = times[np.maximum(np.arange(end) - window + 1, 0)]
-        times[end] = max(times[end - 1], (start + span).max())
+    count = len(lengths)
+    times = np.zeros(count)
+    # starts[g]: when group g may start; known once the group `window` before it is complete.
+    starts = np.zeros(count + window)
+    for end in range(1, count):
+        times[end] = max(times[end - 1], (starts[:end] + lengths[end, :end]).max())
+        starts[end + window - 1] = times[end]
     return times[1:]
 
 
 def lower_bound(masks: Masks, ports: Ports, window: int) -> int:
     """Fewest cycles of any schedule: fullest lane and address count over every run of groups."""
     demand = (masks != 0).sum(axis=1) / ports.addresses
-    return int(np.ceil(finish_times(lane_work(masks), demand, window)[-1] - 1e-6))
+    return int(np.ceil(finish_times(run_lengths(lane_work(masks), demand), window)[-1] - 1e-6))
 
 
 def check(schedule: Schedule, masks: Masks, ports: Ports, window: int,

@@ -205,13 +205,8 @@ def _plot(path: Path, result: dict[str, Any]) -> None:
     pyplot.close(figure)
 
 
-def _print(result: dict[str, Any], addresses: Sequence[int]) -> None:
-    print(f"{result['weights']}, pattern {result['pattern']}; utilisation of an image, %")
-    print(f"{'method':36}" + "".join(f"{f'r={r}':>8}" for r in addresses) + f"{'seconds':>9}")
-    for name in dict.fromkeys(run["label"] for run in result["runs"]):
-        runs = [run for run in result["runs"] if run["label"] == name]
-        print(f"{name:36}" + "".join(f"{100 * run['utilisation']:8.1f}" for run in runs)
-              + f"{sum(run['seconds'] for run in runs):9.1f}")
+def _row(label: str, cells: Sequence[str], seconds: str) -> None:
+    print(f"{label:38}" + "".join(f"{cell:>8}" for cell in cells) + f"{seconds:>9}", flush=True)
 
 
 @command
@@ -224,18 +219,19 @@ def main(argv: Sequence[str] | None = None) -> int:
                         help="pruned network file instead of --data")
     parser.add_argument("--pattern", default="kernel 4", help="projection of the dense weights")
     parser.add_argument("--addresses", default="4,6,8,10,12,16", metavar="R,R,...")
-    parser.add_argument("--methods", default="", metavar="TEXT",
-                        help="only methods whose name contains TEXT")
+    parser.add_argument("--methods", action="append", metavar="TEXT",
+                        help="only methods whose name and a comma contain TEXT; may be given again")
     parser.add_argument("--blocks", type=int, default=1, metavar="N",
                         help="kernel blocks per layer, evenly spaced; 0 schedules all")
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--plot", type=Path, metavar="FILE")
     args = parser.parse_args(argv)
     addresses = _numbers(args.addresses)
-    methods = [method for method in METHODS if args.methods in str(method)]
+    wanted = args.methods or [""]
+    methods = [method for method in METHODS if any(text in f"{method}," for text in wanted)]
     if not methods:
         known = "; ".join(map(str, METHODS))
-        raise UserError(f"no method contains {args.methods!r}; known: {known}")
+        raise UserError(f"no method contains {' or '.join(map(repr, wanted))}; known: {known}")
     if args.blocks < 0:
         raise UserError(f"--blocks must not be negative, not {args.blocks}")
     for target in (args.json, args.plot):
@@ -252,17 +248,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         weights = "VGG16 dense, projected one-shot"
     else:
         raise UserError(f"give --data DIR (or SPECTRAL_DATA) with {WEIGHTS}, or --network FILE")
+    print(f"{weights}, pattern {pattern}; utilisation of an image, %")
+    _row("method", [f"r={r}" for r in addresses], "seconds")
     runs = []
     for method in methods:
+        row = []
         for r in addresses:
             start = time.perf_counter()
             measured = [measure(layer, method, r, args.blocks) for layer in layers]
-            runs.append({"label": str(method), **asdict(method), "addresses": r,
-                         **_total(measured), "seconds": round(time.perf_counter() - start, 1),
-                         "layers": measured})
+            row.append({"label": str(method), **asdict(method), "addresses": r,
+                        **_total(measured), "seconds": round(time.perf_counter() - start, 1),
+                        "layers": measured})
+        _row(str(method), [f"{100 * run['utilisation']:.1f}" for run in row],
+             f"{sum(run['seconds'] for run in row):.1f}")
+        runs += row
     result = {"weights": weights, "pattern": pattern, "lanes": LANES, "blocks": args.blocks,
               "energy": {layer.name: layer.energy for layer in layers}, "runs": runs}
-    _print(result, addresses)
     if args.json:
         write_atomic(args.json, json.dumps(result, indent=1) + "\n")
     if args.plot:

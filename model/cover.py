@@ -28,7 +28,16 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from model.access import LANES, Masks, Ports, Schedule, finish_times, lane_work, unpack_lanes
+from model.access import (
+    LANES,
+    Masks,
+    Ports,
+    Schedule,
+    finish_times,
+    lane_work,
+    run_lengths,
+    unpack_lanes,
+)
 
 __all__ = ["METHODS", "cover"]
 
@@ -152,7 +161,8 @@ class _Urgency:
         if self.now % REPLAN == 0:
             entries = np.bincount(pool.group[pool.waiting != 0], minlength=last)
             self.demand[:last] = entries / self.ports
-            times = finish_times(self.work[:, first:] / PACE, self.demand[first:], self.window)
+            lengths = run_lengths(self.work[:, first:] / PACE, self.demand[first:])
+            times = finish_times(lengths, self.window)
             self.finish = np.concatenate([np.zeros(first), times + self.now])
         if self.now % LOOK == 0:
             backlog = self.work[:, first:last].cumsum(axis=1)

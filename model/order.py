@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from model.access import Masks, Ports, finish_times, lane_work
+from model.access import Masks, Ports, finish_times, lane_work, run_lengths
 
 __all__ = ["interleave", "arrange"]
 
@@ -43,7 +43,7 @@ def arrange(
     window : int
         Groups in flight.
     tries : int
-        Changes to try; each takes about half a millisecond.
+        Changes to try; each takes about a third of a millisecond.
     seed : int
         Of the search.
 
@@ -60,7 +60,8 @@ def arrange(
     depths = (max(1, 3 * window // 4), max(1, window // 2))
 
     def length(order: NDArray[np.int64]) -> float:
-        return sum(finish_times(work[:, order], demand[order], d)[-1] for d in depths)
+        lengths = run_lengths(work[:, order], demand[order])
+        return sum(finish_times(lengths, depth)[-1] for depth in depths)
 
     rng = np.random.default_rng(seed)
     best = length(order)
