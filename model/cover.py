@@ -176,7 +176,8 @@ class _Urgency:
 
     def take(self, groups: NDArray, served: Masks) -> None:
         """Count the products of one cycle as done."""
-        np.subtract.at(self.work.T, groups, unpack_lanes(served))
+        for group, bits in zip(groups, unpack_lanes(served), strict=True):
+            self.work[:, group] -= bits
         self.now += 1
 
 
@@ -202,7 +203,7 @@ def _cycle(
         else:
             score = 2 * count.astype(np.int16) - waiting
             if urgency is not None:
-                score += URGENT_WEIGHT * np.bitwise_count(lanes & urgency.of_entry)
+                score += URGENT_WEIGHT * np.bitwise_count(lanes & urgency.of_entry).astype(np.int16)
         if method != "random":
             score[count == 0] = -LANES - 1
         if barred is not None:
