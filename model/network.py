@@ -286,6 +286,18 @@ def _require_integers(name: str, raw: NDArray) -> None:
     raise ValueError(f"layer {name}: weights are {raw.dtype}, not integers")
 
 
+def _vgg16() -> Network:
+    """VGG16's 13 convolutions (configuration D of Simonyan and Zisserman, ICLR 2015)."""
+    layers = []
+    channels = 3
+    for block, (width, count) in enumerate(((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)), 1):
+        for index in range(1, count + 1):
+            layers.append(Conv(f"conv{block}_{index}", channels, width, 3, padding=1,
+                               pool=2 if index == count else 1))
+            channels = width
+    return Network("vgg16", (3, 224, 224), tuple(layers))
+
+
 NETWORKS = {
     network.name: network
     for network in (
@@ -300,5 +312,7 @@ NETWORKS = {
             Linear("fc1", 400, 120), Linear("fc2", 120, 84),
             Linear("fc3", 84, 10, relu=False),
         )),
+        # Convolutions only: the published spectral accelerators report no more either.
+        _vgg16(),
     )
 }

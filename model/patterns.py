@@ -5,6 +5,9 @@ of every word, shape (N outputs, C input channels, F words), and returns the wor
 the energy thrown away is the least possible (the Z-step of ADMM).
 
 * ``kernel alpha`` (SPEC2, FPGA'20): the F / alpha largest words of every (output, input) kernel.
+* ``balanced alpha``: every output has the same number of words at a frequency, positions free; how
+  many is chosen per frequency so that C*F / alpha words are kept and the most energy with them.
+  Rows of equal length keep all kernel lanes busy with one frequency in flight (`model.access`).
 * ``channel n:m``: for each output n and frequency f, at most n of every m consecutive input
   channels, and at most ``N*C*F * n/m`` words in the layer.  The second rule gives layers with few
   channels the same density; elsewhere it hardly binds.
@@ -78,18 +81,47 @@ class ChannelPattern:
         return f"channel {self.n}:{self.m}"
 
 
-Pattern = KernelPattern | ChannelPattern
+@dataclass(frozen=True)
+class BalancedPattern:
+    """Keep C*F / alpha words of each output, equally many for all outputs at each frequency.
+
+    Parameters
+    ----------
+    alpha : int
+        Compression of the layer.
+    """
+
+    alpha: int
+
+    def __post_init__(self) -> None:
+        """Refuse a compression below one."""
+        _require_count("alpha", self.alpha)
+
+    @property
+    def density(self) -> float:
+        """Largest share of words kept."""
+        return 1 / self.alpha
+
+    def __str__(self) -> str:
+        """Text that `parse` reads."""
+        return f"balanced {self.alpha}"
+
+
+Pattern = KernelPattern | ChannelPattern | BalancedPattern
 
 
 def parse(text: str) -> Pattern:
-    """Read a pattern from its text: ``"kernel 4"`` or ``"channel 1:4"``."""
+    """Read a pattern from its text: ``"kernel 4"``, ``"balanced 4"`` or ``"channel 1:4"``."""
     if not isinstance(text, str):
         raise TypeError(f"pattern must be text, not {text!r}")
     if found := re.fullmatch(r"\s*kernel\s+(\d+)\s*", text):
         return KernelPattern(int(found[1]))
+    if found := re.fullmatch(r"\s*balanced\s+(\d+)\s*", text):
+        return BalancedPattern(int(found[1]))
     if found := re.fullmatch(r"\s*channel\s+(\d+):(\d+)\s*", text):
         return ChannelPattern(int(found[1]), int(found[2]))
-    raise ValueError(f"unknown pattern {text!r}: expected 'kernel ALPHA' or 'channel N:M'")
+    raise ValueError(f"unknown pattern {text!r}: expected 'kernel ALPHA', 'balanced ALPHA' "
+                     "or 'channel N:M'")
 
 
 def project(energy: NDArray, pattern: Pattern) -> NDArray[np.bool_]:
@@ -99,7 +131,7 @@ def project(energy: NDArray, pattern: Pattern) -> NDArray[np.bool_]:
     ----------
     energy : ndarray, shape (N, C, F)
         Non-negative energy of every word.
-    pattern : KernelPattern or ChannelPattern
+    pattern : KernelPattern, BalancedPattern or ChannelPattern
         The constraint.
 
     Returns
@@ -117,6 +149,8 @@ def project(energy: NDArray, pattern: Pattern) -> NDArray[np.bool_]:
         kept = _largest(energy, energy.shape[-1] // pattern.alpha)
     elif isinstance(pattern, ChannelPattern):
         kept = _project_channel(energy, pattern)
+    elif isinstance(pattern, BalancedPattern):
+        kept = _project_balanced(energy, pattern)
     else:
         raise TypeError(f"no projection for {pattern!r}")
     return kept & (energy > 0)
@@ -127,6 +161,8 @@ def budget(shape: tuple[int, int, int], pattern: Pattern) -> int:
     n, c, f = shape
     if isinstance(pattern, KernelPattern):
         return n * c * (f // pattern.alpha)
+    if isinstance(pattern, BalancedPattern):
+        return n * (c * f // pattern.alpha)
     return int(Fraction(pattern.n, pattern.m) * (n * c * f))
 
 
@@ -171,6 +207,22 @@ def _project_channel(energy: NDArray, pattern: ChannelPattern) -> NDArray[np.boo
     ranked = np.where(winners, energy, -1.0).reshape(-1)
     kept = _largest(ranked, budget(energy.shape, pattern)).reshape(energy.shape)
     return kept & winners
+
+
+def _project_balanced(energy: NDArray, pattern: BalancedPattern) -> NDArray[np.bool_]:
+    """Choose the row lengths with the most energy, then the largest words of each row.
+
+    The energy of all outputs' k-th largest words at a frequency falls with k, so taking the largest
+    of these gains is optimal.
+    """
+    outputs, channels, words = energy.shape
+    rank = np.argsort(-energy, axis=1, kind="stable")
+    gains = np.take_along_axis(energy, rank, axis=1).sum(axis=0)            # (C, F)
+    chosen = _largest(gains.T.reshape(-1), channels * words // pattern.alpha)
+    lengths = chosen.reshape(words, channels).sum(axis=1)
+    kept = np.zeros(energy.shape, dtype=bool)
+    np.put_along_axis(kept, rank, np.arange(channels)[None, :, None] < lengths, axis=1)
+    return kept
 
 
 def _largest(values: NDArray, count: int) -> NDArray[np.bool_]:

@@ -157,7 +157,70 @@ def _fft(folder: Path) -> str:
             "docs/results/fft.json`.\n")
 
 
-SECTIONS: tuple[Callable[[Path], str], ...] = (_accuracy, _cycles, _resources, _fft)
+def _schedule(folder: Path) -> str:
+    parts = []
+    for name in ("schedule", "schedule-balanced"):
+        result = _read(folder, f"{name}.json")
+        if not result:
+            continue
+        columns = list(dict.fromkeys(run["addresses"] for run in result["runs"]))
+        rows: dict[str, list[str]] = {}
+        for run in result["runs"]:
+            rows.setdefault(run["label"], []).append(f"{100 * run['utilisation']:.1f}")
+        energy = result["energy"].values()
+        lost = f" Kept energy: {100 * min(energy):.1f} to {100 * max(energy):.1f} %." \
+            if all(share is not None for share in energy) else ""
+        blocks = "all kernel blocks" if not result["blocks"] else \
+            f"{result['blocks']} kernel block(s) per layer"
+        parts.append(f"### {result['weights']}, {result['pattern'].replace(' ', ' α=')}\n"
+                     f"Busy lanes of {result['lanes']}, %, every layer weighted with its tiles at "
+                     f"224×224; {blocks}.{lost}\n\n" + _table(
+                         ("method", *(f"r = {r}" for r in columns)),
+                         [(label, *cells) for label, cells in rows.items()]))
+    if not parts:
+        return ""
+    return ("## Access schedules\nMethods and windows: docs/scheduling.md. \"Channel by channel\" "
+            "is the order of FPGA 2020. Every schedule is checked before it is counted.\n\n"
+            + "\n\n".join(parts) + "\n\nCommand: `python -m model.benchmark_schedule --data DIR "
+            "--json docs/results/schedule.json --plot docs/results/schedule.png`, and with "
+            "`--pattern 'balanced 4'`.\n")
+
+
+def _dataflow(folder: Path) -> str:
+    parts = []
+    for name in ("dataflow", "dataflow-9x64"):
+        result = _read(folder, f"{name}.json")
+        if not result:
+            continue
+        platform, flows = result["platform"], result["flows"]
+        rows = []
+        for index, layer in enumerate(flows["chosen"]["layers"]):
+            rows.append((
+                layer["name"],
+                *(f"{flow['layers'][index]['bytes'] / 1e6:.3f}" for flow in flows.values()),
+                layer["cycles"], layer["order"],
+                f"{layer['tiles']} of {layer['tiles_total']}",
+                f"{layer['kernels']} of {layer['kernels_total']}",
+            ))
+        rows.append(("total", *(f"{flow['bytes'] / 1e6:.3f}" for flow in flows.values()),
+                     flows["chosen"]["cycles"], "", "", ""))
+        saved = ", ".join(f"{100 * (flows['chosen']['bytes'] / flow['bytes'] - 1):+.1f} % against "
+                          f"{label}" for label, flow in flows.items() if label != "chosen")
+        parts.append(
+            f"### {result['network']}, {platform['tile_lanes']} × {platform['kernel_lanes']} "
+            f"lanes, {platform['tile_words']} tile words, {platform['kernel_bytes']} bytes of "
+            f"kernels, {platform['feature_bytes']} of maps\n" + _table(
+                ("layer", *(f"{label}, MB" for label in flows), "cycles", "order", "Ps", "Ns"),
+                rows) + f"\n\nBytes: {saved}.")
+    if not parts:
+        return ""
+    return ("## Dataflow\nComputed, not simulated: formulas and commands in docs/dataflow.md.\n\n"
+            + "\n\n".join(parts) + "\n")
+
+
+SECTIONS: tuple[Callable[[Path], str], ...] = (
+    _accuracy, _cycles, _schedule, _dataflow, _resources, _fft,
+)
 
 
 def render(folder: Path) -> str:

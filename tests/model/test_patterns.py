@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.patterns import (
+    BalancedPattern,
     ChannelPattern,
     KernelPattern,
     budget,
@@ -19,6 +20,7 @@ from model.patterns import (
 
 PATTERNS = st.one_of(
     st.integers(1, 8).map(KernelPattern),
+    st.integers(1, 8).map(BalancedPattern),
     st.integers(1, 8).flatmap(lambda m: st.integers(1, m).map(lambda n: ChannelPattern(n, m))),
 )
 
@@ -37,6 +39,9 @@ def obeys(mask, pattern):
         return False
     if isinstance(pattern, KernelPattern):
         return bool((mask.sum(axis=-1) <= mask.shape[-1] // pattern.alpha).all())
+    if isinstance(pattern, BalancedPattern):
+        rows = mask.sum(axis=1).max(axis=0)     # the longest row of each frequency
+        return bool(rows.sum() <= mask[0].size // pattern.alpha)
     starts = range(0, mask.shape[1], pattern.m)
     return all((mask[:, s : s + pattern.m].sum(axis=1) <= pattern.n).all() for s in starts)
 
@@ -75,6 +80,13 @@ def test_layers_with_few_channels_still_reach_their_density():
     energy = np.random.default_rng(0).random((20, 1, 32))
     assert project(energy, ChannelPattern(1, 4)).sum() == 20 * 32 // 4
     assert project(energy, KernelPattern(4)).sum(axis=-1).tolist() == [[8]] * 20
+
+
+def test_balanced_rows_are_equally_long_for_every_output():
+    energy = np.random.default_rng(1).random((16, 12, 32)) * np.linspace(1, 9, 32)
+    rows = project(energy, BalancedPattern(4)).sum(axis=1)
+    assert (rows == rows[0]).all() and rows[0].sum() == 12 * 32 // 4
+    assert rows[0, -1] > rows[0, 0]
 
 
 def test_full_groups_are_all_used():
