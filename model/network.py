@@ -159,13 +159,26 @@ class QuantisedLayer:
 
 @dataclass(frozen=True)
 class QuantisedNetwork:
-    """A pruned, quantised network: what `pruning` writes and the compiler reads."""
+    """A pruned, quantised network: what `pruning` writes and the compiler reads.
+
+    Attributes
+    ----------
+    weight_bits : int
+        8 or 16.
+    in_scale : float
+        Real value of input integer 1.
+    tile : int
+        Edge of the FFT tile.
+    in_signed : bool
+        Whether input integers are -128..127 (mean-subtracted images) or 0..255.
+    """
 
     network: Network
     layers: tuple[QuantisedLayer, ...]
     weight_bits: int
     in_scale: float
     tile: int = 8
+    in_signed: bool = False
 
     def __post_init__(self) -> None:
         if len(self.layers) != len(self.network.layers):
@@ -210,6 +223,7 @@ class QuantisedNetwork:
         meta: dict[str, object] = {
             "format": FORMAT_VERSION, "network": self.network.to_dict(),
             "weight_bits": self.weight_bits, "in_scale": self.in_scale, "tile": self.tile,
+            "in_signed": self.in_signed,
             "patterns": [data.pattern for data in self.layers],
             "out_scales": [data.out_scale for data in self.layers],
             "sum_shifts": [data.sum_shift for data in self.layers],
@@ -253,7 +267,7 @@ class QuantisedNetwork:
                     ))
                 network.shapes()
                 return cls(network, tuple(layers), meta["weight_bits"], meta["in_scale"],
-                           meta["tile"])
+                           meta["tile"], bool(meta.get("in_signed", False)))
         except FileNotFoundError as error:
             raise UserError(f"network file {path} does not exist") from error
         except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, EOFError) as error:
@@ -267,6 +281,18 @@ def _require_integers(name: str, raw: NDArray) -> None:
     if not np.isfinite(raw).all():
         raise ValueError(f"layer {name}: weights hold NaN or infinity")
     raise ValueError(f"layer {name}: weights are {raw.dtype}, not integers")
+
+
+def _vgg16() -> Network:
+    """VGG16's 13 convolutions (configuration D of Simonyan and Zisserman, ICLR 2015)."""
+    layers = []
+    channels = 3
+    for block, (width, count) in enumerate(((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)), 1):
+        for index in range(1, count + 1):
+            layers.append(Conv(f"conv{block}_{index}", channels, width, 3, padding=1,
+                               pool=2 if index == count else 1))
+            channels = width
+    return Network("vgg16", (3, 224, 224), tuple(layers))
 
 
 NETWORKS = {
@@ -283,5 +309,7 @@ NETWORKS = {
             Linear("fc1", 400, 120), Linear("fc2", 120, 84),
             Linear("fc3", 84, 10, relu=False),
         )),
+        # Convolutions only: the published spectral accelerators report no more either.
+        _vgg16(),
     )
 }
