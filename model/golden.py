@@ -7,6 +7,7 @@ The RTL pools before the bias; both are monotone, so the results are equal.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,9 +20,14 @@ from model.halfplane import is_real_word
 from model.lower import RESULT_BITS, SUM_BITS, LoweredLayer, LoweredNetwork
 from model.network import Conv
 
-__all__ = ["LayerTrace", "run", "scores", "accumulator_peaks"]
+__all__ = [
+    "LayerTrace", "run", "outputs", "scores", "layer_maps", "layer_peaks", "accumulator_peaks",
+]
 
 Ints = NDArray[np.int64]
+
+#: Spectral words (of the wider side of a layer) computed at a time: 64 MiB as 64-bit pairs.
+CHUNK_WORDS = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -43,13 +49,12 @@ class LayerTrace:
     out: Ints
 
 
-def _check_images(network: LoweredNetwork, images: NDArray) -> Ints:
-    shape = network.layers[0].in_shape
-    if images.ndim != 4 or images.shape[1:] != shape:
-        raise ValueError(f"images must have shape (B, {shape}), not {images.shape}")
+def _check_images(layer: LoweredLayer, images: NDArray) -> Ints:
+    if images.ndim != 4 or images.shape[1:] != layer.in_shape:
+        raise ValueError(f"images must have shape (B, {layer.in_shape}), not {images.shape}")
     if not np.issubdtype(images.dtype, np.integer):
         raise TypeError(f"images must be integers, not {images.dtype}")
-    low, high = int_range(8, network.layers[0].in_signed)
+    low, high = int_range(8, layer.in_signed)
     if images.size and (images.min() < low or images.max() > high):
         raise ValueError(f"pixels must be {low}..{high}, not {images.min()}..{images.max()}")
     return images.astype(np.int64)
@@ -119,9 +124,40 @@ def _layer(layer: LoweredLayer, maps: Ints, tile: int) -> tuple[Ints, Ints, Ints
     return words, acc, sums, _requantise(layer, scalar[:, :, None, None])
 
 
+def _batches(layer: LoweredLayer, maps: Ints, tile: int) -> Iterator[Ints]:
+    """Cut the images into batches whose spectra are of bounded size."""
+    words = 1
+    if isinstance(layer.layer, Conv):
+        tiles = layer.layer.tiling(layer.in_shape, tile).tiles
+        words = tiles * max(layer.weight.shape[:2]) * layer.weight.shape[2]
+    count = max(1, CHUNK_WORDS // words)
+    for start in range(0, len(maps), count):
+        yield maps[start:start + count]
+
+
+def layer_maps(layer: LoweredLayer, maps: NDArray, tile: int) -> Ints:
+    """Output maps (B, N, H, W) of one layer for integer input maps (B, C, H, W)."""
+    maps = _check_images(layer, np.asarray(maps))
+    return np.concatenate([_layer(layer, part, tile)[3] for part in _batches(layer, maps, tile)])
+
+
+def layer_peaks(layer: LoweredLayer, maps: NDArray, tile: int) -> tuple[int, int]:
+    """Largest magnitudes of one layer's accumulators and of its results before they saturate."""
+    maps = _check_images(layer, np.asarray(maps))
+    accumulator = result = 0
+    for part in _batches(layer, maps, tile):
+        _, acc, sums, _ = _layer(layer, part, tile)
+        accumulator = max(accumulator, int(np.abs(acc).max(initial=0)))
+        if isinstance(layer.layer, Conv):
+            crop = layer.layer.kernel - 1
+            pixels = fft.inverse(sums)[..., crop:, crop:]
+            result = max(result, int(np.abs(round_shift(pixels, POST_SHIFT)).max(initial=0)))
+    return accumulator, result
+
+
 def run(network: LoweredNetwork, image: NDArray) -> list[LayerTrace]:
     """Execute one image (C, H, W), keeping every word of every layer."""
-    maps = _check_images(network, np.asarray(image)[None])
+    maps = _check_images(network.layers[0], np.asarray(image)[None])
     traces = []
     for layer in network.layers:
         words, _, sums, maps = _layer(layer, maps, network.tile)
@@ -129,21 +165,24 @@ def run(network: LoweredNetwork, image: NDArray) -> list[LayerTrace]:
     return traces
 
 
+def outputs(network: LoweredNetwork, images: NDArray) -> Ints:
+    """Compute the last layer's maps (B, N, H, W) for images (B, C, H, W)."""
+    maps = np.asarray(images)
+    for layer in network.layers:
+        maps = layer_maps(layer, maps, network.tile)
+    return maps
+
+
 def scores(network: LoweredNetwork, images: NDArray, batch: int = 64) -> Ints:
-    """Compute the outputs of the last layer, (B, N), for images (B, C, H, W)."""
-    images = _check_images(network, np.asarray(images))
-    outputs = []
-    for start in range(0, len(images), batch):
-        maps = images[start:start + batch]
-        for layer in network.layers:
-            maps = _layer(layer, maps, network.tile)[3]
-        outputs.append(maps.reshape(len(maps), -1))
-    return np.concatenate(outputs)
+    """Compute the outputs of the last layer, flattened (B, N), for images (B, C, H, W)."""
+    parts = [outputs(network, images[start:start + batch])
+             for start in range(0, len(images), batch)]
+    return np.concatenate(parts).reshape(len(images), -1)
 
 
 def accumulator_peaks(network: LoweredNetwork, images: NDArray, index: int) -> int:
     """Largest accumulator magnitude of layer ``index`` over the images."""
-    maps = _check_images(network, np.asarray(images))
+    maps = np.asarray(images)
     for layer in network.layers[:index]:
-        maps = _layer(layer, maps, network.tile)[3]
-    return int(np.abs(_layer(network.layers[index], maps, network.tile)[1]).max(initial=0))
+        maps = layer_maps(layer, maps, network.tile)
+    return layer_peaks(network.layers[index], maps, network.tile)[0]

@@ -20,7 +20,9 @@ from model.errors import UserError
 from model.fixed import int_range, round_shift
 from model.network import Conv, Layer, QuantisedLayer, QuantisedNetwork
 
-__all__ = ["LoweredLayer", "LoweredNetwork", "lower", "calibrate", "MULTIPLIER_BITS"]
+__all__ = [
+    "LoweredLayer", "LoweredNetwork", "lower", "lower_layer", "calibrate", "MULTIPLIER_BITS",
+]
 
 MULTIPLIER_BITS = 14
 RESULT_BITS = 18
@@ -96,22 +98,27 @@ def lower(network: QuantisedNetwork) -> LoweredNetwork:
     UserError
         If a shift or scale does not fit its field.
     """
+    layers = tuple(lower_layer(network, index) for index in range(len(network.layers)))
+    return LoweredNetwork(network.network.name, network.tile, network.weight_bits, layers)
+
+
+def lower_layer(network: QuantisedNetwork, index: int) -> LoweredLayer:
+    """Integer parameters of layer ``index`` alone; errors as in `lower`."""
+    layer, data = network.network.layers[index], network.layers[index]
     shapes = network.network.shapes()
-    lowered: list[LoweredLayer] = []
-    in_scale, in_signed = network.in_scale, False
-    count = len(network.layers)
-    for index, (layer, data) in enumerate(zip(network.network.layers, network.layers, strict=True)):
-        shift = data.sum_shift
-        if shift is None:
-            shift = _shift_for(worst_accumulator(layer, data.weight))
-        if not 0 <= shift < 32:
-            raise UserError(f"layer {layer.name}: sum_shift {shift} is outside 0..31")
-        wide = index == count - 1 and not isinstance(layer, Conv)
-        lowered.append(_lower_layer(
-            layer, data, shapes[index], shapes[index + 1], in_scale, in_signed, wide, shift
-        ))
-        in_scale, in_signed = data.out_scale, lowered[-1].out_signed
-    return LoweredNetwork(network.network.name, network.tile, network.weight_bits, tuple(lowered))
+    shift = data.sum_shift
+    if shift is None:
+        shift = _shift_for(worst_accumulator(layer, data.weight))
+    if not 0 <= shift < 32:
+        raise UserError(f"layer {layer.name}: sum_shift {shift} is outside 0..31")
+    in_scale, in_signed = network.in_scale, network.in_signed
+    if index:
+        in_scale = network.layers[index - 1].out_scale
+        in_signed = not network.network.layers[index - 1].relu
+    wide = index == len(network.layers) - 1 and not isinstance(layer, Conv)
+    return _lower_layer(
+        layer, data, shapes[index], shapes[index + 1], in_scale, in_signed, wide, shift
+    )
 
 
 def _lower_layer(
@@ -158,6 +165,8 @@ def calibrate(
 ) -> QuantisedNetwork:
     """Set every layer's ``sum_shift`` from the largest accumulator over calibration images.
 
+    The accumulators keep a headroom of `margin`, the results after the inverse FFT none.
+
     Parameters
     ----------
     network : QuantisedNetwork
@@ -167,15 +176,22 @@ def calibrate(
     margin : float
         Headroom kept above the largest value seen.
     """
-    from model.golden import accumulator_peaks  # golden imports this module
+    from model import golden  # golden imports this module
 
     layers = tuple(dataclasses.replace(data, sum_shift=None) for data in network.layers)
+    maps = np.asarray(images)
     for index in range(len(layers)):
         current = dataclasses.replace(network, layers=layers)
-        peak = accumulator_peaks(lower(current), images, index)
+        worst = lower_layer(current, index)
+        peak, result = golden.layer_peaks(worst, maps, network.tile)
         shift = max(0, ceil(log2(max(peak, 1) * margin)) - (SUM_BITS - 1))
+        # Words in phase add up in the inverse FFT (edges, noise): results must fit their field too.
+        limit = int_range(RESULT_BITS)[1]
+        shift = max(shift, worst.sum_shift + ceil(log2(max(result, 1) / limit)))
         layers = (
             *layers[:index], dataclasses.replace(layers[index], sum_shift=shift),
             *layers[index + 1:],
         )
+        current = dataclasses.replace(network, layers=layers)
+        maps = golden.layer_maps(lower_layer(current, index), maps, network.tile)
     return dataclasses.replace(network, layers=layers)

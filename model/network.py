@@ -163,13 +163,26 @@ class QuantisedLayer:
 
 @dataclass(frozen=True)
 class QuantisedNetwork:
-    """A pruned, quantised network: what `pruning` writes and the compiler reads."""
+    """A pruned, quantised network: what `pruning` writes and the compiler reads.
+
+    Attributes
+    ----------
+    weight_bits : int
+        8 or 16.
+    in_scale : float
+        Real value of input integer 1.
+    tile : int
+        Edge of the FFT tile.
+    in_signed : bool
+        Whether input integers are -128..127 (mean-subtracted images) or 0..255.
+    """
 
     network: Network
     layers: tuple[QuantisedLayer, ...]
     weight_bits: int
     in_scale: float
     tile: int = 8
+    in_signed: bool = False
 
     def __post_init__(self) -> None:
         if len(self.layers) != len(self.network.layers):
@@ -214,6 +227,7 @@ class QuantisedNetwork:
         meta: dict[str, object] = {
             "format": FORMAT_VERSION, "network": self.network.to_dict(),
             "weight_bits": self.weight_bits, "in_scale": self.in_scale, "tile": self.tile,
+            "in_signed": self.in_signed,
             "patterns": [data.pattern for data in self.layers],
             "out_scales": [data.out_scale for data in self.layers],
             "sum_shifts": [data.sum_shift for data in self.layers],
@@ -274,7 +288,8 @@ class QuantisedNetwork:
                 bias=data[f"{layer.name}.bias"], sum_shift=shift,
             ))
         network.shapes()
-        return cls(network, tuple(layers), meta["weight_bits"], meta["in_scale"], meta["tile"])
+        return cls(network, tuple(layers), meta["weight_bits"], meta["in_scale"], meta["tile"],
+                   bool(meta.get("in_signed", False)))
 
 
 def _require_integers(name: str, raw: NDArray) -> None:

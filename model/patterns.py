@@ -199,14 +199,18 @@ def _project_channel(energy: NDArray, pattern: ChannelPattern) -> NDArray[np.boo
     """
     outputs, channels, words = energy.shape
     groups = -(-channels // pattern.m)
-    padded = np.full((outputs, groups * pattern.m, words), -1.0)
-    padded[:, :channels] = energy
-    grouped = np.moveaxis(padded.reshape(outputs, groups, pattern.m, words), 2, -1)
-    winners = np.moveaxis(_largest(grouped, pattern.n), -1, 2)
+    missing = groups * pattern.m - channels
+    padded = energy
+    if missing:
+        padded = np.pad(energy, ((0, 0), (0, missing), (0, 0)), constant_values=-1)
+    grouped = padded.reshape(outputs, groups, pattern.m, words)
+    winners = _largest(grouped, pattern.n, axis=2)
     winners = winners.reshape(outputs, groups * pattern.m, words)[:, :channels]
-    ranked = np.where(winners, energy, -1.0).reshape(-1)
-    kept = _largest(ranked, budget(energy.shape, pattern)).reshape(energy.shape)
-    return kept & winners
+    most = budget(energy.shape, pattern)
+    if np.count_nonzero(winners) <= most:
+        return winners
+    ranked = np.where(winners, energy, -1).reshape(-1)
+    return _largest(ranked, most).reshape(energy.shape) & winners
 
 
 def _project_balanced(energy: NDArray, pattern: BalancedPattern) -> NDArray[np.bool_]:
@@ -225,11 +229,27 @@ def _project_balanced(energy: NDArray, pattern: BalancedPattern) -> NDArray[np.b
     return kept
 
 
-def _largest(values: NDArray, count: int) -> NDArray[np.bool_]:
-    """Mask of the `count` largest entries along the last axis, ties to the lowest index."""
-    order = np.argsort(-values, axis=-1, kind="stable")[..., :count]
-    mask = np.zeros(values.shape, dtype=bool)
-    np.put_along_axis(mask, order, True, axis=-1)
+def _largest(values: NDArray, count: int, axis: int = -1) -> NDArray[np.bool_]:
+    """Mask of the `count` largest entries along an axis, ties to the lowest index."""
+    length = values.shape[axis]
+    if count >= length:
+        return np.ones(values.shape, dtype=bool)
+    if count == 0:
+        return np.zeros(values.shape, dtype=bool)
+    # Selection is much faster than sorting; only lines with equal values at the limit need order.
+    if count == 1:
+        limit = values.max(axis=axis, keepdims=True)
+    else:
+        parted = np.partition(values, length - count, axis=axis)
+        limit = np.take(parted, [length - count], axis=axis)
+    mask = values >= limit
+    tied = np.count_nonzero(mask, axis=axis) > count
+    if tied.any():
+        rows = np.moveaxis(values, axis, -1)[tied]
+        order = np.argsort(-rows, axis=-1, kind="stable")[..., :count]
+        exact = np.zeros(rows.shape, dtype=bool)
+        np.put_along_axis(exact, order, True, axis=-1)
+        np.moveaxis(mask, axis, -1)[tied] = exact
     return mask
 
 

@@ -106,7 +106,7 @@ class Recipe:
             elif self.pattern == "kernel":
                 chosen[layer.name] = KernelPattern(self.alpha)
             else:
-                chosen[layer.name] = _channel_pattern(layer.in_channels, self.alpha)
+                chosen[layer.name] = channel_pattern(layer.in_channels, self.alpha)
         return chosen
 
     def to_dict(self) -> dict:
@@ -114,7 +114,7 @@ class Recipe:
         return dataclasses.asdict(self)
 
 
-def _channel_pattern(channels: int, alpha: int) -> ChannelPattern:
+def channel_pattern(channels: int, alpha: int) -> ChannelPattern:
     """Density 1/alpha; groups of a bank row where a layer has no more channels than that.
 
     Two of eight leave more choice than one of four and take the array as many steps, as long as

@@ -66,6 +66,43 @@ def _accuracy(folder: Path) -> str:
     )
 
 
+def _layerwise(folder: Path) -> str:
+    runs = [run for path in sorted(folder.glob("vgg16-*-a*-w*.json"))
+            if (run := _read(folder, path.name))]
+    if not runs:
+        return ""
+    totals, parts = [], []
+    for run in runs:
+        used, end = run["settings"], run["end_to_end"]
+        title = (f"{used['network']}, {used['pattern']} α={used['alpha']}, "
+                 f"{used['weight_bits']}-bit weights")
+        totals.append((title, used["images"], used["held_out"], f"{100 * (1 - end['density']):.1f}",
+                       f"{end['sqnr_db']:.2f}", f"{end['cosine']:.4f}"))
+        if "from" in used:
+            continue
+        rows = [(entry["layer"], f"{100 * entry['kept_energy']:.0f}", *(
+            f"{entry[key]:.1f}" for key in (
+                "one_shot_db", "admm_db", "least_squares_db", "quantised_db", "quantised_fit_db",
+                "dense_on_pruned_input_db", "network_db"))) for entry in run["layers"]]
+        parts.append(f"### {title}\n" + _table(
+            ("layer", "kept energy %", "one-shot", "ADMM", "least squares", "quantised",
+             "quantised, calibration set", "unpruned layer", "network"), rows) + "\n")
+    return (
+        "## VGG16 without labels\nLayer by layer on calibration photographs, 8-bit activations; "
+        "measured on other photographs, integer golden model against the dense network in floating "
+        "point, after conv5_3's pool.\n\n"
+        + _table(("network", "calibration photographs", "held-out photographs",
+                  "zero spectral words %", "SQNR dB", "cosine"), totals)
+        + "\n\nPer layer: SNR in dB of its output after the ReLU, on the inputs the pruned and "
+        "quantised layers before it give, against the dense network's output. `unpruned layer`: "
+        "dense weights on the same inputs. `network`: the golden model after the pool. One-shot "
+        "keeps the largest words as they are.\n\n" + "\n".join(parts)
+        + "\nCommand: `python -m pruning.layerwise vgg16 --weights hed --data DIR --pattern PATTERN "
+        "--weight-bits 16 --json docs/results/vgg16-PATTERN-a4-w16.json`, then `--weight-bits 8 "
+        "--from build/vgg16-PATTERN-a4-w16.npz`; settings in each file.\n"
+    )
+
+
 def _estimates(run: dict) -> dict[str, int]:
     kind, _, alpha = run["pattern"].partition(" ")
     path = ROOT / "model" / "zoo" / f"{run['network']}-{kind}-a{alpha}.npz"
@@ -219,7 +256,7 @@ def _dataflow(folder: Path) -> str:
 
 
 SECTIONS: tuple[Callable[[Path], str], ...] = (
-    _accuracy, _cycles, _schedule, _dataflow, _resources, _fft,
+    _accuracy, _layerwise, _cycles, _schedule, _dataflow, _resources, _fft,
 )
 
 

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -62,6 +64,29 @@ def test_batched_scores_equal_single_runs():
     images = np.stack([toy_image((1, 28, 28), seed) for seed in range(3)])
     single = [golden.run(network, image)[-1].out.reshape(-1) for image in images]
     np.testing.assert_array_equal(golden.scores(network, images, batch=2), np.stack(single))
+
+
+def test_chunks_do_not_change_the_maps(monkeypatch):
+    network = lower(toy_lenet())
+    images = np.stack([toy_image((1, 28, 28), seed) for seed in range(5)])
+    whole = golden.outputs(network, images)
+    peak = golden.accumulator_peaks(network, images, 1)
+    monkeypatch.setattr(golden, "CHUNK_WORDS", 1)
+    np.testing.assert_array_equal(golden.outputs(network, images), whole)
+    assert golden.accumulator_peaks(network, images, 1) == peak
+    assert whole.shape == (5, 10, 1, 1)
+
+
+def test_signed_inputs():
+    layer = Conv("a", 3, 4, 3, padding=1)
+    network = dataclasses.replace(toy_network([layer], ["channel 1:1"], (3, 9, 9)), in_signed=True)
+    image = toy_image((3, 9, 9)) - 128
+    assert lower(network).layers[0].in_signed
+    out = golden.outputs(lower(calibrate(network, image[None])), image[None])
+    exact = float_layer(network, 0, image[None], network.in_scale) / network.layers[0].out_scale
+    assert np.abs(out - np.clip(exact, 0, 255)).max() < 0.75
+    with pytest.raises(ValueError, match="pixels must be -128..127, not -128..200"):
+        golden.outputs(lower(network), np.where(image == image.max(), 200, image)[None])
 
 
 def test_padded_signed_and_unpooled_layers():

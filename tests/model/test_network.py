@@ -16,11 +16,21 @@ def test_shapes_of_the_lenets():
     assert NETWORKS["lenet5"].shapes()[-1] == (10, 1, 1)
 
 
-def test_save_and_load(tmp_path):
-    network = dataclasses.replace(toy_lenet())
+def test_vgg16_is_configuration_d():
+    vgg = NETWORKS["vgg16"]
+    assert vgg.shapes()[-1] == (512, 7, 7) and len(vgg.layers) == 13
+    macs = sum(9 * layer.in_channels * layer.out_channels * height * width
+               for layer, (_, height, width) in zip(vgg.layers, vgg.shapes(), strict=False))
+    assert macs == 15_346_630_656
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_save_and_load(tmp_path, signed):
+    network = dataclasses.replace(toy_lenet(), in_signed=signed)
     network.save(tmp_path / "n.npz")
     back = QuantisedNetwork.load(tmp_path / "n.npz")
     assert back.network == network.network and back.in_scale == network.in_scale
+    assert back.in_signed == signed
     for ours, theirs in zip(network.layers, back.layers, strict=True):
         np.testing.assert_array_equal(ours.weight, theirs.weight)
         np.testing.assert_array_equal(ours.bias, theirs.bias)

@@ -11,6 +11,7 @@ from model.patterns import (
     BalancedPattern,
     ChannelPattern,
     KernelPattern,
+    _largest,
     budget,
     linear_energy,
     linear_mask,
@@ -131,3 +132,14 @@ def test_bad_arguments_are_refused():
             project(energy, KernelPattern(4))
     with pytest.raises(ValueError, match=r"\(3,\)"):
         linear_energy(np.ones(3))
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("count", [0, 1, 3, 9])
+def test_selection_is_a_stable_sort(axis, count):
+    values = np.random.default_rng(count).integers(0, 4, (5, 6, 7)).astype(float)
+    order = np.argsort(-values, axis=axis, kind="stable")
+    expected = np.take(order, range(min(count, values.shape[axis])), axis=axis)
+    mask = np.zeros(values.shape, dtype=bool)
+    np.put_along_axis(mask, expected, True, axis=axis)
+    np.testing.assert_array_equal(_largest(values, count, axis), mask)

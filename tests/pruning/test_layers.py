@@ -72,7 +72,7 @@ def test_metric_is_the_energy_of_the_kernel_in_space():
     torch.testing.assert_close(total.detach(), weight.square().sum())
 
 
-@pytest.mark.parametrize("name", sorted(NETWORKS))
+@pytest.mark.parametrize("name", ["lenet", "lenet5"])
 def test_the_swap_to_spectral_layers_is_exact(name):
     torch.manual_seed(1)
     network = NETWORKS[name]
