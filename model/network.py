@@ -221,6 +221,19 @@ class QuantisedNetwork:
                     and data.out_scale > 0):
                 raise ValueError(f"layer {layer.name}: scales must be positive and finite")
 
+    def part(self, first: int, stop: int) -> QuantisedNetwork:
+        """Layers ``first`` to ``stop - 1`` as a network of their own, for the maps before it."""
+        if not 0 <= first < stop <= len(self.layers):
+            raise ValueError(f"layers {first}:{stop} do not lie within 0:{len(self.layers)}")
+        chain, before = self.network, self.network.layers[first - 1]
+        network = Network(f"{chain.name}[{first}:{stop}]", chain.shapes()[first],
+                          chain.layers[first:stop])
+        return dataclasses.replace(
+            self, network=network, layers=self.layers[first:stop],
+            in_scale=self.layers[first - 1].out_scale if first else self.in_scale,
+            in_signed=not before.relu if first else self.in_signed,
+        )
+
     def save(self, path: str | Path) -> None:
         """Write a compressed ``.npz``, whole or not at all; a `UserError` if it cannot be."""
         arrays: dict[str, NDArray] = {}

@@ -1,4 +1,4 @@
-"""Digits to simulate: from the test set by index, or from the user's image files."""
+"""Images to simulate: stored digits by index, the user's digit images, photographs."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from model import photographs
 from model.errors import UserError
 
-__all__ = ["Digit", "parse_indices", "stored_digits", "image_files", "as_input"]
+__all__ = ["Digit", "Photograph", "parse_indices", "stored_digits", "image_files", "as_input",
+           "photograph_files"]
 
 SIZE = 28
 #: Digits of the whole of MNIST.
@@ -27,6 +29,26 @@ class Digit:
     name: str
     pixels: NDArray[np.uint8]
     label: int | None = None
+
+
+@dataclass(frozen=True)
+class Photograph:
+    """Input integers (3, H, W) of a network for photographs."""
+
+    name: str
+    pixels: NDArray[np.int64]
+    label: None = None
+
+
+def photograph_files(
+    paths: Sequence[str], shape: tuple[int, int, int], seed: int = 0
+) -> list[Photograph]:
+    """Read the centres of photographs; without any, one random image of photograph statistics."""
+    if not paths:
+        made = photographs.quantise(photographs.synthetic(1, shape, seed))
+        return [Photograph("synthetic photograph", made[0])]
+    return [Photograph(Path(path).name, photographs.quantise(photographs.read(Path(path), shape)))
+            for path in paths]
 
 
 def parse_indices(texts: Sequence[str]) -> list[int]:
@@ -81,8 +103,12 @@ def image_files(paths: Sequence[str]) -> list[Digit]:
     return digits
 
 
-def as_input(digit: Digit, shape: tuple[int, int, int]) -> NDArray[np.int64]:
-    """Input map (C, H, W): the digit in the middle of zeros."""
+def as_input(digit: Digit | Photograph, shape: tuple[int, int, int]) -> NDArray[np.int64]:
+    """Input map (C, H, W): a digit in the middle of zeros, a photograph as it is."""
+    if isinstance(digit, Photograph):
+        if digit.pixels.shape != shape:
+            raise UserError(f"{digit.name} is {digit.pixels.shape}, the network takes {shape}")
+        return digit.pixels
     channels, height, width = shape
     if channels != 1 or height < SIZE or width < SIZE:
         raise UserError(f"a digit is no input for a network that takes {channels}x{height}x{width}")

@@ -9,16 +9,24 @@ from rich.console import Console
 from rich.table import Table
 
 from model.compile import Program
-from sim.inputs import Digit
+from sim.inputs import Digit, Photograph
 from sim.session import ImageResult, LayerFigures, layer_figures
+
+#: Outputs printed and written one by one; of a network with more, only their statistics.
+MOST_SCORES = 100
 
 __all__ = ["print_image", "print_layers", "print_verdict", "as_json"]
 
 
-def print_image(console: Console, digit: Digit, result: ImageResult) -> None:
+def print_image(console: Console, digit: Digit | Photograph, result: ImageResult) -> None:
     """One line per image: predicted class and scores."""
     if result.run is None:
         console.print(f"{digit.name}: {result.failure}", style="red", markup=False)
+        return
+    if len(result.scores) > MOST_SCORES:
+        console.print(f"{digit.name}: {len(result.scores)} outputs, mean "
+                      f"{result.scores.mean():.2f}, largest {result.scores.max()}, "
+                      f"{result.run.cycles} cycles", markup=False, highlight=False)
         return
     scores = " ".join(str(score) for score in result.scores)
     label = "" if digit.label is None else f" (label {digit.label})"
@@ -72,7 +80,8 @@ def _exact(result: ImageResult) -> bool:
     return result.run is not None and result.comparison.exact
 
 
-def as_json(program: Program, digits: Sequence[Digit], results: Sequence[ImageResult],
+def as_json(program: Program, digits: Sequence[Digit | Photograph],
+            results: Sequence[ImageResult],
             backend: str, pattern: str) -> dict[str, Any]:
     """Everything measured; ``layers`` holds the figures of the last complete run."""
     runs = [result.run for result in results if result.run is not None]
@@ -91,9 +100,10 @@ def as_json(program: Program, digits: Sequence[Digit], results: Sequence[ImageRe
         "network": program.network.name, "config": program.config.name, "pattern": pattern,
         "backend": backend, "images": [digit.name for digit in digits],
         "labels": [digit.label for digit in digits],
-        "predicted": [int(result.scores.argmax()) if len(result.scores) else None
+        "predicted": [int(result.scores.argmax()) if 0 < len(result.scores) <= MOST_SCORES else None
                       for result in results],
-        "scores": [result.scores.tolist() for result in results],
+        "scores": [result.scores.tolist() if len(result.scores) <= MOST_SCORES else None
+                   for result in results],
         "cycles": [result.run.cycles if result.run else None for result in results],
         "multipliers": program.config.multipliers, "clock_hz": program.config.clock_hz,
         "bit_exact": bool(results) and all(_exact(result) for result in results),

@@ -1,5 +1,6 @@
-"""Classify digits on the simulated accelerator: ``python -m sim.run lenet``.
+"""Run images on the simulated accelerator: ``python -m sim.run lenet``.
 
+Digits for the LeNets, photographs for vgg16 (``--network FILE.npz`` or ``--weights synthetic``).
 Exit code 0: every word equal to the golden model; 1: a word differs, or the core stopped; 2: the
 input or the installation is at fault.
 """
@@ -13,17 +14,29 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
 
+from model import golden
 from model.compile import Program, compile_network
-from model.config import load_config
+from model.config import AcceleratorConfig, load_config
 from model.errors import Parser, UserError, command
 from model.files import check_target, write_output
+from model.lower import lower
 from model.network import NETWORKS, QuantisedNetwork
+from model.synthetic import synthetic_network
 from sim.backend import Backend, CoreError, Watchdog
 from sim.faults import flip_bit
-from sim.inputs import Digit, as_input, image_files, parse_indices, stored_digits
+from sim.inputs import (
+    Digit,
+    Photograph,
+    as_input,
+    image_files,
+    parse_indices,
+    photograph_files,
+    stored_digits,
+)
 from sim.memory import MemoryOptions
 from sim.report import as_json, print_image, print_layers, print_verdict
 from sim.session import BACKENDS, ImageResult, layer_figures, open_backend, simulate_image
@@ -42,13 +55,19 @@ def _parser() -> argparse.ArgumentParser:
                         help="network from the zoo (default: lenet)")
     parser.add_argument("--network", dest="file", metavar="FILE.npz",
                         help="a quantised network instead of one from the zoo")
-    parser.add_argument("--config", default="ecp5-85f", metavar="NAME|FILE",
-                        help="accelerator (default: ecp5-85f)")
+    parser.add_argument("--weights", choices=("synthetic",),
+                        help="random weights pruned to --alpha instead of a trained network")
+    parser.add_argument("--layers", metavar="A:B",
+                        help="only layers A to B-1, counted from 0; the golden model computes "
+                        "their input")
+    parser.add_argument("--config", metavar="NAME|FILE",
+                        help="accelerator (default: ecp5-85f; u200 for vgg16)")
     parser.add_argument("--pattern", default="channel", choices=("channel", "kernel"),
                         help="sparsity pattern of the zoo network (default: channel)")
     parser.add_argument("--alpha", type=int, default=4, help="compression (default: 4)")
     source = parser.add_mutually_exclusive_group()
-    source.add_argument("--images", nargs="+", metavar="FILE", help="28x28 greyscale image files")
+    source.add_argument("--images", "--image", nargs="+", metavar="FILE",
+                        help="28x28 greyscale image files, or photographs")
     source.add_argument("--index", nargs="+", default=["0"], metavar="N",
                         help="digits of the test set, also ranges: 0:100 (default: 0)")
     parser.add_argument("--backend", default="fast", choices=BACKENDS,
@@ -73,15 +92,41 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _load_network(args: argparse.Namespace) -> QuantisedNetwork:
+def _load_network(args: argparse.Namespace, config: AcceleratorConfig) -> QuantisedNetwork:
     if args.file:
         return QuantisedNetwork.load(args.file)
+    if args.weights:
+        return synthetic_network(NETWORKS[args.network], weight_bits=config.weight_bits,
+                                 alpha=args.alpha, seed=args.seed)
+    if args.network == "vgg16":
+        raise UserError("vgg16 is not shipped: give --network FILE.npz, written by python -m "
+                        "pruning.layerwise vgg16 --weights hed, or --weights synthetic")
     path = ZOO / f"{args.network}-{args.pattern}-a{args.alpha}.npz"
     if not path.exists():
         there = ", ".join(sorted(item.stem for item in ZOO.glob("*-a*.npz"))) or "none"
         raise UserError(f"the zoo has no {path.stem}; it has: {there}. Train it with "
                         "python -m pruning.train, or give --network FILE.npz")
     return QuantisedNetwork.load(path)
+
+
+def _layers(args: argparse.Namespace, network: QuantisedNetwork) -> tuple[int, int]:
+    """First and one past the last layer to run."""
+    if args.layers is None:
+        return 0, len(network.layers)
+    first, colon, stop = args.layers.partition(":")
+    if not (colon and first.isdecimal() and stop.isdecimal()
+            and int(first) < int(stop) <= len(network.layers)):
+        raise UserError(f"--layers {args.layers!r}: give A:B with 0 <= A < B <= "
+                        f"{len(network.layers)}")
+    return int(first), int(stop)
+
+
+def _inputs(args: argparse.Namespace, network: QuantisedNetwork) -> list[Digit | Photograph]:
+    shape = network.network.input_shape
+    if shape[0] == 3:
+        return [*photograph_files(args.images or (), shape, args.seed)]
+    return [*(image_files(args.images) if args.images
+              else stored_digits(parse_indices(args.index)))]
 
 
 def _check_target(path: Path | None, suffixes: tuple[str, ...]) -> None:
@@ -105,11 +150,9 @@ def _options(args: argparse.Namespace) -> MemoryOptions:
         raise UserError(str(error)) from error
 
 
-def _simulate(backend: Backend, program: Program, digits: Sequence[Digit],
-              console: Console) -> list[ImageResult]:
+def _simulate(backend: Backend, program: Program, digits: Sequence[Digit | Photograph],
+              inputs: Sequence[NDArray[np.int64]], console: Console) -> list[ImageResult]:
     results: list[ImageResult] = []
-    shape = program.network.layers[0].in_shape
-    inputs = [as_input(digit, shape) for digit in digits]
     with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(),
                   transient=True) as progress:
         task = progress.add_task("images", total=len(digits))
@@ -143,12 +186,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     _check_target(args.json, (".json",))
     if args.fix_crc and args.flip_bit is None:
         raise UserError("--fix-crc needs --flip-bit")
-    options, config = _options(args), load_config(args.config)
-    digits = image_files(args.images) if args.images else stored_digits(parse_indices(args.index))
-    network = _load_network(args)
-    program = compile_network(network, config)
-    for digit in digits:
-        as_input(digit, program.network.layers[0].in_shape)
+    options = _options(args)
+    config = load_config(args.config or ("u200" if args.network == "vgg16" else "ecp5-85f"))
+    network = _load_network(args, config)
+    first, stop = _layers(args, network)
+    digits = _inputs(args, network)
+    inputs = [as_input(digit, network.network.input_shape) for digit in digits]
+    program = compile_network(network.part(first, stop), config)
+    if first:
+        before = lower(network.part(0, first))
+        inputs = [golden.run(before, pixels)[-1].out for pixels in inputs]
     image = program.image
     if args.flip_bit is not None:
         image, what = flip_bit(image, program.config, args.flip_bit, fix_crc=args.fix_crc)
@@ -157,7 +204,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with open_backend(args.backend, program.config, options=options,
                           max_cycles=args.max_cycles, trace=args.vcd) as backend:
             backend.load(np.ascontiguousarray(image, dtype="<u8").tobytes())
-            results = _simulate(backend, program, digits, console)
+            results = _simulate(backend, program, digits, inputs, console)
     except (CoreError, Watchdog) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -1,0 +1,62 @@
+"""Random pruned networks: real shapes, patterns and value ranges without trained weights.
+
+Spectral words are drawn directly on the pattern ``channel 1:alpha``, with He's gain (He et al.,
+ICCV 2015: the energy of activations stays the same from layer to layer), so a network of any depth
+uses the range of its integers. Cycles depend on shapes and patterns only; accuracy means nothing.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from model.errors import UserError
+from model.network import Conv, Network, QuantisedLayer, QuantisedNetwork
+from model.photographs import IN_SCALE
+
+__all__ = ["synthetic_network"]
+
+#: Activations are 8 bits: the scale that puts four standard deviations of a photograph into them.
+OUT_SCALE = 1.0
+
+
+def synthetic_network(
+    network: Network, *, weight_bits: int = 16, alpha: int = 4, seed: int = 0
+) -> QuantisedNetwork:
+    """Draw a pruned, quantised network of convolutions for mean-subtracted photographs.
+
+    Parameters
+    ----------
+    network : Network
+        Convolutions only.
+    weight_bits : int
+        8 or 16.
+    alpha : int
+        One of ``alpha`` input channels is kept for each output and frequency.
+    seed : int
+        Of the random numbers.
+
+    Raises
+    ------
+    UserError
+        A layer is fully connected.
+    """
+    rng = np.random.default_rng(seed)
+    limit = (1 << (weight_bits - 1)) - 1
+    layers = []
+    for layer in network.layers:
+        if not isinstance(layer, Conv):
+            raise UserError(f"layer {layer.name}: synthetic weights are for convolutions only")
+        outputs, groups = layer.out_channels, -(-layer.in_channels // alpha)
+        words = np.zeros((outputs, groups, alpha, 32, 2))
+        kept = rng.integers(0, alpha, (outputs, groups, 1, 32, 1))
+        # A word of a dense He-initialised kernel has the energy 2/C, half of it in each component.
+        values = rng.normal(0, np.sqrt(alpha / layer.in_channels), (outputs, groups, 1, 32, 2))
+        np.put_along_axis(words, kept, values, axis=2)
+        words = words.reshape(outputs, groups * alpha, 32, 2)[:, :layer.in_channels]
+        scale = np.abs(words).max(axis=(1, 2, 3)) / limit
+        layers.append(QuantisedLayer(
+            weight=np.round(words / scale[:, None, None, None]).astype(np.int64),
+            weight_scale=scale, bias=rng.normal(0, 1, outputs), out_scale=OUT_SCALE,
+            pattern=f"channel 1:{alpha}",
+        ))
+    return QuantisedNetwork(network, tuple(layers), weight_bits, IN_SCALE, in_signed=True)
