@@ -5,7 +5,7 @@ Everything is in the ``sync`` domain.
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Mux, ResetInserter
+from amaranth.hdl import Module, Mux, ResetInserter, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
@@ -137,11 +137,25 @@ class Core(wiring.Component):
               output_dma: OutputDma) -> None:
         """Readers to the arbiter, arbiter and output DMA to the port.
 
-        The input DMA goes before the engine: the kernel prefetch may let its beats wait until
-        layer 0 has begun, so all of the input must have been asked for earlier.
+        The first burst of kernels comes first, so that layer 0 begins with its first rows. Then
+        the input DMA goes before the engine: the kernel prefetch may let its beats wait until layer
+        0 has begun, so all of the input must have been asked for earlier. (The buffers hold a
+        burst: it has at most 64 beats, and a convolution comes first, with 32 entries a block.)
         """
+        checker, input_dma, engine = readers
+        kernels_asked = Signal()
+        with m.If(control.engine_reset):
+            m.d.sync += kernels_asked.eq(0)
+        with m.Elif(engine.ar.valid & engine.ar.ready):
+            m.d.sync += kernels_asked.eq(1)
+        connect(m, checker.ar, arbiter.ar[0])
+        connect(m, engine.ar, arbiter.ar[2])
+        m.d.comb += [
+            arbiter.ar[1].valid.eq(input_dma.ar.valid & kernels_asked),
+            arbiter.ar[1].payload.eq(input_dma.ar.payload),
+            input_dma.ar.ready.eq(arbiter.ar[1].ready & kernels_asked),
+        ]
         for index, reader in enumerate(readers):
-            connect(m, reader.ar, arbiter.ar[index])
             connect(m, arbiter.r[index], reader.r)
         connect(m, arbiter.mem_ar, flipped(self.mem.ar))
         connect(m, flipped(self.mem.r), arbiter.mem_r)
