@@ -14,7 +14,7 @@ from typing import Any
 
 from amaranth.back import rtlil, verilog
 
-__all__ = ["convert"]
+__all__ = ["convert", "convert_rtlil"]
 
 
 def convert(component: Any, *, name: str = "top", initial: bool = True, **arguments: Any) -> str:
@@ -34,6 +34,12 @@ def convert(component: Any, *, name: str = "top", initial: bool = True, **argume
     os.environ.setdefault("AMARANTH_USE_YOSYS", "builtin")
     with contextlib.nullcontext() if initial else _without_zeros():
         return verilog.convert(component, name=name, **arguments)
+
+
+def convert_rtlil(component: Any, *, name: str = "top", initial: bool = True) -> str:
+    """RTLIL of a component with a signature; arguments as for `convert`."""
+    with contextlib.nullcontext() if initial else _without_zeros():
+        return rtlil.convert(component, name=name, emit_src=False)
 
 
 @contextlib.contextmanager
