@@ -187,7 +187,8 @@ def main(argv: list[str] | None = None) -> int:
             parser.error(f"unknown block {name!r}: known are {', '.join(map(repr, blocks))}")
     rows = {}
     for name in chosen:
-        rows[name] = synth_ecp5(blocks[name]()) | _performance(blocks[name]())
+        component = blocks[name]()
+        rows[name] = synth_ecp5(component) | _performance(component)
         if arguments.pnr:
             fmax = ecp5_fmax(blocks[name](), seeds=arguments.seeds)
             rows[name] |= {"Fmax": round(statistics.median(fmax), 1)}
