@@ -43,7 +43,7 @@ class Fetch(wiring.Component):
         Row of the memory where the channel begins; the row to read in a dot layer.
     present : In(1)
         The tile exists; else the pair is zero.
-    last_bank : In(range(feature_banks))
+    last_bank : In(range(max(2, feature_banks)))
         Banks beyond this one have no channel: they take no part.
     tag : In(TileTag(config))
         Goes with the pair. With several banks, ``channel_low`` and ``addr`` are those of bank 0,
@@ -63,7 +63,7 @@ class Fetch(wiring.Component):
         banks = config.feature_banks
         super().__init__({
             "go": In(1), "desc": In(Descriptor), "y": In(COORDINATE), "x": In(COORDINATE),
-            "base": In(ROW_BITS), "present": In(1), "last_bank": In(range(banks)),
+            "base": In(ROW_BITS), "present": In(1), "last_bank": In(range(max(2, banks))),
             "tag": In(self._tag),
             "feature": Out(FeatureReadSignature()).array(banks),
             "o": Out(Event(RowPair(config))).array(banks),

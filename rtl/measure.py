@@ -206,7 +206,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         _nextpnr()      # before the minutes of synthesis
     rows = {}
     for name in chosen:
-        rows[name] = synth_ecp5(blocks[name]()) | _performance(blocks[name]())
+        component = blocks[name]()
+        rows[name] = synth_ecp5(component) | _performance(component)
         if args.pnr:
             fmax = ecp5_fmax(blocks[name](), seeds=args.seeds)
             rows[name] |= {"Fmax": round(statistics.median(fmax), 1)}

@@ -52,8 +52,8 @@ class ForwardFFT(wiring.Component):
     ====  ==============  ===============================  =======
 
     A transfer with ``tag.bypass`` stands alone: word i is values 2i and 2i+1 of its ``8 * rows``,
-    index 0.  With one row it is half of one: two consecutive transfers make a column, which
-    leaves after the second.  Between a tile and a bypassed transfer `LATENCY` idle cycles are
+    index 0.  With one row it is half of a pair, on two consecutive cycles, whose 16 values leave
+    after the second.  Between a tile and a bypassed transfer `LATENCY` idle cycles are
     enough.
 
     Parameters

@@ -134,9 +134,13 @@ def test_bypass_between_tiles(rows):
     ] == expected
 
 
+def test_latency():
+    assert [ForwardFFT(CONFIG, rows=rows).LATENCY for rows in (1, 2, 4, 8)] == [17, 14, 12, 11]
+
+
 def test_ports_of_the_core():
     dut = ForwardFFT(CONFIG)
-    assert dut.rows == CONFIG.forward_rows == 2 and dut.LATENCY == 14
+    assert dut.rows == CONFIG.forward_rows == 2
     assert dut.i.payload.shape() == RowPair(CONFIG) and dut.o.payload.shape() == Column(CONFIG)
 
 

@@ -145,8 +145,8 @@ def test_plain_tag():
     assert dut.o.payload.shape() == InverseOutput(unsigned(3))
 
 
-def test_latency_of_the_core():
-    assert InverseFFT(TAG).rows == 1
+def test_latency():
+    assert [InverseFFT(TAG, rows).LATENCY for rows in (1, 2, 4, 8)] == [18, 14, 12, 11]
     assert InverseFFT.LATENCY == InverseFFT(TAG).LATENCY == 18
 
 
