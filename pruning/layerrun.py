@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,13 +25,13 @@ from model import golden, halfplane
 from model.errors import UserError
 from model.fixed import int_range
 from model.lower import calibrate, lower_layer
-from model.network import NETWORKS, Conv, Network, QuantisedLayer, QuantisedNetwork
-from model.patterns import KernelPattern, Pattern, project
+from model.network import Conv, Network, QuantisedLayer, QuantisedNetwork
+from model.patterns import project
 from pruning import checkpoint
-from pruning.activations import ActivationQuantiser
 from pruning.bins import Bins
-from pruning.recipe import channel_pattern
+from pruning.layersettings import TILE, Settings
 from pruning.reconstruct import admm, least_squares, normal_equations
+from pruning.rounding import integers, output_scale, real_words
 from pruning.samples import (
     TileSet,
     collect,
@@ -43,106 +42,10 @@ from pruning.samples import (
 )
 from pruning.vgg import Weights
 
-__all__ = ["LayerRun", "Settings", "integers"]
+__all__ = ["LayerRun", "end_to_end"]
 
-TILE = 8
 #: Images that set the range of the accumulators; `model.lower.calibrate` leaves a factor of two.
 PEAK_IMAGES = 4
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What a run does; it resumes only under the same settings.
-
-    Attributes
-    ----------
-    network : str
-        Name in `model.network.NETWORKS`.
-    pattern : str
-        ``"channel"`` or ``"kernel"``.
-    alpha : int
-        Compression.
-    weight_bits : int
-        8 or 16.
-    weights : str
-        Where the dense weights come from.
-    images, held_out : int
-        Photographs to calibrate on, and others to measure on.
-    tiles : int
-        Tiles per layer on which the error is measured and minimised.
-    admm_steps, solve_steps : int
-        Iterations of ADMM (see `steps_of`) and of the least squares on the support.
-    ridge : float
-        Pull to the dense weights, relative to a channel's power.
-    seed : int
-        Seed of the choice of photographs and tiles.
-    """
-
-    network: str = "vgg16"
-    pattern: str = "channel"
-    alpha: int = 4
-    weight_bits: int = 16
-    weights: str = "hed"
-    images: int = 32
-    held_out: int = 4
-    tiles: int = 4096
-    admm_steps: int = 12
-    solve_steps: int = 8
-    ridge: float = 0.1
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Refuse settings that cannot run, naming the value."""
-        if self.network not in NETWORKS:
-            raise UserError(f"unknown network {self.network!r}: known are "
-                            f"{', '.join(sorted(NETWORKS))}")
-        if any(not isinstance(layer, Conv) for layer in NETWORKS[self.network].layers):
-            raise UserError(f"network {self.network} has fully connected layers: layer-wise "
-                            "pruning takes convolutions, pruning.train the others")
-        if self.pattern not in ("channel", "kernel"):
-            raise UserError(f"unknown pattern {self.pattern!r}: channel or kernel")
-        if self.weight_bits not in (8, 16):
-            raise UserError(f"weight bits must be 8 or 16, not {self.weight_bits}")
-        for name in ("images", "held_out", "tiles", "admm_steps"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if self.solve_steps < 0:
-            raise UserError(f"solve_steps must not be negative, not {self.solve_steps}")
-        if not 1 <= self.alpha <= TILE * TILE // 2:
-            raise UserError(f"alpha must be 1..{TILE * TILE // 2}, not {self.alpha}")
-        if not self.ridge > 0:
-            raise UserError(f"ridge must be positive, not {self.ridge}")
-
-    @property
-    def title(self) -> str:
-        """Short name of the result, e.g. ``vgg16-channel-a4-w16``."""
-        return f"{self.network}-{self.pattern}-a{self.alpha}-w{self.weight_bits}"
-
-    def pattern_of(self, layer: Conv) -> Pattern:
-        """Pattern of a layer."""
-        if self.pattern == "kernel":
-            return KernelPattern(self.alpha)
-        return channel_pattern(layer.in_channels, self.alpha)
-
-    def steps_of(self, layer: Conv) -> int:
-        """ADMM iterations: `admm_steps` for 512 x 512 kernels, up to eight times that for fewer.
-
-        The first layers are cheap, and what they lose no later layer can restore.
-        """
-        share = min(8.0, max(1.0, 512 * 512 / (layer.in_channels * layer.out_channels)))
-        return round(self.admm_steps * share)
-
-    def to_dict(self) -> dict:
-        """Plain JSON types."""
-        return dataclasses.asdict(self)
-
-
-def integers(words: NDArray[np.complexfloating], bits: int) -> tuple[NDArray, NDArray]:
-    """Round words (N, C, F) to symmetric integers (N, C, F, 2) and a scale per output, (N,)."""
-    limit = (1 << (bits - 1)) - 1
-    parts = np.stack([words.real, words.imag], axis=-1).astype(np.float64)
-    scale = np.maximum(np.abs(parts).reshape(len(parts), -1).max(axis=1), 1e-9) / limit
-    return np.rint(parts / scale[:, None, None, None]).astype(np.int64), scale
 
 
 class LayerRun:
@@ -245,7 +148,7 @@ class LayerRun:
             del normal, z, mask
             words = bins.words(weights).numpy()
         else:
-            words = _words(self.donor.layers[self.network.layers.index(layer)])
+            words = real_words(self.donor.layers[self.network.layers.index(layer)])
         tell(0.75)
         kept = words != 0
         entry |= {"kept_energy": float((energy * kept).sum() / energy.sum()),
@@ -261,7 +164,7 @@ class LayerRun:
         entry["quantised_fit_db"] = round(decibels(target, result), 3)
         data = QuantisedLayer(
             weight=weight, weight_scale=scale, bias=bias.astype(np.float64), pattern=str(pattern),
-            out_scale=_out_scale(layer, result),
+            out_scale=output_scale(layer, result),
         )
         peaks = calibrate(self._single(layer, data), self.maps[:min(images, PEAK_IMAGES)])
         tell(0.85)
@@ -296,7 +199,7 @@ class LayerRun:
         )
         tiling = layer.tiling(self._shape, TILE)
         bins = Bins(tiling)
-        words = torch.tensor(_words(data)).to(torch.complex64)
+        words = torch.tensor(real_words(data)).to(torch.complex64)
         low, high = int_range(8, not layer.relu)
         parts = []
         for image in self.maps[:images]:
@@ -349,24 +252,6 @@ def _tell_part(
 ) -> None:
     """Translate the share of a layer into the share of the run."""
     tell(name, (index + part) / count)
-
-
-def _words(data: QuantisedLayer) -> NDArray[np.complex128]:
-    """Real-valued words (N, C, F) of a quantised layer."""
-    scale = data.weight_scale[:, None, None]
-    return (data.weight[..., 0] * scale + 1j * (data.weight[..., 1] * scale)).astype(np.complex128)
-
-
-def _out_scale(layer: Conv, outputs: Tensor) -> float:
-    """Scale of the 8-bit outputs with the least squared error on outputs (t*t, T, N)."""
-    if not layer.relu:
-        return float(outputs.abs().max().clamp_min(1e-6)) / 127
-    quantiser = ActivationQuantiser()
-    quantiser.mode = "observe"
-    # A few hundred tiles are enough for one number.
-    quantiser(outputs[:, ::max(1, outputs.shape[1] // 512)])
-    quantiser.calibrate()
-    return float(quantiser.scale)
 
 
 def end_to_end(report: Sequence[dict]) -> dict:

@@ -20,6 +20,7 @@ from model.errors import Parser, UserError, command
 from model.files import check_target
 from model.network import NETWORKS, QuantisedNetwork
 from pruning.data import data_directory
+from pruning.layersettings import Settings
 from pruning.report import write_json
 
 __all__ = ["main"]
@@ -31,6 +32,9 @@ COLUMNS = (
     ("quantised", "quantised_db", ".1f"), ("network", "network_db", ".1f"),
     ("cosine", "network_cosine", ".4f"), ("seconds", "seconds", ".0f"),
 )
+
+
+_DEFAULT = Settings()
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -51,19 +55,19 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--resume", action="store_true", help="go on after the last whole layer")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default 1)")
     parser.add_argument("--pattern", default="channel", help="channel (default) or kernel")
-    for name, kind, default, text in (
-        ("alpha", int, 4, "compression"),
-        ("weight_bits", int, 16, "8 or 16"),
-        ("images", int, 32, "photographs to calibrate on"),
-        ("held_out", int, 4, "other photographs to measure on"),
-        ("tiles", int, 4096, "tiles per layer to minimise the error on"),
-        ("admm_steps", int, 12, "iterations of ADMM for 512x512 kernels, more for fewer"),
-        ("solve_steps", int, 8, "iterations of the least squares on the support"),
-        ("ridge", float, 0.1, "pull to the dense weights"),
-        ("seed", int, 0, "seed of the choice of photographs and tiles"),
+    for name, kind, text in (
+        ("alpha", int, "compression"),
+        ("weight_bits", int, "8 or 16"),
+        ("images", int, "photographs to calibrate on"),
+        ("held_out", int, "other photographs to measure on"),
+        ("tiles", int, "tiles per layer to minimise the error on"),
+        ("admm_steps", int, "iterations of ADMM for 512x512 kernels, more for fewer"),
+        ("solve_steps", int, "iterations of the least squares on the support"),
+        ("ridge", float, "pull to the dense weights"),
+        ("seed", int, "seed of the choice of photographs and tiles"),
     ):
-        parser.add_argument(f"--{name.replace('_', '-')}", type=kind, default=default,
-                            help=f"{text} (default %(default)s)")
+        parser.add_argument(f"--{name.replace('_', '-')}", type=kind,
+                            default=getattr(_DEFAULT, name), help=f"{text} (default %(default)s)")
     return parser
 
 
@@ -75,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         import torch
     except ImportError as error:
         raise UserError("pruning needs torch: pip install -e '.[prune]'") from error
-    from pruning.layerrun import LayerRun, Settings, end_to_end
+    from pruning.layerrun import LayerRun, end_to_end
     from pruning.vgg import load
 
     settings = Settings(**{name: getattr(args, name) for name in Settings.__dataclass_fields__

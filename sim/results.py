@@ -98,9 +98,8 @@ def _layerwise(folder: Path) -> str:
         "dense weights on the same inputs. `network`: the golden model after the pool. One-shot "
         "keeps the largest words as they are.\n\n" + "\n".join(parts)
         + "\nCommand: `python -m pruning.layerwise vgg16 --weights hed --data DIR --pattern "
-        "PATTERN "
-        "--weight-bits 16 --json docs/results/vgg16-PATTERN-a4-w16.json`, then `--weight-bits 8 "
-        "--from build/vgg16-PATTERN-a4-w16.npz`; settings in each file.\n"
+        "PATTERN --weight-bits 16 --json docs/results/vgg16-PATTERN-a4-w16.json`, then "
+        "`--weight-bits 8 --from build/vgg16-PATTERN-a4-w16.npz`; settings in each file.\n"
     )
 
 

@@ -19,8 +19,9 @@ class StandIn(wiring.Component):
         super().__init__({
             "csr_addr": In(10), "csr_w_en": In(1), "csr_w_data": In(32), "csr_r_data": Out(32),
             "mem": Out(MemorySignature(config.port_bits)), "irq": Out(1),
-            "probe_tile": Out(Event(Column(config))), "probe_sum": Out(Event(SumWrite(config))),
-            "probe_write": Out(Event(FeatureWrite)),
+            "probe_tile": Out(Event(Column(config))).array(config.feature_banks),
+            "probe_sum": Out(Event(SumWrite(config))),
+            "probe_write": Out(Event(FeatureWrite)).array(config.feature_banks),
         })
 
     def elaborate(self, platform):
@@ -74,13 +75,13 @@ class StandIn(wiring.Component):
         with m.If(w.valid & w.ready):
             m.d.sync += [put.eq(put + 1), counters[12].eq(counters[12] + 1)]
             m.d.comb += [
-                self.probe_tile.valid.eq(1), self.probe_sum.valid.eq(1),
-                self.probe_write.valid.eq(1),
-                self.probe_tile.payload.words[7].re.eq(r.payload.data[:16]),
-                self.probe_tile.payload.tag.channel_low.eq(put),
+                self.probe_sum.valid.eq(1),
+                *(probe.valid.eq(1) for probe in (*self.probe_tile, *self.probe_write)),
+                self.probe_tile[0].payload.words[7].re.eq(r.payload.data[:16]),
+                self.probe_tile[0].payload.tag.channel_low.eq(put),
                 self.probe_sum.payload.sums[1][3].im.eq(r.payload.data[:18]),
-                self.probe_write.payload.data[7].eq(r.payload.data[:8]),
-                self.probe_write.payload.addr.eq(put),
+                self.probe_write[0].payload.data[7].eq(r.payload.data[:8]),
+                self.probe_write[0].payload.addr.eq(put),
             ]
         with m.If(busy):
             m.d.sync += counters[10].eq(counters[10] + 1)

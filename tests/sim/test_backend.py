@@ -66,16 +66,16 @@ def test_backends_agree_to_the_cycle(library, options):
                 np.testing.assert_array_equal(np.frombuffer(result.outputs, "<u8"), rows + 1)
                 assert (result.read_beats, result.write_beats) == (2 * ROWS, 2 * ROWS)
                 assert all(len(item) == 2 * ROWS for item in result.events.values())
-            tile = decode(probe_layouts(CONFIG)["tile"], result.events["tile"].payload)
+            tile = decode(probe_layouts(CONFIG)["tile0"], result.events["tile0"].payload)
             total = decode(probe_layouts(CONFIG)["sum"], result.events["sum"].payload)
-            write = decode(probe_layouts(CONFIG)["write"], result.events["write"].payload)
+            write = decode(probe_layouts(CONFIG)["write0"], result.events["write0"].payload)
             low = rows.astype(np.int64)
             np.testing.assert_array_equal(tile["words"]["re"][:, 7], low.astype(np.int16))
             np.testing.assert_array_equal(total["sums"]["im"][:, 1, 3], (low << 46) >> 46)
             np.testing.assert_array_equal(write["data"][:, 7], low & 0xFF)
             np.testing.assert_array_equal(write["addr"], np.arange(2 * ROWS))
             seen.append((loaded, result.cycles, result.start, backend.cycle,
-                         result.events["tile"].cycle.tolist()))
+                         result.events["tile0"].cycle.tolist()))
     assert seen[0] == seen[1]
 
 
@@ -107,7 +107,7 @@ def test_backends_agree_on_a_wide_port(name):
                 backend._command(2, "run")
             np.testing.assert_array_equal(backend.memory[-config.port_words:], wanted[0])
             seen.append((result.cycles, result.start, backend.cycle,
-                         result.events["write"].cycle.tolist()))
+                         result.events["write0"].cycle.tolist()))
     assert seen[0] == seen[1]
 
 
@@ -288,10 +288,10 @@ def test_two_processes_build_at_once(library, tmp_path):
         "mem__r__valid, mem__w__ready, mem__w_busy, mem__w_error, "
         "input [9:0] csr_addr, input [31:0] csr_w_data, "
         "input [65:0] mem__r__payload, output [31:0] csr_r_data, output mem__ar__valid, "
-        "mem__r__ready, mem__w__valid, irq, probe_tile__valid, probe_sum__valid, "
-        "probe_write__valid, output [39:0] mem__ar__payload, output [95:0] mem__w__payload, "
-        "output [69:0] probe_tile__payload, output [7:0] probe_sum__payload, "
-        "output [63:0] probe_write__payload); assign csr_r_data = 7; endmodule'))"
+        "mem__r__ready, mem__w__valid, irq, probe_tile__0__valid, probe_sum__valid, "
+        "probe_write__0__valid, output [39:0] mem__ar__payload, output [95:0] mem__w__payload, "
+        "output [69:0] probe_tile__0__payload, output [7:0] probe_sum__payload, "
+        "output [63:0] probe_write__0__payload); assign csr_r_data = 7; endmodule'))"
     )
     environment = os.environ | {"SPECTRALCNN_CACHE": str(tmp_path)}
     processes = [
