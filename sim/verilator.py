@@ -289,7 +289,7 @@ class FastBackend(Backend):
             (ctypes.c_uint32 * 3)(*channel_seeds(chosen.seed)), int(record),
         )
         self._handle = self._library.sim_new(
-            ctypes.byref(raw), self.memory.ctypes.data, len(self.memory)
+            ctypes.byref(raw), self.memory.ctypes.data, len(self.memory) // self.config.port_words
         )
         self._finalizer = weakref.finalize(self, self._library.sim_delete, self._handle)
         if trace and not self._library.sim_trace(self._handle, str(trace).encode()):
@@ -336,7 +336,7 @@ class FastBackend(Backend):
                 np.ctypeslib.as_array(payload, (count * size,)).reshape(count, size).copy(),
             )
         self._library.sim_clear_events(self._handle)
-        return events
+        return {name: events[name] for name in probe_layouts(self.config)}
 
     def close(self) -> None:
         """Finish the waveform and free the model."""

@@ -131,7 +131,7 @@ def test_watchdog_reports_what_was_seen(library):
         with backend:
             backend.load(image())
             backend.csr_write(5, 1)         # the stand-in then never ends a run
-            with pytest.raises(Watchdog, match=f"within 500 cycles; events tile: {2 * ROWS}"):
+            with pytest.raises(Watchdog, match=f"within 500 cycles; events tile0: {2 * ROWS}"):
                 backend.run(feature_rows().tobytes())
 
 
