@@ -12,6 +12,8 @@ __all__ = ["merge_modules"]
 
 _HEAD = re.compile(r"^module (\\\S+|\w+) ?\(", re.MULTILINE)
 _INSTANCE = re.compile(r"^(  )(\\\S+|\w+)(?=  (?:\\\S+ |\w+) \($)", re.MULTILINE)
+#: A local name that yosys numbers through the whole design.
+_NUMBERED = re.compile(r"(dump_module)\$\d+")
 _END = "endmodule\n"
 
 
@@ -30,7 +32,7 @@ def merge_modules(verilog: str) -> str:
             raise ValueError("a module of the design has no end")
         head = _HEAD.search(text)
         assert head is not None
-        modules[head[1]] = text
+        modules[head[1]] = _NUMBERED.sub(r"\1", text)
     while True:
         # Leaves become equal first, then what instantiates them.
         seen: dict[str, str] = {}

@@ -1,0 +1,105 @@
+"""Cores with several feature banks and wide ports: every word equal to the golden model."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from model import golden, photographs
+from model.compile import compile_network
+from model.config import PRESETS
+from model.errors import UserError
+from model.lower import lower
+from model.network import NETWORKS, Conv, Linear, Network
+from model.synthetic import synthetic_network
+from sim.memory import MemoryOptions
+from sim.session import open_backend, simulate_image
+from tests.model.toys import toy_network
+
+CONFIG = PRESETS["tiny-wide"]
+
+
+def vgg(size, divisor, layers=13):
+    """VGG16 with fewer channels on a smaller image."""
+    chain = tuple(
+        dataclasses.replace(layer, out_channels=layer.out_channels // divisor,
+                            in_channels=max(3, layer.in_channels // divisor))
+        for layer in NETWORKS["vgg16"].layers[:layers]
+    )
+    return Network("small", (3, size, size), chain)
+
+
+def check(network, config, backend, options, seed=3):
+    program = compile_network(network, config)
+    shape = network.network.input_shape
+    image = photographs.quantise(photographs.synthetic(1, shape, seed))[0]
+    with open_backend(backend, config, options=options) as core:
+        core.load(np.ascontiguousarray(program.image, dtype="<u8").tobytes())
+        results = [simulate_image(core, program, image) for _ in range(2)]
+    words = 0
+    for trace in golden.run(program.network, image):
+        words += trace.tiles.size // 2 + trace.sums.size // 2 + trace.out.size
+    for result in results:
+        assert not result.failure and result.comparison.exact, result.comparison.difference
+        assert result.comparison.words >= words
+    assert results[0].run.cycles <= results[1].run.cycles + 400
+    return results[0]
+
+
+def test_two_layers_in_amaranths_simulator():
+    network = synthetic_network(vgg(16, 8, layers=2), seed=1)
+    check(network, CONFIG, "pysim", MemoryOptions(latency=20, stall=0.2, seed=4))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stall", [0.0, 0.4])
+def test_thirteen_layers(stall):
+    network = synthetic_network(vgg(32, 8), seed=2)
+    check(network, CONFIG, "fast", MemoryOptions(latency=60, stall=stall, seed=5))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kernel, padding, channels", [(1, 0, (3, 11, 9)), (5, 2, (9, 24, 8))])
+def test_other_kernels_and_odd_channels(kernel, padding, channels):
+    """Channels that fill neither banks nor groups, kernels beyond the last block of N'."""
+    config = dataclasses.replace(CONFIG, name="odd", post_values=8)
+    chain = (Conv("a", channels[0], channels[1], kernel, padding=padding),
+             Conv("b", channels[1], channels[2], kernel, padding=padding))
+    network = synthetic_network(Network("odd", (channels[0], 21, 26), chain), seed=6)
+    program = compile_network(network, config)
+    image = np.random.default_rng(1).integers(-128, 128, (channels[0], 21, 26))
+    with open_backend("fast", config, options=MemoryOptions(stall=0.3)) as core:
+        core.load(np.ascontiguousarray(program.image, dtype="<u8").tobytes())
+        result = simulate_image(core, program, image)
+    assert not result.failure and result.comparison.exact, result.comparison.difference
+
+
+@pytest.mark.slow
+def test_vgg16_on_u200():
+    """The whole network at 224x224; minutes to build, a minute to run."""
+    network = synthetic_network(NETWORKS["vgg16"])
+    result = check(network, PRESETS["u200"], "fast", MemoryOptions(latency=100))
+    assert result.run.cycles <= 640_000
+
+
+def test_what_several_banks_cannot_do():
+    dense = toy_network([Conv("a", 1, 4, 3), Linear("b", 4 * 36, 10, relu=False)],
+                        ["channel 1:1", "channel 1:4"], (1, 8, 8), weight_bits=16)
+    with pytest.raises(UserError, match="needs feature_banks = 1"):
+        compile_network(dense, CONFIG)
+    wide = synthetic_network(Network("wide", (3, 16, 16), (Conv("a", 3, 8, 1),)))
+    with pytest.raises(UserError, match="post_values"):
+        compile_network(wide, CONFIG)
+
+
+def test_a_part_of_a_network_continues_where_the_rest_ends():
+    network = synthetic_network(vgg(16, 16, layers=4), weight_bits=8, seed=4)
+    image = photographs.quantise(photographs.synthetic(1, (3, 16, 16)))[0]
+    whole = golden.run(lower(network), image)
+    first = golden.run(lower(network.part(0, 2)), image)
+    second = golden.run(lower(network.part(2, 4)), first[-1].out)
+    for trace, part in zip(whole, [*first, *second], strict=True):
+        np.testing.assert_array_equal(trace.out, part.out)
+        np.testing.assert_array_equal(trace.sums, part.sums)
+    with pytest.raises(ValueError, match="layers 2:5 do not lie within 0:4"):
+        network.part(2, 5)
