@@ -1,15 +1,20 @@
 """Cost model: cycles and bytes of a compiled network, checked against RTL simulation.
 
-A layer's interval ends with its last written value. Four engines share the work of a layer: the
-array (steps, and at least N'/4 cycles per frequency, which the drain takes), the store stage (8
-cycles per kernel and tile block; segments through one write port; one value per cycle and Post),
-the loader, and the memory port (one beat per cycle, streaming ahead across layers). The slowest
-bounds the layer; filling and emptying the pipelines is added once.
+A layer's interval ends with its last written value. One feature bank: four engines share the work
+of a layer: the array (steps, and at least N'/4 cycles per frequency, which the drain takes), the
+store stage (8 cycles per kernel and tile block; segments through one write port; one value per
+cycle and Post), the loader, and the memory port (one beat per cycle, streaming ahead across
+layers). The slowest bounds the layer; filling and emptying the pipelines is added once.
+
+Several feature banks: maps lie in the order of their tile blocks, so that the next layer's first
+block is loaded while the last ones are multiplied, if there are enough of them. Then the array goes
+on without a gap; otherwise it waits until the layer before is written and a block is loaded.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import ceil
 
 from model.compile import CompiledLayer, Program
 
@@ -29,6 +34,15 @@ DRAIN = 46
 DOT_LATENCY = 88
 #: Cycles of the store stage per kernel block of a dot layer, besides one per kernel.
 DOT_BLOCK = 6
+
+#: Several banks: tile blocks from which on the next layer's first block is complete in time.
+AHEAD_BLOCKS = 3
+#: From the last sum of a block to the last write, besides reading the block and writing its rows.
+BANKS_DRAIN = 118
+#: From the last write to the first sum, besides loading a group of channels.
+BANKS_FILL = 28
+#: From the start of a run to the first sum, besides the latency of the memory.
+BANKS_FIRST = 900
 
 
 @dataclass(frozen=True)
@@ -67,6 +81,8 @@ def _load(layer: CompiledLayer, tile_lanes: int) -> int:
 
 def estimate(program: Program) -> list[LayerCost]:
     """Estimate every layer of a program."""
+    if program.config.feature_banks > 1:
+        return _estimate_banks(program)
     config = program.config
     lanes = config.tile_lanes
     input_beats = config.map_row_beats * program.input_region.rows
@@ -91,4 +107,36 @@ def estimate(program: Program) -> list[LayerCost]:
         costs.append(LayerCost(layer.name, mac, store, load, beats, end - elapsed,
                                8 * config.port_words * (beats + (0 if index else input_beats))))
         elapsed = end
+    return costs
+
+
+def _estimate_banks(program: Program) -> list[LayerCost]:
+    """Estimate the layers of a program for several feature banks."""
+    config = program.config
+    lanes, banks, rows = config.tile_lanes, config.feature_banks, config.inverse_rows
+    slots = 4 * max(lanes, banks)           # cycles to load as many channels as there are banks
+    costs: list[LayerCost] = []
+    input_beats = config.map_row_beats * program.input_region.rows
+    multiplied = written = streamed = 0
+    before = 0                              # tile blocks of the layer before
+    for index, layer in enumerate(program.layers):
+        fields = layer.descriptor
+        blocks, step = fields["tile_blocks"], fields["out_step"]
+        beats = layer.stream_beats * (blocks if fields["restream"] else 1)
+        streamed += beats
+        drained = fields["kernel_blocks"] * config.words * config.kernel_lanes // (4 * rows)
+        mac = max(layer.steps, drained) * blocks
+        kernels = (fields["kernel_blocks"] - 1) * config.kernel_lanes + fields["lanes_last"]
+        store = ceil(kernels * blocks * max(8 / rows, step * lanes / banks))
+        load = -(-fields["channels"] // banks) * slots * blocks
+        begin = multiplied if before >= AHEAD_BLOCKS else written + BANKS_FILL + slots
+        if index == 0:
+            begin = BANKS_FIRST
+        multiplied = max(begin + max(mac, store, load), input_beats + streamed)
+        end = multiplied + 8 * fields["lanes_last"] // rows + BANKS_DRAIN + step * lanes
+        costs.append(LayerCost(
+            layer.name, mac, store, load, beats, end - written,
+            8 * config.port_words * (beats + (0 if index else input_beats)),
+        ))
+        written, before = end, blocks
     return costs

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from model.compile import Program
+from model.cost import estimate
 from sim.inputs import Digit, Photograph
 from sim.session import ImageResult, LayerFigures, layer_figures
 
@@ -87,9 +88,11 @@ def as_json(program: Program, digits: Sequence[Digit | Photograph],
     runs = [result.run for result in results if result.run is not None]
     beat_bytes = 8 * program.config.port_words
     layers = []
-    for item in layer_figures(program, runs[-1]) if runs else ():
+    figures = layer_figures(program, runs[-1]) if runs else []
+    for item, cost in zip(figures, estimate(program) if runs else [], strict=True):
         layers.append({
-            "name": item.name, "cycles": item.cycles, "mac_issue_cycles": item.mac_issue_cycles,
+            "name": item.name, "cycles": item.cycles, "estimated_cycles": cost.cycles,
+            "mac_issue_cycles": item.mac_issue_cycles,
             "mac_utilisation": item.mac_utilisation, "lanes_filled": item.lanes_filled,
             "bytes_read": item.bytes_read, "bytes_written": item.bytes_written,
             "stalls": item.stalls,

@@ -17,6 +17,7 @@ from model.cost import estimate
 from model.errors import Parser, UserError, command
 from model.files import check_target, write_output
 from model.network import QuantisedNetwork
+from sim.results_scale import scale
 
 __all__ = ["render", "main"]
 
@@ -257,8 +258,12 @@ def _dataflow(folder: Path) -> str:
             + "\n\n".join(parts) + "\n")
 
 
+def _scale(folder: Path) -> str:
+    return scale(folder, _read, _table)
+
+
 SECTIONS: tuple[Callable[[Path], str], ...] = (
-    _accuracy, _layerwise, _cycles, _schedule, _dataflow, _resources, _fft,
+    _accuracy, _layerwise, _cycles, _scale, _schedule, _dataflow, _resources, _fft,
 )
 
 

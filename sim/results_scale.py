@@ -1,0 +1,75 @@
+"""Sections of docs/results.md about networks and configs at the papers' scale."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+__all__ = ["scale"]
+
+Reader = Callable[[Path, str], Any]
+Tabler = Callable[[Sequence[str], Sequence[Sequence[object]]], str]
+#: "Reuse Kernels or Activations?" (FPGA 2020): VGG16's convolutions, alpha = 4, on an Alveo U200.
+FPGA20_MS, FPGA20_DSP, FPGA20_CLOCK = 9.0, 2860, 200_000_000
+
+
+def scale(folder: Path, read: Reader, table: Tabler) -> str:
+    """VGG16 on `u200`, and what `u200` takes."""
+    parts = [_run(run, table) for name in ("channel", "synthetic")
+             if (run := read(folder, f"u200-vgg16-{name}.json"))]
+    if report := read(folder, "u200-resources.json"):
+        parts.append(_resources(report, table))
+    if not parts:
+        return ""
+    return "## VGG16 at 224×224 on `u200`\n" + "\n\n".join(parts) + "\n"
+
+
+def _run(run: dict, table: Tabler) -> str:
+    cycles, clock = max(run["cycles"]), run["clock_hz"]
+    milliseconds = 1000 * cycles / clock
+    issue = elapsed = 0
+    rows = []
+    for index, layer in enumerate(run["layers"]):
+        if index:
+            issue, elapsed = issue + layer["mac_issue_cycles"], elapsed + layer["cycles"]
+        error = 100 * (layer["estimated_cycles"] / layer["cycles"] - 1)
+        stalls = layer["stalls"]
+        rows.append((
+            layer["name"], layer["cycles"], layer["estimated_cycles"], f"{error:+.1f} %",
+            layer["mac_issue_cycles"], f"{100 * layer['mac_utilisation']:.1f} %",
+            f"{100 * layer['lanes_filled']:.1f} %", stalls["tiles"], stalls["weights"],
+            stalls["sums"], f"{layer['bytes_read'] / 1e6:.3f}",
+        ))
+    verdict = "equal to the golden model" if run["bit_exact"] else "NOT equal to the golden model"
+    busy = f"{100 * issue / elapsed:.1f} %" if elapsed else "-"
+    return (
+        f"### {run['pattern']}, input {', '.join(run['images'])}\n"
+        f"All 13 convolutions and 5 pools, batch 1, simulated in RTL: **{cycles} cycles**, "
+        f"{milliseconds:.2f} ms at {clock / 1e6:g} MHz with {run['multipliers']} multipliers "
+        f"(FPGA 2020: {FPGA20_MS:g} ms at {FPGA20_CLOCK / 1e6:g} MHz with {FPGA20_DSP} DSPs: "
+        f"{FPGA20_MS / milliseconds:.1f} times as long). {run['words_compared']} words {verdict}. "
+        f"From the second layer on the array takes a step in {busy} of the cycles; lanes that "
+        "tiles and kernels do not fill are in the column beside. "
+        f"{run['read_bytes'][-1] / 1e6:.1f} MB are read, {run['write_bytes'][-1] / 1e6:.2f} MB "
+        "written; maps stay on chip.\n\n"
+        + table(("layer", "cycles", "estimate", "error", "MAC issue", "utilised", "lanes filled",
+                 "wait tiles", "wait weights", "wait sums", "MB read"), rows)
+        + "\n\nCommand: `python -m sim.run vgg16 --network build/vgg16-channel-a4-w16.npz --image "
+        "FILE --latency 100 --json docs/results/u200-vgg16-channel.json` (`--weights synthetic` "
+        "without trained weights). The port takes 256 bytes a cycle: 4 × 64 at U200."
+    )
+
+
+def _resources(report: dict, table: Tabler) -> str:
+    kinds = list(report["total"])
+    rows = [(name, row["count"], *(row[kind] for kind in kinds))
+            for name, row in report["parts"].items()]
+    rows.append(("total", "", *(report["total"][kind] for kind in kinds)))
+    missing = "" if report["complete"] else " Parts are missing."
+    return (
+        f"### Resources of `{report['config']}`\nyosys `synth_xilinx -family xcup`, each part by "
+        f"itself times its count; not placed.{missing}\n\n"
+        + table(("part", "count", *kinds), rows)
+        + "\n\nCommand: `python -m rtl.xilinx --json docs/results/u200-resources.json`."
+    )
