@@ -21,6 +21,9 @@ from rtl.signatures import Column, Event, FeatureWrite, MemorySignature, SumWrit
 
 __all__ = ["Core", "Top"]
 
+#: Bursts of kernels read before the input, through a port wider than 64 bits (else one).
+FIRST_BURSTS = 2
+
 #: Host side: register access and interrupt.
 _HOST = {
     "csr_addr": In(ADDRESS_BITS), "csr_w_en": In(1), "csr_w_data": In(32), "csr_r_data": Out(32),
@@ -137,17 +140,21 @@ class Core(wiring.Component):
               output_dma: OutputDma) -> None:
         """Readers to the arbiter, arbiter and output DMA to the port.
 
-        The first burst of kernels comes first, so that layer 0 begins with its first rows. Then
-        the input DMA goes before the engine: the kernel prefetch may let its beats wait until layer
-        0 has begun, so all of the input must have been asked for earlier. (The buffers hold a
-        burst: it has at most 64 beats, and a convolution comes first, with 32 entries a block.)
+        The first kernels come first, so that layer 0 begins with its first rows: `FIRST_BURSTS` of
+        them, or what is asked for in 63 cycles. Then the input DMA goes before the engine: the
+        kernel prefetch may let its beats wait until layer 0 has begun, so all of the input must
+        have been asked for earlier. (The buffers hold the first bursts: a convolution comes first,
+        with 32 entries a block, and where bursts are long there is nothing else.)
         """
         checker, input_dma, engine = readers
-        kernels_asked = Signal()
+        bursts, cycles = Signal(range(FIRST_BURSTS + 1)), Signal(6)
+        most = FIRST_BURSTS if self.config.port_bits > 64 else 1
+        kernels_asked = (bursts == most) | cycles.all()
         with m.If(control.engine_reset):
-            m.d.sync += kernels_asked.eq(0)
-        with m.Elif(engine.ar.valid & engine.ar.ready):
-            m.d.sync += kernels_asked.eq(1)
+            m.d.sync += [bursts.eq(0), cycles.eq(0)]
+        with m.Elif(~kernels_asked):
+            m.d.sync += [bursts.eq(bursts + (engine.ar.valid & engine.ar.ready)),
+                         cycles.eq(cycles + 1)]
         connect(m, checker.ar, arbiter.ar[0])
         connect(m, engine.ar, arbiter.ar[2])
         m.d.comb += [
