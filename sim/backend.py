@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import TracebackType
 
@@ -116,6 +117,8 @@ class Backend(abc.ABC):
     ----------
     memory : uint64 array
         The memory, one element per 64-bit word.
+    watch : callable or None
+        Called now and then during a command with the cycles since it began.
     """
 
     name: str
@@ -128,6 +131,7 @@ class Backend(abc.ABC):
         self.memory: NDArray[np.uint64] = np.zeros(
             memory_beats * config.port_words, dtype=np.uint64
         )
+        self.watch: Callable[[int], None] | None = None
         self._image_beats = self._input_beats = self._output_beats = 0
 
     @property

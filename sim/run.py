@@ -16,11 +16,18 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 from model import golden
 from model.compile import Program, compile_network
 from model.config import AcceleratorConfig, load_config
+from model.cost import estimate
 from model.errors import Parser, UserError, command
 from model.files import check_target, write_output
 from model.lower import lower
@@ -153,13 +160,23 @@ def _options(args: argparse.Namespace) -> MemoryOptions:
 def _simulate(backend: Backend, program: Program, digits: Sequence[Digit | Photograph],
               inputs: Sequence[NDArray[np.int64]], console: Console) -> list[ImageResult]:
     results: list[ImageResult] = []
-    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(),
+    expected = sum(cost.cycles for cost in estimate(program))
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(),
+               TextColumn("{task.completed} of {task.total} cycles, {task.fields[rate]} a second"),
+               TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty(),
                   transient=True) as progress:
-        task = progress.add_task("images", total=len(digits))
-        for digit, pixels in zip(digits, inputs, strict=True):
+        task = progress.add_task("simulating", total=len(digits) * expected, rate="-")
+        for index, (digit, pixels) in enumerate(zip(digits, inputs, strict=True)):
+            def watch(cycles: int, before: int = index * expected) -> None:
+                speed = progress.tasks[0].speed
+                progress.update(task, completed=before + min(cycles, expected),
+                                rate=f"{speed:.0f}" if speed else "-")
+
+            backend.watch = watch
             result = simulate_image(backend, program, pixels)
             results.append(result)
-            progress.advance(task)
+            watch(expected)
             if len(digits) <= LISTED or result.failure or not result.comparison.exact:
                 print_image(console, digit, result)
             if result.run is None:      # the core hangs or has stopped: no sense in going on

@@ -47,6 +47,8 @@ CXX_FLAGS = (
     "-w",
 )
 TRACES = {None: 0, ".vcd": 1, ".fst": 2}
+#: Cycles between two reports of progress.
+WATCHED = 5000
 FST_LIBRARIES = ["-llz4", "-lz"]
 
 
@@ -315,7 +317,15 @@ class FastBackend(Backend):
 
     def wait_idle(self, max_cycles: int) -> bool:
         """Step until not busy."""
-        return bool(self._library.sim_wait_idle(self._handle, max_cycles))
+        done = 0
+        while done < max_cycles:
+            part = min(WATCHED, max_cycles - done)
+            if self._library.sim_wait_idle(self._handle, part):
+                return True
+            done += part
+            if self.watch is not None:
+                self.watch(done)
+        return False
 
     def take_events(self) -> dict[str, Events]:
         """Copy the recorded events out and clear them."""
