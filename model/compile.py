@@ -146,6 +146,11 @@ def _geometry(layer: LoweredLayer, config: AcceleratorConfig) -> dict[str, int]:
                 f"{tiling.step} output tiles of a {layer.layer.kernel}x{layer.layer.kernel} kernel"
             )
         out_step = tiling.step // pool
+        if config.inverse_rows > 1 and layer.layer.kernel % 2 == 0:
+            raise UserError(
+                f"layer {layer.name}: an even kernel size, {layer.layer.kernel}, needs "
+                f"inverse_rows = 1, config {config.name} has {config.inverse_rows}"
+            )
         if config.feature_banks > 1 and out_step > config.post_values:
             raise UserError(
                 f"layer {layer.name}: its output tiles have {out_step} values a row, config "

@@ -73,14 +73,15 @@ class AcceleratorConfig:
     forward_rows : int
         Tile rows the forward FFT takes per cycle (the core is built for two).
     inverse_rows : int
-        Tile rows the inverse FFT gives per cycle (the core is built for one).
+        R: tile rows the inverse FFT gives per cycle, and so many times four sums the drain takes of
+        a tile lane. 1, or 2 with several feature banks (then kernel sizes are odd).
     port_bits : int
         Width of the memory port, a power of two from 64 to 2048.
     feature_banks : int
         F: channels whose maps are read, transformed and written at the same time; channel c lies in
         feature bank c mod F. 1, or 8 or 16 (then fully connected layers are not supported).
     post_values : int
-        Values of a tile row that a tile lane requantises per cycle; 1 if ``feature_banks`` is 1,
+        Values of each tile row that a tile lane requantises per cycle; 1 if ``feature_banks`` is 1,
         else at least the output step of every layer.
     """
 
@@ -140,7 +141,6 @@ class AcceleratorConfig:
         self._fixed("word_bits", 16)
         self._fixed("sum_bits", 18)
         self._fixed("forward_rows", 2)
-        self._fixed("inverse_rows", 1)
         if not _is_power_of_two(self.port_bits) or not 64 <= self.port_bits <= 2048:
             raise ValueError(
                 f"port_bits must be a power of two from 64 to 2048, not {self.port_bits!r}"
@@ -162,12 +162,17 @@ class AcceleratorConfig:
                 "post_values must be 1 with one feature bank and 2 to 8 with several, not "
                 f"{self.post_values!r}"
             )
+        if self.inverse_rows not in ((1,) if self.feature_banks == 1 else (1, 2)):
+            raise ValueError(
+                "inverse_rows must be 1, or 2 with several feature banks, not "
+                f"{self.inverse_rows!r}"
+            )
         if self.weight_bits not in (8, 16):
             raise ValueError(f"weight_bits must be 8 or 16, not {self.weight_bits!r}")
-        if not _is_power_of_two(self.kernel_lanes) or self.kernel_lanes < 4:
+        if not _is_power_of_two(self.kernel_lanes) or self.kernel_lanes < self.drained:
             raise ValueError(
-                "kernel_lanes must be a power of two of at least 4 (the drain takes four sums "
-                f"per cycle), not {self.kernel_lanes!r}"
+                f"kernel_lanes must be a power of two of at least {self.drained} (the drain takes "
+                f"so many sums per cycle), not {self.kernel_lanes!r}"
             )
         if self.kernel_lanes * 8 > self.port_bits:
             raise ValueError(
@@ -209,9 +214,14 @@ class AcceleratorConfig:
         return self.kernel_lanes * 2 * self.weight_bits // self.port_bits
 
     @property
+    def drained(self) -> int:
+        """D, kernels whose sums leave a tile lane per cycle, and words the inverse FFT takes."""
+        return 4 * self.inverse_rows
+
+    @property
     def multipliers(self) -> int:
         """Three per complex lane and the requantisers of every tile lane."""
-        return self.tile_lanes * (3 * self.kernel_lanes + self.post_values)
+        return self.tile_lanes * (3 * self.kernel_lanes + self.inverse_rows * self.post_values)
 
     @property
     def digest(self) -> int:
@@ -264,6 +274,12 @@ PRESETS = {
             name="tiny-wide", tile_lanes=3, kernel_lanes=8, weight_bits=16, acc_bits=40,
             tile_depth=256, kernel_depth=512, select_depth=128, feature_depth=512,
             port_bits=256, feature_banks=8, post_values=6,
+        ),
+        # The same with two rows of an inverse FFT per cycle.
+        AcceleratorConfig(
+            name="tiny-wide2", tile_lanes=3, kernel_lanes=8, weight_bits=16, acc_bits=40,
+            tile_depth=256, kernel_depth=512, select_depth=128, feature_depth=512,
+            port_bits=256, feature_banks=8, post_values=6, inverse_rows=2,
         ),
         # VGG16 on an Alveo U200: 896 complex lanes, 2772 multipliers, maps on chip, 4 x 512-bit
         # memory ports.

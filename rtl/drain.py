@@ -1,8 +1,8 @@
 """Drain: complete accumulators out of the array, combined, rounded and saturated.
 
-The accumulators of all lanes are copied at once into a shadow of ``kernel_lanes``/4 quads, which
-then shifts by one quad a cycle while the array goes on with the next frequency. Four kernels of
-every tile lane leave per cycle.
+The accumulators of all lanes are copied at once into a shadow, which then shifts by D = ``drained``
+kernels a cycle while the array goes on with the next frequency: D kernels of every tile lane, 4 for
+every row that the inverse FFT gives in a cycle, leave per cycle. They are called a quad here.
 
     complex     re = a1 - a3        im = a1 + a2
     real word   re = a1 + a2        im = a1 - a3        (`rtl.mac` chose the factors so)
@@ -92,7 +92,7 @@ class Rounder(wiring.Component):
 
 
 class Drain(wiring.Component):
-    """Shadow registers, quad counter and a `Rounder` for four kernels of every tile lane.
+    """Shadow registers, quad counter and two `Rounder` for D kernels of every tile lane.
 
     Parameters
     ----------
@@ -114,7 +114,7 @@ class Drain(wiring.Component):
 
     def __init__(self, config: AcceleratorConfig) -> None:
         self._config = config
-        self.INTERVAL = config.kernel_lanes // 4
+        self.INTERVAL = config.kernel_lanes // config.drained
         super().__init__({
             "i": In(LaneSums(config)),
             "o": Out(Event(SumWrite(config))),
@@ -149,7 +149,7 @@ class Drain(wiring.Component):
         ]
 
         for index, acc in enumerate(shadow):
-            tile, kernel = divmod(index, 4)
+            tile, kernel = divmod(index, self._config.drained)
             name = f"{tile}_{kernel}"
             rounded = []
             for part, value in (("re", acc[0] - acc[2]), ("im", acc[0] + acc[1])):
@@ -196,14 +196,14 @@ class Drain(wiring.Component):
         return valid, how, tag
 
     def _shadow(self, m: Module):
-        """Accumulators of the quad that leaves now, four kernels of each tile lane in turn."""
+        """Accumulators of the quad that leaves now, D kernels of each tile lane in turn."""
         config = self._config
         lane = data.ArrayLayout(signed(config.acc_bits), 3)
         heads = []
         for tile in range(config.tile_lanes):
-            for kernel in range(4):
+            for kernel in range(config.drained):
                 after = 0
-                for number in reversed(range(kernel, config.kernel_lanes, 4)):
+                for number in reversed(range(kernel, config.kernel_lanes, config.drained)):
                     shadow = Signal(lane, name=f"s1_acc{tile}_{number}", reset_less=True)
                     m.d.sync += shadow.eq(
                         Mux(self.i.valid, self.i.acc[tile][number].as_value(), after)

@@ -35,7 +35,7 @@ class Issue(wiring.Component):
     """Steps of the multiply-accumulate array from the kernel stream.
 
     A step per cycle while entries come. Between two ``last`` steps lie at least
-    ``kernel_lanes``/4 cycles, which the drain needs. Between layers two cycles are lost.
+    ``kernel_lanes``/``drained`` cycles, which the drain needs. Between layers two cycles are lost.
 
     Ring words are given back in the cycle in which their last read leaves (its address is at the
     RAM then). The Loader writes them no sooner than its own state, a feature memory read and the
@@ -92,7 +92,8 @@ class Issue(wiring.Component):
 
         active = Signal()
         block = Signal(Block(config), reset_less=True)
-        drain = Signal(range(max(2, config.kernel_lanes // 4)))     # cycles it is still busy
+        interval = config.kernel_lanes // config.drained            # of the drain
+        drain = Signal(range(max(2, interval)))                     # cycles it is still busy
         opening = Signal(reset_less=True)                           # first step of a frequency
         frequency = Signal(5, reset_less=True)
         entries_left = Signal(6, reset_less=True)
@@ -156,7 +157,7 @@ class Issue(wiring.Component):
                         entries_left.eq(entries_left - 1),
                     ]
         with m.If(go & frequency_end):
-            m.d.sync += drain.eq(config.kernel_lanes // 4 - 1)
+            m.d.sync += drain.eq(interval - 1)
         with m.Elif(drain != 0):
             m.d.sync += drain.eq(drain - 1)
         with m.If(order.o.ready):

@@ -1,11 +1,14 @@
-"""After the inverse FFT, with several feature banks: a row of every lane per cycle.
+"""After the inverse FFT, with several feature banks: R rows of every lane per cycle.
 
-Every lane requantises a whole row at once, so that nothing waits here: kernel after kernel, the
+Every lane requantises whole rows at once, so that nothing waits here: kernel after kernel, the
 rows go to the queues of the feature banks in turn, and each bank's writer takes them from there at
-its own pace.  The inverse FFT delivers 8 rows per kernel in 8 cycles; a writer has 8·F cycles.
+its own pace.  The inverse FFT delivers the 8 rows of a kernel in 8/R cycles; a writer has 8·F/R
+cycles for what is left of them.
 """
 
 from __future__ import annotations
+
+from itertools import product
 
 from amaranth.hdl import Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
@@ -15,31 +18,44 @@ from amaranth.utils import exact_log2
 
 from model.config import AcceleratorConfig
 from rtl.fft.pipeline import DelayLine
-from rtl.requantise import Requantiser, RowPool, TileRow, TileRows, delayed
+from rtl.requantise import Requantiser, RowPool, TileRows, delayed
 from rtl.signatures import Descriptor, Event, RowMarks, SegmentRow
 from rtl.sums import SEGMENT_ROWS
 
-__all__ = ["RowPost", "RowPostArray", "RowQueue"]
+__all__ = ["RowEntry", "RowPost", "RowPostArray", "RowQueue"]
+
+
+def RowEntry(config: AcceleratorConfig) -> data.StructLayout:  # noqa: N802
+    """Bytes of R rows of the tiles of all lanes, and the marks of the last of them.
+
+    ``both``: all of two rows count; else there is only the first.
+    """
+    row = SegmentRow(config)
+    return data.StructLayout({
+        "rows": data.ArrayLayout(row["bytes"].shape, config.inverse_rows),
+        "marks": row["marks"].shape,
+        **({"both": 1} if config.inverse_rows > 1 else {}),
+    })
 
 
 class RowPost(wiring.Component):
-    """Datapath of one tile lane; V 18x15 multipliers.
+    """Datapath of one tile lane; R·V 18x15 multipliers.
 
     Parameters
     ----------
     config : AcceleratorConfig
-        V values per row (``post_values``), width of a sum.
+        V values per row (``post_values``), R rows per cycle, width of a sum.
 
     Attributes
     ----------
-    row : In(TileRow)
-        Row of a tile, one per cycle.
+    row : In(8·R x signed(24))
+        R rows of a tile per cycle, one behind the other.
     layer : In(Descriptor)
         Constant while rows are under way.
     bias, multiplier : In(signed(18)), In(14)
         For the row of `BIAS_DELAY` and `MULTIPLIER_DELAY` cycles before.
-    o : Out(V x 8)
-        Bytes of the row of `LATENCY` cycles before.
+    o : Out(R x V x 8)
+        Bytes of the rows of `LATENCY` cycles before; with R = 2, a pooled row is the first.
     """
 
     #: Cycles from ``row`` to its ``bias``.
@@ -52,34 +68,36 @@ class RowPost(wiring.Component):
     def __init__(self, *, config: AcceleratorConfig) -> None:
         self._width = config.sum_bits
         self._values = config.post_values
+        self._rows = rows = config.inverse_rows
         super().__init__({
-            "row": In(TileRow),
+            "row": In(data.ArrayLayout(signed(24), 8 * rows)),
             "layer": In(Descriptor),
             "bias": In(signed(18)),
             "multiplier": In(14),
-            "o": Out(data.ArrayLayout(8, self._values)),
+            "o": Out(data.ArrayLayout(data.ArrayLayout(8, self._values), rows)),
         })
 
     def elaborate(self, platform) -> Module:
         """Pool, take the columns from ``crop`` on (every other one if pooled), requantise."""
         m = Module()
         layer = self.layer
-        m.submodules.pool = pool = RowPool(self._width)
+        m.submodules.pool = pool = RowPool(self._width, self._rows)
         m.d.comb += [pool.row.eq(self.row), pool.pool.eq(layer.pool)]
-        for index in range(self._values):
-            m.submodules[f"value{index}"] = requantiser = Requantiser(self._width)
-            value = Signal(signed(self._width), name=f"value{index}", reset_less=True)
+        for row, index in product(range(self._rows), range(self._values)):
+            number = row * self._values + index
+            m.submodules[f"value{number}"] = requantiser = Requantiser(self._width)
+            value = Signal(signed(self._width), name=f"value{number}", reset_less=True)
             with m.Switch(layer.crop[:3]):
                 for crop in range(8 - index):
                     with m.Case(crop):
-                        column = pool.o[crop + index]
-                        if crop + 2 * index < 8:
+                        column = pool.o[8 * row + crop + index]
+                        if crop + 2 * index < 8 and row == 0:
                             column = Mux(layer.pool, pool.o[crop + 2 * index], column)
                         m.d.sync += value.eq(column)
             m.d.comb += [
                 requantiser.value.eq(value), requantiser.layer.eq(layer),
                 requantiser.bias.eq(self.bias), requantiser.multiplier.eq(self.multiplier),
-                self.o[index].eq(requantiser.o[:8]),
+                self.o[row][index].eq(requantiser.o[:8]),
             ]
         return m
 
@@ -87,14 +105,16 @@ class RowPost(wiring.Component):
 class RowQueue(wiring.Component):
     """Rows on their way to the writer of a feature bank, in LUT RAM.
 
+    What comes in a cycle is an entry: its rows leave one after the other.
+
     Parameters
     ----------
     config : AcceleratorConfig
-        P' tile lanes, V values of a row.
+        P' tile lanes, V values of a row, R rows per cycle.
 
     Attributes
     ----------
-    i : In(Event(SegmentRow(config)))
+    i : In(Event(RowEntry(config)))
         One per cycle; `SumReader` keeps the queue from overflowing.
     o : Out(Event(SegmentRow(config)))
         Every P' cycles at most.
@@ -110,7 +130,7 @@ class RowQueue(wiring.Component):
     def __init__(self, *, config: AcceleratorConfig) -> None:
         self._config = config
         super().__init__({
-            "i": In(Event(SegmentRow(config))),
+            "i": In(Event(RowEntry(config))),
             "o": Out(Event(SegmentRow(config))),
             "spare": In(1),
             "reserve": Out(1),
@@ -121,24 +141,38 @@ class RowQueue(wiring.Component):
         """Build the queue; whether a row may leave is found while the one before is written."""
         m = Module()
         lanes = self._config.tile_lanes
-        shape = SegmentRow(self._config)
+        shape = RowEntry(self._config)
+        # With two rows per entry room for twice as many rows as there are credits, if all count.
         m.submodules.queue = queue = Memory(shape=shape, depth=SEGMENT_ROWS, init=[])
         write, read = queue.write_port(), queue.read_port(domain="comb")
-        level = Signal(range(SEGMENT_ROWS + 1))
+        level = Signal(range(SEGMENT_ROWS + 1))     # entries
+        row, marks = read.data.rows[0].as_value(), Signal(RowMarks)
+        last = Signal(init=1)                       # the row is the last of its entry
         pause = Signal(range(lanes))        # cycles until the writer can take a row
         may_leave = Signal()
         take = Signal()
-        advance = read.data.marks.tile.advance
+        leave = Signal()                            # of an entry
+        advance = marks.tile.advance
+        if self._config.inverse_rows > 1:
+            second = Signal()
+            with m.If(take):
+                m.d.sync += second.eq(~last)
+            row = Mux(second, read.data.rows[1].as_value(), row)
+            m.d.comb += last.eq(second | ~read.data.both)
         m.d.comb += [
+            marks.base.eq(read.data.marks.base),
+            marks.tile_last.eq(read.data.marks.tile_last & last),
+            marks.tile.eq(Mux(last, read.data.marks.tile.as_value(), 0)),
+            leave.eq(take & last),
             write.en.eq(self.i.valid), write.data.eq(self.i.payload),
             take.eq(may_leave & (pause == 0)),
-            self.o.valid.eq(take), self.o.payload.eq(read.data),
+            self.o.valid.eq(take), self.o.payload.bytes.eq(row), self.o.payload.marks.eq(marks),
             self.credit.eq(take), self.reserve.eq(take & advance),
         ]
         m.d.sync += [
             write.addr.eq(write.addr + self.i.valid),
-            read.addr.eq(read.addr + take),
-            level.eq(level + self.i.valid - take),
+            read.addr.eq(read.addr + leave),
+            level.eq(level + self.i.valid - leave),
             may_leave.eq(~take & (level != 0) & (self.spare | ~advance)),
             pause.eq(Mux(take, lanes - 1, pause - (pause != 0))),
         ]
@@ -151,7 +185,7 @@ class RowPostArray(wiring.Component):
     Parameters
     ----------
     config : AcceleratorConfig
-        P' tile lanes, F feature banks, V values of a row.
+        P' tile lanes, F feature banks, V values of a row, R rows per cycle.
 
     Attributes
     ----------
@@ -159,7 +193,8 @@ class RowPostArray(wiring.Component):
         Rows of the tiles of all lanes; those of a tile in consecutive cycles. The tiles of a layer,
         a multiple of F, belong to the banks in turn.
     layer : In(Descriptor)
-        Constant while rows are under way; ``out_step`` is V at most.
+        Constant while rows are under way; ``out_step`` is V at most. With R = 2, ``crop`` and
+        ``step`` are even, so that the two rows of a cycle share their fate.
     credit, spare, reserve : Out(F), In(F), Out(F)
         See `RowQueue`.
     o : Out(Event(SegmentRow(config))).array(F)
@@ -185,17 +220,17 @@ class RowPostArray(wiring.Component):
         """Build the lanes, what goes along with their rows, and the queues."""
         m = Module()
         layer = self.layer
-        banks = self._config.feature_banks
+        banks, rows = self._config.feature_banks, self._config.inverse_rows
         row, tag = self.i.payload, self.i.payload.tag
 
         rows_end = Signal(4)
         valid, tile_last = Signal(), Signal()
         m.d.sync += rows_end.eq(layer.crop + layer.step)
         m.d.comb += [
-            tile_last.eq(row.index + 1 == rows_end),
+            tile_last.eq(row.index + rows == rows_end),
             valid.eq(
                 self.i.valid & (row.index >= layer.crop) & (row.index < rows_end)
-                & (~layer.pool | row.index[0])
+                & (~layer.pool | row.index[0] | (rows > 1))
             ),
         ]
         m.submodules.bias = bias = DelayLine(signed(18), cycles=RowPost.BIAS_DELAY)
@@ -207,14 +242,16 @@ class RowPostArray(wiring.Component):
             marks.i.tile.eq(Mux(tile_last, tag.marks.as_value(), 0)),
         ]
 
-        done = Signal(SegmentRow(self._config))
+        done = Signal(RowEntry(self._config))
         m.d.comb += done.marks.eq(marks.o)
+        if rows > 1:
+            m.d.comb += done.both.eq(~layer.pool)
         for lane in range(self._config.tile_lanes):
             m.submodules[f"lane{lane}"] = post = RowPost(config=self._config)
             m.d.comb += [
                 post.row.eq(row.rows[lane]), post.layer.eq(layer),
                 post.bias.eq(bias.o), post.multiplier.eq(multiplier.o),
-                done.bytes[lane].eq(post.o),
+                *(done.rows[number][lane].eq(post.o[number]) for number in range(rows)),
             ]
 
         done_valid = delayed(m, valid, RowPost.LATENCY, "valid")

@@ -17,9 +17,10 @@ TileRow = data.ArrayLayout(signed(24), 8)
 
 
 def TileRows(config: AcceleratorConfig) -> data.StructLayout:  # noqa: N802
-    """Row ``index`` of the tiles of all lanes, and the tag that they have in common."""
+    """Rows ``index`` and up (R) of the tiles of all lanes, and the tag that they have in common."""
+    rows = data.ArrayLayout(signed(24), 8 * config.inverse_rows)
     return data.StructLayout({
-        "rows": data.ArrayLayout(TileRow, config.tile_lanes), "index": 3, "tag": StoreTag,
+        "rows": data.ArrayLayout(rows, config.tile_lanes), "index": 3, "tag": StoreTag,
     })
 
 
@@ -33,57 +34,66 @@ def delayed(m: Module, value, cycles: int, name: str):
 
 
 class RowPool(wiring.Component):
-    """Round and saturate a row; with ``pool``, the maximum with its neighbours and the row before.
+    """Round and saturate rows; with ``pool``, the maximum of neighbours in two rows.
 
     Parameters
     ----------
     width : int
         Bits of a result.
+    rows : int
+        Rows per cycle: 1, or 2, of which the first has an even index.
 
     Attributes
     ----------
-    row : In(TileRow)
-        One per cycle.
+    row : In(8·rows x signed(24))
+        ``rows`` rows per cycle, one behind the other.
     pool : In(1)
         Constant while rows are under way. A pooled value takes the place of its even column, in
-        the odd row.
-    o : Out(8 x signed(width))
-        The row, `LATENCY` cycles later.
+        the odd row; of two rows per cycle, in the first.
+    o : Out(8·rows x signed(width))
+        The rows, `LATENCY` cycles later.
     """
 
     #: Cycles from ``row`` to ``o``.
     LATENCY = 4
 
-    def __init__(self, width: int) -> None:
-        self._width = width
+    def __init__(self, width: int, rows: int = 1) -> None:
+        if rows not in (1, 2):
+            raise ValueError(f"rows must be 1 or 2, not {rows!r}")
+        self._width, self._rows = width, rows
         super().__init__({
-            "row": In(TileRow), "pool": In(1), "o": Out(data.ArrayLayout(signed(width), 8)),
+            "row": In(data.ArrayLayout(signed(24), 8 * rows)), "pool": In(1),
+            "o": Out(data.ArrayLayout(signed(width), 8 * rows)),
         })
 
     def elaborate(self, platform) -> Module:
         """One register after each adder and comparison."""
         m = Module()
-        values = data.ArrayLayout(signed(self._width), 8)
-        s0_row = Signal(data.ArrayLayout(signed(25 - POST_SHIFT), 8), reset_less=True)
+        count = 8 * self._rows
+        values = data.ArrayLayout(signed(self._width), count)
+        s0_row = Signal(data.ArrayLayout(signed(25 - POST_SHIFT), count), reset_less=True)
         s1_row = Signal(values, reset_less=True)
         s2_row = Signal(values, reset_less=True)
-        s2_above = Signal(data.ArrayLayout(signed(self._width), 4), reset_less=True)
         s3_row = Signal(values, reset_less=True)
         m.d.comb += self.o.eq(s3_row)
-        for column in range(8):
+        for column in range(count):
             m.d.sync += [
                 s0_row[column].eq(round_shift(self.row[column], POST_SHIFT)),
                 s1_row[column].eq(saturate(s0_row[column], self._width)),
                 s2_row[column].eq(s1_row[column]),
                 s3_row[column].eq(s2_row[column]),
             ]
-        for pair in range(4):
-            left, right = s1_row[2 * pair], s1_row[2 * pair + 1]
-            m.d.sync += s2_above[pair].eq(s2_row[2 * pair])
-            with m.If(self.pool & (right > left)):
-                m.d.sync += s2_row[2 * pair].eq(right)
-            with m.If(self.pool & (s2_above[pair] > s2_row[2 * pair])):
-                m.d.sync += s3_row[2 * pair].eq(s2_above[pair])
+        for left in range(0, count, 2):
+            with m.If(self.pool & (s1_row[left + 1] > s1_row[left])):
+                m.d.sync += s2_row[left].eq(s1_row[left + 1])
+        for left in range(0, 8, 2):
+            if self._rows == 1:
+                other = Signal(signed(self._width), name=f"s2_above{left}", reset_less=True)
+                m.d.sync += other.eq(s2_row[left])
+            else:
+                other = s2_row[8 + left]
+            with m.If(self.pool & (other > s2_row[left])):
+                m.d.sync += s3_row[left].eq(other)
         return m
 
 

@@ -190,12 +190,12 @@ class LaneSums(wiring.Signature):
 
 
 def SumWrite(config: AcceleratorConfig) -> data.StructLayout:  # noqa: N802
-    """Four rounded sums (kernels 4·quad..4·quad+3) of one frequency for every tile lane."""
+    """D = ``drained`` rounded sums (kernels D·quad and up) of one frequency for every tile lane."""
     return data.StructLayout({
         "sums": data.ArrayLayout(
-            data.ArrayLayout(Complex(config.sum_bits), 4), config.tile_lanes
+            data.ArrayLayout(Complex(config.sum_bits), config.drained), config.tile_lanes
         ),
-        "frequency": 5, "quad": range(max(2, config.kernel_lanes // 4)),
+        "frequency": 5, "quad": range(max(2, config.kernel_lanes // config.drained)),
         "slot": range(SUM_SLOTS),
         "block_last": 1,    # last word of a block: its slot of the sum buffer is complete
     })

@@ -6,7 +6,8 @@
                 ^ SumReader                     |
                 +----------- credits -----------+
 
-With several feature banks `RowPostArray` and a writer per bank keep up with the inverse FFT.
+With several feature banks `RowPostArray` and a writer per bank keep up with inverse FFTs that give
+R rows a cycle.
 
 Only one layer is read from the sum buffer at a time. This costs next to nothing: the first block of
 a layer needs every channel of the layer before, if not every row; what is early waits in its slot.
@@ -19,7 +20,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from model.config import AcceleratorConfig
-from rtl.fft.inverse import InverseFFT
+from rtl.fft.inverse import InverseFFT, inverse_latency
 from rtl.post import PostArray
 from rtl.postrows import RowPostArray
 from rtl.signatures import (
@@ -44,13 +45,13 @@ class StoreStage(wiring.Component):
     A kernel of P' tiles takes ``max(8, rows * max(out_step, P'))`` cycles, where a tile has
     ``rows = out_step`` rows after the pool; a kernel of a dot layer takes 1, up to what the
     queue holds. A kernel's last write is ``(rows - 1)·max(out_step, P') + P' - 1`` cycles after its
-    first. With F > 1 feature banks, a kernel takes ``max(8, rows * P' / F)`` cycles, and its last
-    write is ``rows * P' - 1`` cycles after its first.
+    first. With F > 1 feature banks, a kernel takes ``max(8 / R, rows * P' / F)`` cycles, and its
+    last write is ``rows * P' - 1`` cycles after its first.
 
     Parameters
     ----------
     config : AcceleratorConfig
-        P' tile lanes, N' kernel lanes, F feature banks.
+        P' tile lanes, N' kernel lanes, F feature banks, R rows of an inverse FFT per cycle.
 
     Attributes
     ----------
@@ -58,7 +59,8 @@ class StoreStage(wiring.Component):
         Layers in order; the next is taken when the one before is completely written. It must
         hold ``crop + step <= 8``; with ``pool``, ``crop`` and ``step`` even; with ``out_wide``,
         ``out_vector`` and ``out_step <= 4``. With several feature banks: neither ``dot`` nor
-        ``out_vector``, ``out_step <= post_values``, and ``lanes_last`` a multiple of F.
+        ``out_vector``, ``out_step <= post_values``, and ``lanes_last`` a multiple of F; with R = 2,
+        ``crop`` and ``step`` even.
     start : In(1)
         A run begins.
     sums : In(Event(SumWrite(config)))
@@ -72,11 +74,6 @@ class StoreStage(wiring.Component):
     layers_done, progress, finished, run_cycle, stats
         See `Writer`.
     """
-
-    #: Cycles from the last sum of a block to its first write, besides those in which the inverse
-    #: FFT delivers rows that are cropped or above a pooled one and, with one feature bank, the post
-    #: collects the further values of the first segment (1 each).
-    LATENCY = SumReader.LATENCY + InverseFFT.LATENCY + PostArray.LATENCY + Writer.LATENCY
 
     def __init__(self, *, config: AcceleratorConfig) -> None:
         self._config = config
@@ -96,6 +93,20 @@ class StoreStage(wiring.Component):
             "finished": Out(1),
             "stats": Out(Event(LayerStats)),
         })
+
+    @staticmethod
+    def latency(config: AcceleratorConfig) -> int:
+        """Cycles from the last sum of a block to its first write.
+
+        Besides those in which the inverse FFT delivers rows that are cropped or above a pooled one
+        and, with one feature bank, the post collects the further values of the first segment (1
+        each).
+        """
+        post = PostArray if config.feature_banks == 1 else RowPostArray
+        return (
+            SumReader.latency(config) + inverse_latency(config.inverse_rows) + post.LATENCY
+            + Writer.LATENCY
+        )
 
     def elaborate(self, platform) -> Module:
         """Join the parts."""
@@ -140,7 +151,9 @@ class StoreStage(wiring.Component):
 
         for lane in range(self._config.tile_lanes):
             # The lanes are in lock-step: the first one's tag stands for all.
-            inverse = InverseFFT(StoreTag if lane == 0 else unsigned(1))
+            inverse = InverseFFT(
+                StoreTag if lane == 0 else unsigned(1), self._config.inverse_rows
+            )
             m.submodules[f"inverse{lane}"] = inverse
             m.d.comb += [
                 inverse.i.valid.eq(reader.o.valid),

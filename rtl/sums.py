@@ -1,8 +1,9 @@
 """Sum buffer: turns sums that arrive frequency by frequency into tiles for the inverse FFT.
 
-The drain delivers four kernels of one frequency per cycle, the inverse FFT takes four frequencies
-of one kernel per cycle.  Word f of kernel n lies in bank ``(f + n) % 4``, so both are one access
-to each of four banks.  `SUM_SLOTS` slots: the array fills blocks ahead of the one being read.
+The drain delivers D (``drained``: 4 or 8) kernels of one frequency per cycle, the inverse FFT takes
+D frequencies of one kernel per cycle.  Word f of kernel n lies in bank ``(f + n) % D``, so both are
+one access to each of D banks.  `SUM_SLOTS` slots: the array fills blocks ahead of the one being
+read.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from model.config import AcceleratorConfig
+from rtl.requantise import delayed
 from rtl.signatures import (
     POSITION_BITS,
     SUM_SLOTS,
@@ -26,132 +28,132 @@ from rtl.signatures import (
     TileMarks,
 )
 
-__all__ = ["SumBuffer", "SumReader", "SEGMENT_ROWS", "TILE_READS"]
+__all__ = ["SumBuffer", "SumReader", "SEGMENT_ROWS", "tile_reads"]
 
 #: Rows a queue behind the inverse FFT holds: one LUT RAM.
 SEGMENT_ROWS = 16
 
-#: Reads of the sum buffer for a tile: 32 words, four at a time.
-TILE_READS = 8
+
+def tile_reads(config: AcceleratorConfig) -> int:
+    """Count the reads of the sum buffer for a tile: 32 words, D at a time."""
+    return config.words // config.drained
 
 
 class SumBuffer(wiring.Component):
     """Memory of `SUM_SLOTS` blocks of sums for all tile lanes.
 
     A block is written to one slot and read after ``complete``, so a read never meets a write of
-    the same address.  Both rotations take two stages of 2:1 multiplexers: half the LUTs of 4:1.
+    the same address.  Both rotations take log2 D stages of 2:1 multiplexers: half the LUTs of 4:1.
 
     Parameters
     ----------
     config : AcceleratorConfig
-        P' tile lanes and N' kernel lanes.
+        P' tile lanes, N' kernel lanes and D sums of a lane per cycle.
 
     Attributes
     ----------
     i : In(Event(SumWrite(config)))
-        Four kernels of one frequency; taken every cycle.
+        D kernels of one frequency; taken every cycle.
     complete : Out(Event(range(SUM_SLOTS)))
         A slot (payload) may be read from the cycle after the next on.
     r_en, r_slot, r_kernel, r_index : In
-        Read words 4·index .. 4·index+3 of a kernel.
-    o : Out(P' x 4 x Complex(18))
-        These words, `LATENCY` cycles after ``r_en``.
+        Read words D·index .. D·index + D - 1 of a kernel.
+    o : Out(P' x D x Complex(18))
+        These words, `latency` cycles after ``r_en``.
     """
-
-    #: Cycles from ``r_en`` to ``o``.
-    LATENCY = 4
 
     def __init__(self, *, config: AcceleratorConfig) -> None:
         self._config = config
         self._words = data.ArrayLayout(
-            data.ArrayLayout(Complex(config.sum_bits), 4), config.tile_lanes
+            data.ArrayLayout(Complex(config.sum_bits), config.drained), config.tile_lanes
         )
+        self._stages = exact_log2(config.drained)       # of a rotation
         super().__init__({
             "i": In(Event(SumWrite(config))),
             "complete": Out(Event(range(SUM_SLOTS))),
             "r_en": In(1), "r_slot": In(range(SUM_SLOTS)),
             "r_kernel": In(range(config.kernel_lanes)),
-            "r_index": In(range(TILE_READS)),
+            "r_index": In(range(tile_reads(config))),
             "o": Out(self._words),
         })
+
+    @staticmethod
+    def latency(config: AcceleratorConfig) -> int:
+        """Cycles from ``r_en`` to ``o``: the read, a register, and log2 D of the rotation."""
+        return 2 + exact_log2(config.drained)
 
     def elaborate(self, platform) -> Module:
         """Build the write rotation, the banks and the read rotation."""
         m = Module()
         lanes = self._config.tile_lanes
         kernel_bits = exact_log2(self._config.kernel_lanes)
-        addr_bits = exact_log2(TILE_READS * SUM_SLOTS) + kernel_bits
+        addr_bits = exact_log2(tile_reads(self._config) * SUM_SLOTS) + kernel_bits
+        stages = self._stages
 
-        # Writing: kernel k of the quad goes to bank (k + frequency) % 4.
+        # Writing: kernel k of the quad goes to bank (k + frequency) % D.
         sums = self.i.payload
-        s0_valid, s1_valid = Signal(), Signal()
-        s0_words = Signal(self._words, reset_less=True)
-        s1_words = Signal(self._words, reset_less=True)
-        s0_turn = Signal(reset_less=True)
-        m.d.sync += [
-            s0_valid.eq(self.i.valid),
-            s0_turn.eq(sums.frequency[0]),
-            s1_valid.eq(s0_valid),
-            self.complete.valid.eq(self.i.valid & sums.block_last),
-            self.complete.payload.eq(sums.slot),
+        write_valid = delayed(m, self.i.valid, stages, "w_valid")
+        write_words = self._rotate(m, sums.sums, sums.frequency[:stages], 1, "w")
+        m.d.comb += [
+            self.complete.valid.eq(delayed(
+                m, self.i.valid & sums.block_last, stages - 1, "complete"
+            )),
+            self.complete.payload.eq(delayed(m, sums.slot, stages - 1, "slot")),
         ]
-        self._rotate(m, sums.sums, sums.frequency[1], s0_words, 2)
-        self._rotate(m, s0_words, s0_turn, s1_words, 1)
 
-        # Reading: word j comes from bank (j + kernel) % 4.
-        s1_turn = Signal(2, reset_less=True)
-        s2_turn = Signal(2, reset_less=True)
-        s3_turn = Signal(reset_less=True)
+        # Reading: word j comes from bank (j + kernel) % D.
+        s1_turn = Signal(stages, reset_less=True)
+        s2_turn = Signal(stages, reset_less=True)
         s2_words = Signal(self._words, reset_less=True)
-        s3_words = Signal(self._words, reset_less=True)
-        s4_words = Signal(self._words, reset_less=True)
-        m.d.sync += [s1_turn.eq(self.r_kernel), s2_turn.eq(s1_turn), s3_turn.eq(s2_turn)]
-        self._rotate(m, s2_words, s2_turn[1], s3_words, 2)
-        self._rotate(m, s3_words, s3_turn, s4_words, -1)
-        m.d.comb += self.o.eq(s4_words)
+        m.d.sync += [s1_turn.eq(self.r_kernel), s2_turn.eq(s1_turn)]
+        m.d.comb += self.o.eq(self._rotate(m, s2_words, s2_turn, -1, "r"))
 
         word = data.ArrayLayout(Complex(self._config.sum_bits), lanes)
-        for bank in range(4):
+        for bank in range(1 << stages):
             memory = Memory(shape=word, depth=1 << addr_bits, init=[])
             m.submodules[f"bank{bank}"] = memory
             write, read = memory.write_port(), memory.read_port()
 
-            kernel = Signal(2, name=f"kernel{bank}")
-            s0_addr = Signal(addr_bits, name=f"s0_addr{bank}", reset_less=True)
-            s1_addr = Signal(addr_bits, name=f"s1_addr{bank}", reset_less=True)
+            kernel = Signal(stages, name=f"kernel{bank}")
+            addr = Cat(sums.frequency[stages:], Cat(kernel, sums.quad)[:kernel_bits], sums.slot)
+            for stage in range(stages):
+                later = Signal(addr_bits, name=f"w{stage}_addr{bank}", reset_less=True)
+                m.d.sync += later.eq(addr)
+                addr = later
             m.d.comb += [
-                kernel.eq(Const(bank, 2) - sums.frequency[:2]),
-                write.en.eq(s1_valid), write.addr.eq(s1_addr),
+                kernel.eq(Const(bank, stages) - sums.frequency[:stages]),
+                write.en.eq(write_valid), write.addr.eq(addr),
                 read.en.eq(self.r_en),
                 read.addr.eq(Cat(self.r_index, self.r_kernel, self.r_slot)),
             ]
-            m.d.sync += [
-                s0_addr.eq(
-                    Cat(sums.frequency[2:], Cat(kernel, sums.quad)[:kernel_bits], sums.slot)
-                ),
-                s1_addr.eq(s0_addr),
-            ]
             for lane in range(lanes):
-                m.d.comb += write.data[lane].eq(s1_words[lane][bank])
+                m.d.comb += write.data[lane].eq(write_words[lane][bank])
                 m.d.sync += s2_words[lane][bank].eq(read.data[lane])
         return m
 
-    def _rotate(self, m: Module, words, enable, rotated, by: int) -> None:
-        """Register ``words``, each moved up by ``by`` places if ``enable``."""
-        for lane in range(self._config.tile_lanes):
-            for place in range(4):
-                source = Mux(
-                    enable,
-                    words[lane][(place - by) % 4].as_value(),
-                    words[lane][place].as_value(),
-                )
-                m.d.sync += rotated[lane][place].eq(source)
+    def _rotate(self, m: Module, words, turn, sign: int, name: str):
+        """Move ``words`` up by ``sign`` x ``turn`` places; a cycle for every bit of ``turn``."""
+        for bit in reversed(range(self._stages)):
+            stage = self._stages - 1 - bit
+            rotated = Signal(self._words, name=f"{name}{stage}_words", reset_less=True)
+            for lane in range(self._config.tile_lanes):
+                for place in range(1 << self._stages):
+                    source = (place - (sign << bit)) % (1 << self._stages)
+                    m.d.sync += rotated[lane][place].eq(Mux(
+                        turn[bit], words[lane][source].as_value(), words[lane][place].as_value()
+                    ))
+            words = rotated
+            if bit:
+                later = Signal(bit, name=f"{name}{stage}_turn", reset_less=True)
+                m.d.sync += later.eq(turn)
+                turn = later
+        return words
 
 
 class SumReader(wiring.Component):
     """Read finished blocks kernel by kernel and say what each tile is.
 
-    A tile takes 8 cycles (a dot product 1); kernels follow each other without a gap while the
+    A tile takes 8/R cycles (a dot product 1); kernels follow each other without a gap while the
     queue behind the inverse FFT has room for another tile.  There is a queue per feature bank:
     kernel k of a block goes to bank k mod F.  Block order: kernel blocks outside, tile blocks
     inside, or the reverse if ``restream``.
@@ -162,7 +164,7 @@ class SumReader(wiring.Component):
     Parameters
     ----------
     config : AcceleratorConfig
-        N' kernel lanes, F feature banks.
+        N' kernel lanes, F feature banks, R rows of an inverse FFT per cycle.
 
     Attributes
     ----------
@@ -186,11 +188,9 @@ class SumReader(wiring.Component):
         Goes with `SumBuffer.o`; constant over the cycles of a tile.
     """
 
-    #: Cycles from the last sum of a block at `SumBuffer.i` to ``o``, if nothing holds it up.
-    LATENCY = 3 + SumBuffer.LATENCY
-
     def __init__(self, *, config: AcceleratorConfig) -> None:
         self._config = config
+        self._read_latency = SumBuffer.latency(config)
         super().__init__({
             "layer": In(Descriptor),
             "begin": In(1),
@@ -203,9 +203,14 @@ class SumReader(wiring.Component):
             "slot_free": Out(1),
             "r_en": Out(1), "r_slot": Out(range(SUM_SLOTS)),
             "r_kernel": Out(range(config.kernel_lanes)),
-            "r_index": Out(range(TILE_READS)),
+            "r_index": Out(range(tile_reads(config))),
             "o": Out(Event(data.StructLayout({"bypass": 1, "tag": StoreTag}))),
         })
+
+    @staticmethod
+    def latency(config: AcceleratorConfig) -> int:
+        """Cycles from the last sum of a block at `SumBuffer.i` to ``o``, if nothing holds it up."""
+        return exact_log2(config.drained) + 1 + SumBuffer.latency(config)
 
     def elaborate(self, platform) -> Module:
         """Build the choice of blocks, the counters and the tag pipeline."""
@@ -243,7 +248,7 @@ class SumReader(wiring.Component):
         last_round = Signal()       # the last kernel of the block for each bank
         last_kernel = Signal()
         m.d.comb += [
-            tile_end.eq(self.r_en & ((self.r_index == TILE_READS - 1) | layer.dot)),
+            tile_end.eq(self.r_en & ((self.r_index == tile_reads(self._config) - 1) | layer.dot)),
             block_ready.eq((waiting != 0) & self.param_ready & ~gap),
             start.eq(
                 active & (~self.r_en | tile_end) & room.bit_select(bank, 1)
@@ -337,26 +342,25 @@ class SumReader(wiring.Component):
         # The parameters arrive one cycle after the first read and are kept for the tile.
         s1_valid = Signal()
         s1_first = Signal()
-        s2_valid = Signal()
-        s3_valid = Signal()
         s1_marks = Signal(TileMarks, reset_less=True)
         s1_base = Signal(POSITION_BITS, reset_less=True)
         s2_tag = Signal(StoreTag, reset_less=True)
-        s3_tag = Signal(StoreTag, reset_less=True)
+        tag = s2_tag
+        for stage in range(3, self._read_latency + 1):
+            later = Signal(StoreTag, name=f"s{stage}_tag", reset_less=True)
+            m.d.sync += later.eq(tag)
+            tag = later
         m.d.comb += [
             self.param_addr.eq(self.r_kernel),
+            self.o.valid.eq(delayed(m, s1_valid, self._read_latency - 1, "valid")),
             self.o.payload.bypass.eq(layer.dot),
+            self.o.payload.tag.eq(tag),
         ]
         m.d.sync += [
             s1_valid.eq(self.r_en),
             s1_first.eq(self.r_en & (self.r_index == 0)),
             s1_marks.eq(marks),
             s1_base.eq(s0_base),
-            s2_valid.eq(s1_valid),
-            s3_valid.eq(s2_valid),
-            s3_tag.eq(s2_tag),
-            self.o.valid.eq(s3_valid),
-            self.o.payload.tag.eq(s3_tag),
         ]
         with m.If(s1_first):
             m.d.sync += [

@@ -149,31 +149,33 @@ def _block_order(desc: dict[str, int]) -> tuple[Ints, Ints]:
 
 
 def _sum_stage(config: AcceleratorConfig, desc: dict[str, int], trace: LayerTrace) -> _Stage:
-    lanes, width, quads = config.tile_lanes, config.kernel_lanes, config.kernel_lanes // 4
+    lanes, width, drained = config.tile_lanes, config.kernel_lanes, config.drained
     kernel_block, tile_block = _block_order(desc)
     count = trace.sums.shape[2]
     sums = np.zeros((desc["tile_blocks"] * lanes, desc["kernel_blocks"] * width, count, 2),
                     dtype=np.int64)
     sums[:trace.sums.shape[0], :trace.sums.shape[1]] = trace.sums
     # Axes: block, frequency, quad | lane, kernel of the quad.
-    block, frequency, quad, lane, inner = np.ogrid[:len(kernel_block), :count, :quads, :lanes, :4]
+    block, frequency, quad, lane, inner = np.ogrid[
+        :len(kernel_block), :count, :width // drained, :lanes, :drained
+    ]
     tile = tile_block[block] * lanes + lane
-    kernel = kernel_block[block] * width + quad * 4 + inner
+    kernel = kernel_block[block] * width + quad * drained + inner
     words = sums[tile, kernel, frequency]
     shape = words.shape[:5]
     events = int(np.prod(shape[:3]))
 
     def spread(value: Any) -> Ints:
-        return np.broadcast_to(value, shape).reshape(events, lanes, 4)
+        return np.broadcast_to(value, shape).reshape(events, lanes, drained)
 
     where = {
         "kernel block": spread(kernel_block[block]), "tile block": spread(tile_block[block]),
         "tile": spread(tile), "lane": spread(lane), "kernel": spread(kernel),
-        "kernel lane": spread(quad * 4 + inner), "frequency": spread(frequency),
+        "kernel lane": spread(quad * drained + inner), "frequency": spread(frequency),
     }
     tags = {"frequency": where["frequency"][:, 0, 0], "quad": spread(quad)[:, 0, 0]}
     active = (where["tile"] < desc["tiles"]) & (where["kernel"] < desc["kernels"])
-    return _Stage("sum", words.reshape(events, lanes, 4, 2), active, tags, where)
+    return _Stage("sum", words.reshape(events, lanes, drained, 2), active, tags, where)
 
 
 def _write_stage(config: AcceleratorConfig, desc: dict[str, int], trace: LayerTrace,

@@ -15,7 +15,7 @@ from rtl.fft.transposer import Transposer, turn
 from rtl.fixed import saturate
 from rtl.signatures import Complex, Event
 
-__all__ = ["InverseFFT", "InverseInput", "InverseOutput"]
+__all__ = ["InverseFFT", "InverseInput", "InverseOutput", "inverse_latency"]
 
 
 def InverseInput(tag, rows: int = 1) -> data.StructLayout:  # noqa: N802
@@ -32,7 +32,8 @@ def InverseOutput(tag, rows: int = 1) -> data.StructLayout:  # noqa: N802
     })
 
 
-def _latency(rows: int) -> int:
+def inverse_latency(rows: int) -> int:
+    """``LATENCY`` of an `InverseFFT` that gives ``rows`` rows per cycle."""
     size, hold = turn(rows)
     return (
         hold + ColumnTransform.LATENCY + Transposer.cycles(size, hold) + InverseRow.LATENCY + 1
@@ -67,10 +68,10 @@ class InverseFFT(wiring.Component):
     """
 
     #: With one row; an instance has its own.
-    LATENCY = _latency(1)
+    LATENCY = inverse_latency(1)
 
     def __init__(self, tag, rows: int = 1) -> None:
-        self.LATENCY = _latency(rows)
+        self.LATENCY = inverse_latency(rows)
         self.tag = tag
         self.rows = rows
         super().__init__({

@@ -138,6 +138,8 @@ def test_what_does_not_fit_names_the_layer_and_the_remedy():
             [Conv("a", 1, 4, 3), Linear("b", 144, 4)], ["channel 1:1"] * 2, (1, 8, 8), wide, 16)
     refused("layer a: its output tiles have 8 values a row, config tiny-wide requantises 6",
             [Conv("a", 1, 4, 1)], ["channel 1:1"], (1, 8, 8), wide, 16)
+    refused("layer a: an even kernel size, 4, needs inverse_rows = 1, config tiny-wide2 has 2",
+            [Conv("a", 1, 4, 4)], ["channel 1:1"], (1, 8, 8), PRESETS["tiny-wide2"], 16)
     refused("beyond acc_bits = 26: raise acc_bits", [Conv("a", 64, 4, 3)], ["channel 1:1"],
             (64, 8, 8), dataclasses.replace(CONFIG, acc_bits=26))
     refused("layer a: descriptor field in_width = 1030 does not fit 10 bits", [Conv("a", 1, 1, 3)],

@@ -31,7 +31,7 @@ def test_reference_config_stays_within_100_multipliers():
     ({"weight_bits": 12}, "weight_bits must be 8 or 16, not 12"),
     ({"tile": 16}, "tile must be 8"),
     ({"forward_rows": 4}, "forward_rows must be 2 in this version, not 4"),
-    ({"inverse_rows": 2}, "inverse_rows must be 1 in this version, not 2"),
+    ({"inverse_rows": 2}, "inverse_rows must be 1, or 2 with several feature banks, not 2"),
     ({"tile_lanes": 0}, "tile_lanes must be positive, not 0"),
     ({"feature_depth": 1 << 21}, "feature_depth must be at most 1048576"),
     ({"port_bits": 96}, "port_bits must be a power of two from 64 to 2048, not 96"),
@@ -45,6 +45,18 @@ def test_reference_config_stays_within_100_multipliers():
 def test_bad_values(change, match):
     with pytest.raises(ValueError, match=match):
         dataclasses.replace(TINY, **change)
+
+
+@pytest.mark.parametrize("rows", [3, 4, 8])
+def test_bad_rows_of_several_feature_banks(rows):
+    with pytest.raises(ValueError, match=f"or 2 with several feature banks, not {rows}"):
+        dataclasses.replace(PRESETS["tiny-wide"], inverse_rows=rows)
+
+
+def test_two_rows_double_the_requantisers():
+    one, two = PRESETS["tiny-wide"], PRESETS["tiny-wide2"]
+    assert (one.drained, two.drained) == (4, 8)
+    assert two.multipliers - one.multipliers == one.tile_lanes * one.post_values
 
 
 @pytest.mark.parametrize("name", [

@@ -182,6 +182,8 @@ def layers(config):
 def _bank_layers(config):
     """`layers` for several feature banks: whole rounds of kernels, planes only."""
     n, f = config.kernel_lanes, config.feature_banks
+    # Two rows per cycle take even steps only.
+    five, three, one = (5, 3, 1) if config.inverse_rows == 1 else (4, 2, 2)
     return [
         # Steps of kernels 3, 5 and 1, with and without pool; most have tiles past the map's edge.
         conv(config, kernels=n + f, height=10, width=12, step=6, relu=1, requant_shift=9,
@@ -192,13 +194,13 @@ def _bank_layers(config):
              requant_shift=10, out_base=17),
         conv(config, kernels=f, height=16, width=10, step=8, pool=1, requant_shift=8, out_base=5),
         # Tiles start at odd rows; the crop leaves columns on both sides.
-        conv(config, kernels=n + f, height=8, width=7, step=5, restream=1, requant_shift=11,
+        conv(config, kernels=n + f, height=8, width=7, step=five, restream=1, requant_shift=11,
              out_base=9) | {"crop": 2},
         # One value per tile: blocks shorter than the pipeline.
-        conv(config, kernels=f, height=3, width=2 * config.tile_lanes, step=1, requant_shift=9,
+        conv(config, kernels=f, height=3, width=2 * config.tile_lanes, step=one, requant_shift=9,
              out_base=2),
         # A single tile block of several rows of tiles.
-        conv(config, kernels=2 * n, height=3 * config.tile_lanes, width=3, step=3, out_signed=1,
+        conv(config, kernels=2 * n, height=3 * config.tile_lanes, width=3, step=three, out_signed=1,
              requant_shift=10, out_base=60, last=1),
     ]
 
@@ -221,14 +223,14 @@ def block_sums(config, layer, sums, kernel_block, tile_block, slot):
     part[: found.shape[0], : found.shape[1]] = found
     count = 1 if layer["dot"] else 32
     for frequency in range(count):
-        for quad in range(width // 4):
-            words = part[:, 4 * quad : 4 * quad + 4, frequency]
+        for quad in range(width // config.drained):
+            words = part[:, config.drained * quad :, frequency][:, : config.drained]
             yield {
                 "sums": [
                     [{"re": re, "im": im} for re, im in lane] for lane in words.tolist()
                 ],
                 "frequency": frequency, "quad": quad, "slot": slot,
-                "block_last": frequency == count - 1 and quad == width // 4 - 1,
+                "block_last": frequency == count - 1 and quad == width // config.drained - 1,
             }
 
 

@@ -32,6 +32,9 @@ TINY = PRESETS["tiny"]
 TINY16 = dataclasses.replace(TINY, weight_bits=16, acc_bits=40)
 ECP5 = PRESETS["ecp5-85f"]
 ECP5_16 = PRESETS["ecp5-85f-w16"]
+#: Eight kernels a cycle, in one cycle and in four.
+WIDE = dataclasses.replace(PRESETS["tiny-wide2"], tile_depth=64)
+WIDE_32 = dataclasses.replace(WIDE, kernel_lanes=32, tile_lanes=2)
 
 
 def combine(acc, real, dot):
@@ -65,11 +68,13 @@ def model_sums(words, steps, config):
 def pack_writes(sums, meta, config):
     """Packed sum words of one frequency, rounded, in order."""
     sums = saturate(round_shift(sums, meta["sum_shift"]), config.sum_bits).tolist()
-    quads = config.kernel_lanes // 4
+    drained = config.drained
+    quads = config.kernel_lanes // drained
     for quad in range(quads):
         yield pack(SumWrite(config), {
             "sums": [
-                [{"re": re, "im": im} for re, im in lane[4 * quad:4 * quad + 4]] for lane in sums
+                [{"re": re, "im": im} for re, im in lane[drained * quad:][:drained]]
+                for lane in sums
             ],
             "frequency": meta["frequency"], "quad": quad, "slot": meta["slot"],
             "block_last": meta["block_last"] and quad == quads - 1,
@@ -78,7 +83,7 @@ def pack_writes(sums, meta, config):
 
 @pytest.mark.parametrize("config, count, gaps", [
     (TINY, 100, 0.0), (TINY, 40, 0.5), (TINY16, 100, 0.2), (ECP5, 25, 0.0), (ECP5, 20, 0.5),
-    (ECP5_16, 20, 0.1),
+    (ECP5_16, 20, 0.1), (WIDE, 25, 0.1), (WIDE_32, 10, 0.0),
 ])
 def test_drain_rounds_and_orders(config, count, gaps):
     rng = np.random.default_rng(count)
@@ -168,7 +173,7 @@ class ArrayAndDrain(Component):
 
 @pytest.mark.parametrize("config, count, longest, gaps", [
     (TINY, 80, 1, 0.0), (TINY, 50, 5, 0.3), (TINY16, 60, 3, 0.0),
-    (ECP5, 15, 2, 0.0), (ECP5, 10, 5, 0.2), (ECP5_16, 12, 4, 0.1),
+    (ECP5, 15, 2, 0.0), (ECP5, 10, 5, 0.2), (ECP5_16, 12, 4, 0.1), (WIDE, 20, 1, 0.0),
 ])
 def test_array_and_drain_against_numpy(config, count, longest, gaps):
     """Sums and their order, at the highest rate of complete sums where ``longest`` is lowest."""

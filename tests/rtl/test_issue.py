@@ -282,7 +282,7 @@ def drain_gaps(config, steps):
     for bits in steps:
         now += 1
         if bits >> last_bit & 1:
-            now = last = max(now, last + config.kernel_lanes // 4)
+            now = last = max(now, last + config.kernel_lanes // config.drained)
         stamps.append(now)
     return [b - a for a, b in zip(stamps, stamps[1:], strict=False)]
 

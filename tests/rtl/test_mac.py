@@ -72,7 +72,7 @@ def random_memory(rng, config):
 def random_frequencies(rng, config, kinds, longest=6):
     """Steps of one frequency per kind ("complex", "real", "dot"), as lists of dictionaries."""
     lanes = config.kernel_lanes
-    shortest = max(1, lanes // 4)
+    shortest = lanes // config.drained
     for kind in kinds:
         length = int(rng.integers(shortest, longest + 1))
         meta = {

@@ -14,17 +14,18 @@ from tests.rtl import store_model
 from tests.rtl.helpers import collect, pack, simulate, unpack
 
 MARKS = ("commit", "advance", "layer_last")
-CONFIG = PRESETS["tiny-wide"]
+#: One and two rows a cycle.
+CONFIGS = {name: PRESETS[name] for name in ("tiny-wide", "tiny-wide2")}
 
 
-def run(layer, tiles, *, p_tile=1.0, p_spare=1.0, seed=0):
+def run(config, layer, tiles, *, p_tile=1.0, p_spare=1.0, seed=0):
     """Send tiles (values of every lane, bias, multiplier, base, marks) to the banks in turn.
 
     Rows and their cycles by bank, and the cycle of the first row sent.
     """
-    dut = RowPostArray(config=CONFIG)
+    dut = RowPostArray(config=config)
     rng = random.Random(seed)
-    banks = range(CONFIG.feature_banks)
+    banks = range(config.feature_banks)
     credits = [SEGMENT_ROWS for _ in banks]
     got, stamps = ([[] for _ in banks] for _ in range(2))
     sent = []
@@ -58,10 +59,13 @@ def run(layer, tiles, *, p_tile=1.0, p_spare=1.0, seed=0):
                 await tick()
             credits[bank] -= layer["out_step"]
             sent.append(cycle)
-            for index in range(8):
+            for index in range(0, 8, config.inverse_rows):
                 ctx.set(dut.i.valid, 1)
                 ctx.set(Value.cast(dut.i.payload), pack(dut.i.payload.shape(), {
-                    "rows": [lane[index].tolist() for lane in values], "index": index,
+                    "rows": [
+                        lane[index:][:config.inverse_rows].ravel().tolist() for lane in values
+                    ],
+                    "index": index,
                     "tag": {
                         "bias": bias, "multiplier": multiplier, "base": base,
                         "marks": dict(zip(MARKS, marks, strict=True)),
@@ -76,10 +80,10 @@ def run(layer, tiles, *, p_tile=1.0, p_spare=1.0, seed=0):
     return [[unpack(dut.o[0].payload.shape(), word) for word in bank] for bank in got], stamps, sent
 
 
-def random_tiles(rng, count):
+def random_tiles(config, rng, count):
     for _ in range(count):
         scale = int(rng.choice([60, 3000, 300_000, 1 << 23]))
-        values = rng.integers(-scale, scale, (CONFIG.tile_lanes, 8, 8))
+        values = rng.integers(-scale, scale, (config.tile_lanes, 8, 8))
         bias = int(rng.choice([0, -(1 << 17), (1 << 17) - 1, rng.integers(-5000, 5000)]))
         multiplier = int(rng.choice([0, 1, (1 << 14) - 1, rng.integers(1 << 14)]))
         base = int(rng.integers(1 << POSITION_BITS))
@@ -87,20 +91,22 @@ def random_tiles(rng, count):
 
 
 @pytest.mark.parametrize(("p_tile", "p_spare"), [(1.0, 1.0), (0.1, 0.02)])
-@pytest.mark.parametrize("mode", range(len(store_model.layers(CONFIG))))
-def test_rows(mode, p_tile, p_spare):
-    layer = store_model.layers(CONFIG)[mode]
-    banks, size = CONFIG.feature_banks, layer["out_step"]
-    tiles = list(random_tiles(np.random.default_rng(mode), 3 * banks))
-    got, stamps, _ = run(layer, tiles, p_tile=p_tile, p_spare=p_spare, seed=mode)
+@pytest.mark.parametrize("mode", range(7))
+@pytest.mark.parametrize("name", CONFIGS)
+def test_rows(name, mode, p_tile, p_spare):
+    config = CONFIGS[name]
+    layer = store_model.layers(config)[mode]
+    banks, size = config.feature_banks, layer["out_step"]
+    tiles = list(random_tiles(config, np.random.default_rng(mode), 3 * banks))
+    got, stamps, _ = run(config, layer, tiles, p_tile=p_tile, p_spare=p_spare, seed=mode)
     for bank in range(banks):
-        assert np.diff(stamps[bank]).min() >= CONFIG.tile_lanes
+        assert np.diff(stamps[bank]).min() >= config.tile_lanes
         words = iter(got[bank])
         for values, bias, multiplier, base, marks in tiles[bank::banks]:
             want = [store_model.post(layer, tile, bias, multiplier) for tile in values]
             for row in range(size):
                 word = next(words)
-                for lane in range(CONFIG.tile_lanes):
+                for lane in range(config.tile_lanes):
                     expected = store_model.segment(layer, want[lane][row])
                     assert bytes(word.bytes[lane][i] for i in range(size)) == expected
                 last = row == size - 1
@@ -109,18 +115,24 @@ def test_rows(mode, p_tile, p_spare):
         assert next(words, None) is None
 
 
-@pytest.mark.parametrize(("step", "pool"), [(6, 0), (6, 1), (1, 0)])
-def test_rate_and_latency(step, pool):
-    banks = CONFIG.feature_banks
+@pytest.mark.parametrize(("name", "step", "pool"), [
+    ("tiny-wide", 6, 0), ("tiny-wide", 6, 1), ("tiny-wide", 1, 0),
+    ("tiny-wide2", 6, 0), ("tiny-wide2", 6, 1), ("tiny-wide2", 2, 0),
+])
+def test_rate_and_latency(name, step, pool):
+    config = CONFIGS[name]
+    rows, cycles = config.inverse_rows, 8 // config.inverse_rows    # of a tile
+    banks = config.feature_banks
     layer = store_model.conv(
-        CONFIG, kernels=2 * banks, height=step, width=step, step=step, pool=pool
+        config, kernels=2 * banks, height=step, width=step, step=step, pool=pool
     )
-    tiles = [(*tile[:4], [0, 0, 0]) for tile in random_tiles(np.random.default_rng(1), 2 * banks)]
-    _, stamps, sent = run(layer, tiles)
+    rng = np.random.default_rng(1)
+    tiles = [(*tile[:4], [0, 0, 0]) for tile in random_tiles(config, rng, 2 * banks)]
+    _, stamps, sent = run(config, layer, tiles)
     size = layer["out_step"]
-    assert sent == list(range(sent[0], sent[0] + 16 * banks, 8))
+    assert sent == list(range(sent[0], sent[0] + 2 * cycles * banks, cycles))
     for number, cycle in enumerate(sent):
         first = stamps[number % banks][number // banks * size]
-        assert first - cycle == RowPostArray.LATENCY + layer["crop"] + pool
-        rows = stamps[number % banks][number // banks * size :][:size]
-        assert np.diff(rows).tolist() == [CONFIG.tile_lanes] * (size - 1)
+        assert first - cycle == RowPostArray.LATENCY + (layer["crop"] + pool) // rows
+        leaving = stamps[number % banks][number // banks * size :][:size]
+        assert np.diff(leaving).tolist() == [config.tile_lanes] * (size - 1)

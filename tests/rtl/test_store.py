@@ -19,6 +19,10 @@ _WIDE = PRESETS["tiny-wide"]
 CONFIGS = PRESETS | {
     "wide-8": dataclasses.replace(_WIDE, kernel_lanes=16, tile_lanes=2),
     "u200-32": dataclasses.replace(PRESETS["u200"], kernel_lanes=32, port_bits=1024),
+    "wide-8-2": dataclasses.replace(PRESETS["tiny-wide2"], kernel_lanes=16, tile_lanes=2),
+    "u200-32-2": dataclasses.replace(
+        PRESETS["u200"], kernel_lanes=32, port_bits=1024, inverse_rows=2
+    ),
     "wide-16": dataclasses.replace(_WIDE, kernel_lanes=32, tile_lanes=5, feature_banks=16),
 }
 
@@ -126,6 +130,9 @@ def random_layers(config, layers, seed):
     ("tiny", 1.0, 1.0, slice(0, None)), ("tiny", 0.5, 0.05, slice(4, None)),
     ("ecp5-85f", 0.9, 0.3, slice(3, 9, 2)),
     ("tiny-wide", 1.0, 1.0, slice(0, None, 2)),
+    ("tiny-wide2", 1.0, 1.0, slice(0, None, 2)),
+    pytest.param("tiny-wide2", 0.6, 0.3, slice(0, None), marks=pytest.mark.slow),
+    pytest.param("wide-8-2", 0.8, 0.1, slice(0, None), marks=pytest.mark.slow),
     pytest.param("tiny-wide", 0.6, 0.3, slice(0, None), marks=pytest.mark.slow),
     pytest.param("wide-8", 0.8, 0.1, slice(0, None), marks=pytest.mark.slow),
     pytest.param("wide-16", 1.0, 1.0, slice(0, 6), marks=pytest.mark.slow),
@@ -159,7 +166,7 @@ def test_rate_and_latency(step, pool, cycles):
     got, (stamps,), stats, ends = run(config, [layer], sums, parameters)
     check(config, [layer], sums, parameters, got, stats)
     size = layer["out_step"]
-    assert stamps[0] - ends[0] == StoreStage.LATENCY + layer["crop"] + pool + size - 1
+    assert stamps[0] - ends[0] == StoreStage.latency(config) + layer["crop"] + pool + size - 1
     # The first kernel's rows come as the inverse FFT delivers them, the last one's as the post
     # lets them; in between nothing is lost.
     rows = stamps[:: config.tile_lanes]
@@ -170,12 +177,14 @@ def test_rate_and_latency(step, pool, cycles):
 
 
 @pytest.mark.parametrize(("name", "step", "pool"), [
-    ("tiny-wide", 4, 1), ("wide-8", 6, 0),
+    ("tiny-wide", 4, 1), ("wide-8", 6, 0), ("tiny-wide2", 4, 1), ("wide-8-2", 6, 0),
     pytest.param("u200-32", 6, 0, marks=pytest.mark.slow),
+    # Here 6·14 writes per kernel take longer than the 4·16 cycles until the bank's next kernel.
+    pytest.param("u200-32-2", 6, 0, marks=pytest.mark.slow),
 ])
 def test_several_writers_keep_up_with_the_inverse_fft(name, step, pool):
     config = CONFIGS[name]
-    lanes, banks = config.tile_lanes, config.feature_banks
+    lanes, banks, rows = config.tile_lanes, config.feature_banks, config.inverse_rows
     layer = store_model.conv(
         config, kernels=config.kernel_lanes, height=step, width=lanes * step, step=step, pool=pool,
         relu=1, requant_shift=9,
@@ -187,6 +196,8 @@ def test_several_writers_keep_up_with_the_inverse_fft(name, step, pool):
     for kernel in range(config.kernel_lanes):
         bank, number = kernel % banks, kernel // banks
         first, *_, last = stamps[bank][number * size : (number + 1) * size]
-        assert first - end == StoreStage.LATENCY + layer["crop"] + pool + 8 * kernel
+        skipped = (layer["crop"] + pool) // rows
+        begun = 8 // rows * bank + number * max(8 // rows * banks, size)
+        assert first - end == StoreStage.latency(config) + skipped + begun
         # Pooled rows come every other cycle, and the writer takes one as soon as it can.
         assert last - first == size - 1

@@ -11,13 +11,14 @@ from amaranth.lib.wiring import In, Out
 
 from model.config import PRESETS
 from rtl.signatures import SUM_SLOTS, Descriptor, Event, KernelParameters, SumWrite
-from rtl.sums import SEGMENT_ROWS, TILE_READS, SumBuffer, SumReader
+from rtl.sums import SEGMENT_ROWS, SumBuffer, SumReader, tile_reads
 from tests.rtl import store_model
 from tests.rtl.helpers import pack, raw, simulate, unpack
 
 #: With several kernels per bank in a block.
 CONFIGS = PRESETS | {
     "wide": dataclasses.replace(PRESETS["tiny-wide"], kernel_lanes=32, tile_lanes=2),
+    "wide2": dataclasses.replace(PRESETS["tiny-wide2"], kernel_lanes=32, tile_lanes=2),
 }
 
 
@@ -76,7 +77,7 @@ class Bench:
             if valid:
                 self.reads.append((unpack(dut.o.payload.shape(), tag), words))
                 self.stamps.append(self.cycle)
-                kernel, index = divmod(self.in_layer, 1 if self.layer["dot"] else TILE_READS)
+                kernel, index = divmod(self.in_layer, self.reads_per_tile)
                 if index == 0:
                     bank = kernel % len(self.queued)
                     self.queued[bank] += self.layer["out_step"]
@@ -91,6 +92,7 @@ class Bench:
     async def send_layer(self, ctx, layer, sums, values):
         dut, config = self.dut, self.config
         self.layer, self.in_layer = layer, 0
+        self.reads_per_tile = 1 if layer["dot"] else tile_reads(config)
         self.parameters += store_model.parameter_blocks(config, layer, values)
         ctx.set(Value.cast(dut.layer), pack(Descriptor, layer))
         ctx.set(dut.begin, 1)
@@ -134,8 +136,8 @@ def reads_of(config, layer, sums, values):
             base = store_model.base(config, layer, kernel)
             first = tile_block * config.tile_lanes
             tiles = sums[first : first + config.tile_lanes, kernel]
-            for i in range(1 if layer["dot"] else TILE_READS):
-                words = tiles[:, 4 * i : 4 * i + 4]
+            for i in range(1 if layer["dot"] else tile_reads(config)):
+                words = tiles[:, config.drained * i :][:, : config.drained]
                 yield words, layer["dot"], (*values[kernel], base), marks
 
 
@@ -146,7 +148,7 @@ def check(config, bench, layers, sums, parameters):
             note, found = next(got)
             found = unpack(bench.dut.words.shape(), found)
             for lane in range(config.tile_lanes):
-                for j in range(1 if bypass else 4):
+                for j in range(1 if bypass else config.drained):
                     assert (found[lane][j].re, found[lane][j].im) == tuple(words[lane][j])
             assert note.bypass == bypass
             assert (note.tag.bias, note.tag.multiplier, note.tag.base) == values
@@ -157,7 +159,7 @@ def check(config, bench, layers, sums, parameters):
 @pytest.mark.parametrize(("p_sum", "p_param", "p_credit", "parity"), [
     (1.0, 1.0, 1.0, None), (0.5, 0.1, 1.0, 0), (1.0, 0.5, 0.3, 1),
 ])
-@pytest.mark.parametrize("name", ["tiny", "ecp5-85f", "tiny-wide", "wide"])
+@pytest.mark.parametrize("name", ["tiny", "ecp5-85f", "tiny-wide", "wide", "tiny-wide2", "wide2"])
 def test_tiles(name, p_sum, p_param, p_credit, parity):
     config = CONFIGS[name]
     rng = np.random.default_rng(11)
@@ -171,16 +173,20 @@ def test_tiles(name, p_sum, p_param, p_credit, parity):
     check(config, bench, layers, sums, parameters)
 
 
-def test_back_to_back_and_latency():
-    config = PRESETS["ecp5-85f"]
-    layer = store_model.conv(config, kernels=16, height=4, width=16, step=4, pool=1)
+@pytest.mark.parametrize(("name", "latency"), [("ecp5-85f", 7), ("tiny-wide2", 9)])
+def test_back_to_back_and_latency(name, latency):
+    config = PRESETS[name]
+    layer = store_model.conv(
+        config, kernels=16, height=4, width=4 * config.tile_lanes, step=4, pool=1
+    )
     rng = np.random.default_rng(1)
     bench = Bench(config, seed=1)
     bench.run(
         [layer], [store_model.random_sums(rng, config, layer)],
         [store_model.parameters(rng, layer)],
     )
-    first, second = bench.stamps[:64], bench.stamps[64:]
-    assert first == list(range(first[0], first[0] + 64))
-    assert second == list(range(second[0], second[0] + 64))
-    assert first[0] - (bench.last_sum[0] - 1) == SumReader.LATENCY
+    reads = 8 * tile_reads(config)
+    first, second = bench.stamps[:reads], bench.stamps[reads:]
+    assert first == list(range(first[0], first[0] + reads))
+    assert second == list(range(second[0], second[0] + reads))
+    assert first[0] - (bench.last_sum[0] - 1) == SumReader.latency(config) == latency

@@ -1,15 +1,18 @@
 """The comparison against events written out loop by loop as the contract orders them."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from model import golden
 from model.compile import compile_network
 from model.config import PRESETS
+from model.network import Conv
 from rtl.signatures import Column, FeatureWrite, SumWrite
-from sim.compare import compare_run
+from sim.compare import _sum_stage, compare_run
 from sim.events import Events, pack_payloads, probe_layouts
-from tests.model.toys import toy_image
+from tests.model.toys import toy_image, toy_network
 from tests.rtl.helpers import pack
 from tests.sim.toys import digit_toy, two_layers
 
@@ -47,11 +50,13 @@ def hardware(config, program, traces):
             order = [(k, t) for t in blocks for k in kernels]
         for kernel_block, tile_block in order:
             for f in range(trace.sums.shape[2]):
-                for quad in range(width // 4):
-                    item = [[{"re": 77, "im": -77} for _ in range(4)] for _ in range(lanes)]
+                for quad in range(width // config.drained):
+                    item = [[{"re": 77, "im": -77} for _ in range(config.drained)]
+                            for _ in range(lanes)]
                     for p in range(lanes):
-                        for k in range(4):
-                            tile, n = tile_block * lanes + p, kernel_block * width + quad * 4 + k
+                        for k in range(config.drained):
+                            tile = tile_block * lanes + p
+                            n = kernel_block * width + quad * config.drained + k
                             if tile < d["tiles"] and n < d["kernels"]:
                                 re, im = trace.sums[tile, n, f]
                                 item[p][k] = {"re": re, "im": im}
@@ -172,6 +177,25 @@ def test_wrong_sum(toy):
     where = result.difference.where
     assert (where["kernel"], where["frequency"], where["tile"]) == (5, 9, 0)
     assert result.difference.stage == "sum"
+
+
+def test_sums_of_eight_kernels_at_a_time():
+    config = dataclasses.replace(PRESETS["tiny-wide2"], kernel_lanes=16)
+    network = toy_network([Conv("conv1", 1, 20, 5)], ["channel 1:1"], (1, 12, 12), weight_bits=16)
+    program = compile_network(network, config)
+    (trace,) = golden.run(program.network, toy_image((1, 12, 12)))
+    _, sums, _ = hardware(config, program, [trace])
+    stage = _sum_stage(config, program.layers[0].descriptor, trace)
+    assert len(stage.words) == len(sums) == 2 * 2 * 32 * 2      # blocks, frequencies, eights
+    for event, item in enumerate(sums):
+        for name in ("frequency", "quad"):
+            assert stage.tags[name][event] == item[name]
+        for lane, words in enumerate(item["sums"]):
+            wanted = [(word["re"], word["im"]) for word in words]
+            inside = [word != (77, -77) for word in wanted]
+            np.testing.assert_array_equal(stage.active[event, lane], inside)
+            np.testing.assert_array_equal(stage.words[event, lane][inside],
+                                          np.array(wanted)[inside])
 
 
 def test_wrong_pixel_and_wrong_address(toy):
