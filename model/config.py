@@ -281,12 +281,13 @@ PRESETS = {
             tile_depth=256, kernel_depth=512, select_depth=128, feature_depth=512,
             port_bits=256, feature_banks=8, post_values=6, inverse_rows=2,
         ),
-        # VGG16 on an Alveo U200: 896 complex lanes, 2772 multipliers, maps on chip, 4 x 512-bit
+        # VGG16 on an Alveo U200: 896 complex lanes, 2856 multipliers, maps on chip, 4 x 512-bit
         # memory ports.
         AcceleratorConfig(
             name="u200", tile_lanes=14, kernel_lanes=64, weight_bits=16, acc_bits=48,
             tile_depth=8192, kernel_depth=8192, select_depth=1024, feature_depth=32768,
-            port_bits=2048, feature_banks=16, post_values=6, clock_hz=200_000_000,
+            port_bits=2048, feature_banks=16, post_values=6, inverse_rows=2,
+            clock_hz=200_000_000,
         ),
     )
 }
