@@ -5,7 +5,7 @@ Everything is in the ``sync`` domain.
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Mux, ResetInserter, Signal
+from amaranth.hdl import Cat, Module, Mux, ResetInserter, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
@@ -105,6 +105,7 @@ class Core(wiring.Component):
 
             input_dma.start.eq(control.engine_start), input_dma.addr.eq(csr.input_addr),
             input_dma.base.eq(checker.input_base), input_dma.rows.eq(checker.input_rows),
+            input_dma.hold.eq(Cat(write.valid for write in engine.write).any()),
             output_dma.start.eq(control.output_start), output_dma.addr.eq(csr.output_addr),
             output_dma.base.eq(checker.output_base), output_dma.rows.eq(checker.output_rows),
             control.output_done.eq(output_dma.done),
@@ -176,7 +177,11 @@ class Core(wiring.Component):
 
     def _features(self, m: Module, feature: FeatureMemory, input_write, output_read,
                   write, read) -> None:
-        """Both ports of a bank of the feature memory have two users, never at the same time."""
+        """Both ports of a bank of the feature memory have two users, never at the same time.
+
+        The input DMA, which may still be at work when layer 0 writes, is held off meanwhile; the
+        output DMA comes after the layers.
+        """
         m.d.comb += [
             feature.write.valid.eq(input_write.valid | write.valid),
             feature.write.payload.eq(Mux(

@@ -7,7 +7,7 @@ beats, or the only bank's row is two beats.
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import fifo, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
@@ -53,9 +53,10 @@ class InputDma(wiring.Component):
         Memory reads.
     write : Out(Event(FeatureWrite)).array(feature_banks)
         Write ports of the feature memory.
+    hold : In(1)
+        Another writes in this cycle: neither write nor take a beat.
     row : Out(ROW_BITS + 1)
-        Level: the rows below it (from ``base`` on) have been written, the last one perhaps in this
-        very cycle.
+        Level: the rows below it (from ``base`` on) have been written.
     done : Out(1)
         Level: everything since ``start`` has been written and may be read.
     error : Out(1)
@@ -70,7 +71,7 @@ class InputDma(wiring.Component):
             "start": In(1), "addr": In(32), "base": In(ROW_BITS), "rows": In(ROW_BITS),
             "ar": Out(stream.Signature(ReadRequest)),
             "r": In(stream.Signature(ReadData(config.port_bits))),
-            "write": Out(Event(FeatureWrite)).array(config.feature_banks),
+            "write": Out(Event(FeatureWrite)).array(config.feature_banks), "hold": In(1),
             "row": Out(ROW_BITS + 1), "done": Out(1), "error": Out(1),
         })
 
@@ -116,18 +117,19 @@ class InputDma(wiring.Component):
 
     def _half_rows(self, m: Module, beat):
         """One bank, a port of half a row: every beat is written as it is."""
-        write, parity = self.write[0], Signal()
-        m.d.comb += self.r.ready.eq(1)
-        m.d.sync += [
-            write.valid.eq(beat),
+        write, parity, full = self.write[0], Signal(), Signal()
+        m.d.comb += [
+            self.r.ready.eq(~self.hold),
+            write.valid.eq(full & ~self.hold),
             write.payload.addr.eq(self.row), write.payload.parity.eq(parity),
-            write.payload.data.eq(self.r.payload.data),
         ]
-        with m.If(beat):
+        with m.If(~self.hold):
+            m.d.sync += [full.eq(beat), write.payload.data.eq(self.r.payload.data)]
+        with m.If(write.valid):
             m.d.sync += Cat(parity, self.row).eq(Cat(parity, self.row) + 1)
         with m.If(self.start):
-            m.d.sync += parity.eq(0)
-        return Const(0, 1)
+            m.d.sync += [parity.eq(0), full.eq(0)]
+        return full
 
     def _rows(self, m: Module, beat, beats_log2: int):
         """Assemble a row; write the even half, then the odd one while the next row comes."""
@@ -136,22 +138,23 @@ class InputDma(wiring.Component):
         position = Signal(beats_log2)
         full, second = Signal(), Signal()
         # A row of one beat would come too fast.
-        m.d.comb += self.r.ready.eq(~full if beats_log2 == 0 else 1)
-        m.d.sync += [
-            full.eq(beat & position.all() if beats_log2 else beat),
-            second.eq(full),
-            odd.eq(Cat(self._half(line, bank, 1) for bank in range(self._banks))),
-        ]
+        m.d.comb += self.r.ready.eq(~self.hold & (~full if beats_log2 == 0 else 1))
+        with m.If(~self.hold):
+            m.d.sync += [
+                full.eq(beat & position.all() if beats_log2 else beat),
+                second.eq(full),
+                odd.eq(Cat(self._half(line, bank, 1) for bank in range(self._banks))),
+            ]
         with m.If(beat):
             m.d.sync += [
                 position.eq(position + 1),
                 line.word_select(position, self._bits).eq(self.r.payload.data),
             ]
-        with m.If(second):
+        with m.If(second & ~self.hold):
             m.d.sync += self.row.eq(self.row + 1)
         for bank, write in enumerate(self.write):
             m.d.comb += [
-                write.valid.eq(full | second),
+                write.valid.eq((full | second) & ~self.hold),
                 write.payload.addr.eq(self.row), write.payload.parity.eq(second),
                 write.payload.data.eq(Mux(
                     second, odd.word_select(bank, ROW // 2), self._half(line, bank, 0)

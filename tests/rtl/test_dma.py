@@ -1,6 +1,7 @@
 # amaranth: UnusedElaboratable=no
 """Input and output DMA around the real feature memory."""
 
+import random
 from dataclasses import replace
 
 import numpy as np
@@ -36,6 +37,17 @@ def bench_module(config):
         connect(m, into.write[bank], feature.write)
         connect(m, out.read[bank], feature.read)
     return m, into, out
+
+
+def holding(dut, probability, seed=7):
+    """Monitor that takes the write port away at random, and sees that nothing is written then."""
+    async def process(ctx):
+        rng = random.Random(seed)
+        ports = [port.valid for port in dut.write]
+        async for _, _, held, *valid in ctx.tick().sample(dut.hold, *ports):
+            assert not (held and any(valid))
+            ctx.set(dut.hold, rng.random() < probability)
+    return process
 
 
 def begin(dut, addr, base, rows):
@@ -77,7 +89,8 @@ def test_there_and_back(name, options):
         await begin(into, 0, 100, 0)(ctx)
 
     simulate(m, bench, monitors=[
-        memory_port(model, into.ar, into.r, out.w), contract(into.ar), contract(out.w)])
+        memory_port(model, into.ar, into.r, out.w), contract(into.ar), contract(out.w),
+        holding(into, 0 if options.latency == 1 else 0.4)])
     np.testing.assert_array_equal(memory.reshape(600, words), expected)
     assert model.faults == 0
     if options.latency == 1:
@@ -113,7 +126,7 @@ def test_rows_are_announced_when_they_are_written(name):
         await begin(into, 0, base, region.rows)(ctx)
         assert ctx.get(into.row) == base + region.rows
 
-    simulate(m, bench, monitors=[memory_port(model, into.ar, into.r), watch])
+    simulate(m, bench, monitors=[memory_port(model, into.ar, into.r), watch, holding(into, 0.5)])
     assert written == {key: wanted[key].tolist() for key in np.ndindex(wanted.shape[:3])}
 
 
