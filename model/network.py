@@ -225,6 +225,8 @@ class QuantisedNetwork:
         """Layers ``first`` to ``stop - 1`` as a network of their own, for the maps before it."""
         if not 0 <= first < stop <= len(self.layers):
             raise ValueError(f"layers {first}:{stop} do not lie within 0:{len(self.layers)}")
+        if (first, stop) == (0, len(self.layers)):
+            return self
         chain, before = self.network, self.network.layers[first - 1]
         network = Network(f"{chain.name}[{first}:{stop}]", chain.shapes()[first],
                           chain.layers[first:stop])

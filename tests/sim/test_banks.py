@@ -108,5 +108,7 @@ def test_a_part_of_a_network_continues_where_the_rest_ends():
     for trace, part in zip(whole, [*first, *second], strict=True):
         np.testing.assert_array_equal(trace.out, part.out)
         np.testing.assert_array_equal(trace.sums, part.sums)
+    assert network.part(0, 4) is network
+    assert network.part(1, 2).network.name == "small[1:2]"
     with pytest.raises(ValueError, match="layers 2:5 do not lie within 0:4"):
         network.part(2, 5)
