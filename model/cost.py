@@ -127,7 +127,10 @@ def _estimate_banks(program: Program) -> list[LayerCost]:
         drained = fields["kernel_blocks"] * config.words * config.kernel_lanes // (4 * rows)
         mac = max(layer.steps, drained) * blocks
         kernels = (fields["kernel_blocks"] - 1) * config.kernel_lanes + fields["lanes_last"]
-        store = ceil(kernels * blocks * max(8 / rows, step * lanes / banks))
+        # The input still comes while layer 0 writes, through the same ports, in two halves a row.
+        segments = kernels * blocks * step * lanes / banks
+        segments += 0 if index else 2 * program.input_region.rows
+        store = ceil(max(kernels * blocks * 8 / rows, segments))
         load = -(-fields["channels"] // banks) * slots * blocks
         begin = multiplied if before >= AHEAD_BLOCKS else written + BANKS_FILL + slots
         if index == 0:
