@@ -18,10 +18,11 @@ from sim.memory import MemoryModel, MemoryOptions
 from tests.rtl.helpers import contract, memory_port, raw, simulate, unpack
 
 TINY, WIDE = PRESETS["tiny"], PRESETS["tiny-wide"]
-#: Beats per row: 2 (halves of it), 1, 4, 2, 1.
+#: Beats per row: 2 (halves of it), 1, 16, 4, 2, 1.
 CONFIGS = {
     "64 bits": TINY,
     "128 bits": replace(TINY, port_bits=128, kernel_lanes=8),
+    "8 banks, 64 bits": replace(WIDE, port_bits=64),
     "8 banks, 256 bits": WIDE,
     "16 banks, 1024 bits": replace(WIDE, port_bits=1024, kernel_lanes=32, feature_banks=16),
     "8 banks, 1024 bits": replace(WIDE, port_bits=1024, kernel_lanes=32),
