@@ -99,7 +99,7 @@ class InputDma(wiring.Component):
             m.d.comb += [
                 write.payload.offset.eq(0), write.payload.count.eq(8), write.payload.vector.eq(0),
             ]
-        if self._bits == ROW // 2:
+        if self._banks == 1 and self._bits == ROW // 2:
             pending = self._half_rows(m, beat)
         else:
             pending = self._rows(m, beat, beats_log2)
