@@ -17,12 +17,24 @@ from rtl.dma import InputDma, OutputDma
 from rtl.engine import Engine
 from rtl.feature import FeatureMemory
 from rtl.memory import OnChipMemory, ReadArbiter
+from rtl.prefetch import burst_beats
 from rtl.signatures import Column, Event, FeatureWrite, MemorySignature, SumWrite
 
-__all__ = ["Core", "Top"]
+__all__ = ["Core", "Top", "first_bursts"]
 
-#: Bursts of kernels read before the input, through a port wider than 64 bits (else one).
-FIRST_BURSTS = 2
+
+def first_bursts(config: AcceleratorConfig) -> int:
+    """Count the bursts of kernels that may be read before the input: 1 or 2.
+
+    They must fit the kernel side's buffers: nothing makes room there before the input has come, and
+    that would wait behind them. One burst always fits: it is of layer 0, a convolution, whose
+    kernel blocks have 32 entries at least. A second one may be of the next layer, so it must not be
+    fully connected (its blocks may be of a few beats, more than parameters are kept for); and the
+    kernel buffer must have a row for every beat.
+    """
+    fits = config.feature_banks > 1 and config.kernel_depth >= 2 * burst_beats(config)
+    return 2 if config.port_bits > 64 and fits else 1
+
 
 #: Host side: register access and interrupt.
 _HOST = {
@@ -141,15 +153,14 @@ class Core(wiring.Component):
               output_dma: OutputDma) -> None:
         """Readers to the arbiter, arbiter and output DMA to the port.
 
-        The first kernels come first, so that layer 0 begins with its first rows: `FIRST_BURSTS` of
+        The first kernels come first, so that layer 0 begins with its first rows: `first_bursts` of
         them, or what is asked for in 63 cycles. Then the input DMA goes before the engine: the
         kernel prefetch may let its beats wait until layer 0 has begun, so all of the input must
-        have been asked for earlier. (The buffers hold the first bursts: a convolution comes first,
-        with 32 entries a block, and where bursts are long there is nothing else.)
+        have been asked for earlier.
         """
         checker, input_dma, engine = readers
-        bursts, cycles = Signal(range(FIRST_BURSTS + 1)), Signal(6)
-        most = FIRST_BURSTS if self.config.port_bits > 64 else 1
+        most = first_bursts(self.config)
+        bursts, cycles = Signal(range(most + 1)), Signal(6)
         kernels_asked = (bursts == most) | cycles.all()
         with m.If(control.engine_reset):
             m.d.sync += [bursts.eq(0), cycles.eq(0)]

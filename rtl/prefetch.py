@@ -3,7 +3,8 @@
 Two halves run through the layers by themselves: one requests bursts, the other sorts the beats that
 come back (docs/program-image.md) into the kernel buffer and the parameter memory. A beat without
 room waits on the read channel. That cannot lock up the core: the only other reads of a run are the
-input DMA's, which are requested first, and everything that makes room needs no read.
+input DMA's, before which no more is requested than there is room for (`rtl.core.first_bursts`), and
+everything that makes room needs no read.
 """
 
 from __future__ import annotations
@@ -18,12 +19,21 @@ from model.stream import ENTRY_BITS, chunk_entries, param_beats
 from rtl.kernelbuffer import KernelWriteSignature
 from rtl.signatures import Descriptor, Event, LayerStats, ReadData, ReadRequest
 
-__all__ = ["Prefetch"]
+__all__ = ["Prefetch", "burst_beats"]
 
 #: What the sorting half needs of a layer.
 _Format = data.StructLayout({
     "restream": 1, "kernel_blocks": 13, "tile_blocks": 16, "select_code": 3, "row_beats_last": 8,
 })
+
+
+def burst_beats(config: AcceleratorConfig) -> int:
+    """Count the beats of a full burst.
+
+    What is on its way covers bandwidth times latency: 128 beats are enough for a latency of 100
+    cycles, but behind a wide port lies an interconnect with more than that.
+    """
+    return 16 if config.port_bits == 64 else 64
 
 
 class Prefetch(wiring.Component):
@@ -58,9 +68,7 @@ class Prefetch(wiring.Component):
 
     def __init__(self, *, config: AcceleratorConfig) -> None:
         self._config = config
-        # What is on its way covers bandwidth times latency: 128 beats are enough for a latency of
-        # 100 cycles, but behind a wide port lies an interconnect with more than that.
-        self.burst = 16 if config.port_bits == 64 else 64
+        self.burst = burst_beats(config)
         super().__init__({
             "start": In(1), "kernel_base": In(32),
             "desc": In(stream.Signature(Descriptor)),
