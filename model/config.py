@@ -174,6 +174,9 @@ class AcceleratorConfig:
                 f"kernel_lanes must be a power of two of at least {self.drained} (the drain takes "
                 f"so many sums per cycle), not {self.kernel_lanes!r}"
             )
+        if self.kernel_lanes > 64:
+            raise ValueError("kernel_lanes must be at most 64 for the descriptor's lanes_last, "
+                             f"not {self.kernel_lanes!r}")
         if self.kernel_lanes * 8 > self.port_bits:
             raise ValueError(
                 f"kernel_lanes must be at most {self.port_bits // 8} so that one beat selects "

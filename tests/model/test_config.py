@@ -27,6 +27,8 @@ def test_reference_config_stays_within_100_multipliers():
 @pytest.mark.parametrize("change, match", [
     ({"kernel_lanes": 3}, "kernel_lanes must be a power of two of at least 4.*not 3"),
     ({"kernel_lanes": 16}, "kernel_lanes must be at most 8"),
+    ({"kernel_lanes": 128, "feature_banks": 8, "post_values": 2, "port_bits": 1024},
+     "kernel_lanes must be at most 64"),
     ({"tile_depth": 100}, "tile_depth must be a power of two of at least 64, not 100"),
     ({"weight_bits": 12}, "weight_bits must be 8 or 16, not 12"),
     ({"tile": 16}, "tile must be 8"),
