@@ -21,6 +21,7 @@ from model.config import AcceleratorConfig, load_config
 from model.errors import Parser, UserError, command
 from model.files import check_target, write_atomic
 from rtl import __version__
+from rtl.axi.signatures import DATA_BITS as AXI_DATA_BITS
 from rtl.axi.top import AxiIp
 from rtl.convert import convert
 from rtl.core import Top
@@ -114,6 +115,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line."""
     args = _parser().parse_args(argv)
     config = load_config(args.config)
+    if args.bus == "axi" and config.port_bits not in AXI_DATA_BITS:
+        raise UserError(
+            f"config {config.name} has port_bits = {config.port_bits}, an AXI port has "
+            f"{', '.join(map(str, AXI_DATA_BITS))}: choose another, or --bus native"
+        )
     name = _file_name(config, args.bus)
     folder = args.out or Path("build") / name
     console = Console()

@@ -12,10 +12,12 @@ from amaranth.lib.wiring import In, Out
 
 __all__ = [
     "Axi4LiteSignature", "Axi4ReadSignature", "Axi4Signature", "Axi4WriteSignature",
-    "BURST_INCR", "BoundaryBeats", "CACHE_BUFFERABLE", "RESP_OKAY", "RESP_SLVERR", "ReadBeat",
-    "ReadBurst", "WriteBeat", "connect_pins", "pins",
+    "BURST_INCR", "BoundaryBeats", "CACHE_BUFFERABLE", "DATA_BITS", "RESP_OKAY", "RESP_SLVERR",
+    "ReadBeat", "ReadBurst", "WriteBeat", "connect_pins", "pins",
 ]
 
+#: Widths of the memory port.
+DATA_BITS = (64, 128, 256, 512)
 #: AxBURST of an incrementing burst.
 BURST_INCR = 1
 #: AxCACHE: normal memory, not cacheable, bufferable.
@@ -47,7 +49,7 @@ def BoundaryBeats(data_bits: int) -> int:  # noqa: N802
 
 
 def _check(data_bits: int, addr_bits: int, id_bits: int) -> None:
-    if data_bits not in (64, 128, 256, 512):
+    if data_bits not in DATA_BITS:
         raise ValueError(f"data_bits must be 64, 128, 256 or 512, not {data_bits!r}")
     if not isinstance(addr_bits, int) or not 32 <= addr_bits <= 64:
         raise ValueError(f"addr_bits must be 32 to 64, not {addr_bits!r}")

@@ -43,6 +43,13 @@ def stub(monkeypatch):
     monkeypatch.setattr(rtl.build, "ecp5_resources", lambda component, name: used)
 
 
+def test_a_port_too_wide_for_axi(tmp_path, capsys):
+    assert main(["--config", "u200", "--bus", "axi", "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert "port_bits = 2048, an AXI port has 64, 128, 256, 512" in " ".join(error.split())
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.synth
 def test_files(folder):
     text = (folder / "tiny.v").read_text()
