@@ -1,9 +1,8 @@
 """Where the tiles of a block go: one walk over the tiles of a map, for the writers of all banks.
 
 The places of a tile block's lanes are a set. Sets lie in a ring of LUT RAM, of which every bank has
-a copy: two are enough for one
-writer (one in use, one in reserve); the writers of several feature banks reach the end of a tile
-block one after the other, so that up to three sets are in use.
+a copy. Two are enough for one writer (one in use, one in reserve); the writers of several feature
+banks reach the end of a tile block one after the other, so that up to three sets are in use.
 """
 
 from __future__ import annotations
