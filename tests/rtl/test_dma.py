@@ -75,24 +75,24 @@ def test_there_and_back(name, options):
     words = config.port_bits // 64      # of a beat
     beats = 128 * config.feature_banks // config.port_bits
     rng = np.random.default_rng(1)
-    memory = rng.integers(1 << 63, size=600 * words, dtype=np.uint64)
+    memory = rng.integers(1 << 63, size=2000 * words, dtype=np.uint64)
     rows, cycles = 45, []
-    expected = memory.reshape(600, words).copy()
-    expected[300:300 + beats * rows] = expected[10:10 + beats * rows]
-    expected[500:500 + 2 * beats] = expected[10 + 20 * beats:10 + 22 * beats]   # again
+    expected = memory.reshape(2000, words).copy()
+    expected[1000:1000 + beats * rows] = expected[10:10 + beats * rows]
+    expected[1900:1900 + 2 * beats] = expected[10 + 20 * beats:10 + 22 * beats]   # again
     model = MemoryModel(memory, options, config.port_bits)
 
     async def bench(ctx):
         cycles.append(await begin(into, 10, 100, rows)(ctx))
-        cycles.append(await begin(out, 300, 100, rows)(ctx))
-        await begin(out, 500, 120, 2)(ctx)
+        cycles.append(await begin(out, 1000, 100, rows)(ctx))
+        await begin(out, 1900, 120, 2)(ctx)
         await begin(out, 0, 120, 0)(ctx)     # nothing to do
         await begin(into, 0, 100, 0)(ctx)
 
     simulate(m, bench, monitors=[
         memory_port(model, into.ar, into.r, out.w), contract(into.ar), contract(out.w),
         holding(into, 0 if options.latency == 1 else 0.4)])
-    np.testing.assert_array_equal(memory.reshape(600, words), expected)
+    np.testing.assert_array_equal(memory.reshape(2000, words), expected)
     assert model.faults == 0
     if options.latency == 1:
         assert cycles[0] <= max(2, beats) * rows + 16 and cycles[1] <= beats * rows + 8
