@@ -10,6 +10,8 @@ __all__ = ["scale"]
 
 Reader = Callable[[Path, str], Any]
 Tabler = Callable[[Sequence[str], Sequence[Sequence[object]]], str]
+#: Block RAMs of an Alveo U200 (AMD DS962).
+U200_BRAM36 = 2160
 #: "Reuse Kernels or Activations?" (FPGA 2020): VGG16's convolutions, alpha = 4, on an Alveo U200.
 FPGA20_MS, FPGA20_DSP, FPGA20_CLOCK = 9.0, 2860, 200_000_000
 
@@ -67,9 +69,14 @@ def _resources(report: dict, table: Tabler) -> str:
             for name, row in report["parts"].items()]
     rows.append(("total", "", *(report["total"][kind] for kind in kinds)))
     missing = "" if report["complete"] else " Parts are missing."
+    rams = report["total"]["BRAM36"]
+    excess = "" if rams <= U200_BRAM36 else (
+        f" The memories as yosys maps them ({rams} BRAM36) exceed the card's {U200_BRAM36} BRAM36: "
+        "feature banks, tile and kernel buffers have to share its 960 URAM, which is not done."
+    )
     return (
         f"### Resources of `{report['config']}`\nyosys `synth_xilinx -family xcup`, each part by "
-        f"itself times its count; not placed.{missing}\n\n"
+        f"itself times its count; not placed.{missing}{excess}\n\n"
         + table(("part", "count", *kinds), rows)
         + "\n\nCommand: `python -m rtl.xilinx --json docs/results/u200-resources.json`."
     )
