@@ -75,7 +75,7 @@ def test_a_complete_run_after_aborted_ones(backend, program):
 def test_a_program_that_hangs_is_stopped_and_replaced(backend, program):
     """The CRCs are right, but layer 0 waits for input channels that nobody writes."""
     pixels = toy_image((1, 12, 12))
-    wrong, _ = flip_bit(program.image, "DESC:20", fix_crc=True)
+    wrong, _ = flip_bit(program.image, program.config, "DESC:20", fix_crc=True)
     load(backend, wrong)
     with pytest.raises(Watchdog):
         backend.run(program.pack_input(pixels).tobytes())
