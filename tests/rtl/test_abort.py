@@ -81,6 +81,6 @@ def test_a_program_that_hangs_is_stopped_and_replaced(backend, program):
         backend.run(program.pack_input(pixels).tobytes())
     assert backend.abort() == ErrorCode.ABORTED
     with pytest.raises(CoreError, match="HEADER_CRC"):
-        load(backend, flip_bit(program.image, "130")[0])
+        load(backend, flip_bit(program.image, program.config, "130")[0])
     load(backend, program.image)
     complete_run(backend, program, pixels)
