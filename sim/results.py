@@ -222,8 +222,8 @@ def _schedule(folder: Path) -> str:
     return ("## Access schedules\nMethods and windows: docs/scheduling.md. \"Channel by channel\" "
             "is the order of FPGA 2020. Every schedule is checked before it is counted.\n\n"
             + "\n\n".join(parts) + "\n\nCommand: `python -m model.benchmark_schedule --data DIR "
-            "--json docs/results/schedule.json --plot docs/results/schedule.png`, and with "
-            "`--pattern 'balanced 4'`.\n")
+            "--addresses 8,12 --json docs/results/schedule.json --plot docs/results/schedule.png`; "
+            "with `--pattern 'balanced 4'` and `--methods` for the second table.\n")
 
 
 def _dataflow(folder: Path) -> str:
