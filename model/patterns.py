@@ -20,22 +20,18 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
-class KernelPattern:
-    """Keep the F / alpha largest words of each kernel, positions free.
-
-    Parameters
-    ----------
-    alpha : int
-        Compression of every kernel.
-    """
+class _Compression:
+    """A pattern that keeps one word of ``alpha``; its name is the first word of its text."""
 
     alpha: int
+    name: ClassVar[str]
 
     def __post_init__(self) -> None:
         """Refuse a compression below one."""
@@ -48,7 +44,33 @@ class KernelPattern:
 
     def __str__(self) -> str:
         """Text that `parse` reads."""
-        return f"kernel {self.alpha}"
+        return f"{self.name} {self.alpha}"
+
+
+@dataclass(frozen=True)
+class KernelPattern(_Compression):
+    """Keep the F / alpha largest words of each kernel, positions free.
+
+    Parameters
+    ----------
+    alpha : int
+        Compression of every kernel.
+    """
+
+    name = "kernel"
+
+
+@dataclass(frozen=True)
+class BalancedPattern(_Compression):
+    """Keep C*F / alpha words of each output, equally many for all outputs at each frequency.
+
+    Parameters
+    ----------
+    alpha : int
+        Compression of the layer.
+    """
+
+    name = "balanced"
 
 
 @dataclass(frozen=True)
@@ -79,32 +101,6 @@ class ChannelPattern:
     def __str__(self) -> str:
         """Text that `parse` reads."""
         return f"channel {self.n}:{self.m}"
-
-
-@dataclass(frozen=True)
-class BalancedPattern:
-    """Keep C*F / alpha words of each output, equally many for all outputs at each frequency.
-
-    Parameters
-    ----------
-    alpha : int
-        Compression of the layer.
-    """
-
-    alpha: int
-
-    def __post_init__(self) -> None:
-        """Refuse a compression below one."""
-        _require_count("alpha", self.alpha)
-
-    @property
-    def density(self) -> float:
-        """Largest share of words kept."""
-        return 1 / self.alpha
-
-    def __str__(self) -> str:
-        """Text that `parse` reads."""
-        return f"balanced {self.alpha}"
 
 
 Pattern = KernelPattern | ChannelPattern | BalancedPattern

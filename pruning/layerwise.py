@@ -22,6 +22,7 @@ from model.network import NETWORKS, QuantisedNetwork
 from pruning.data import data_directory
 from pruning.layersettings import Settings
 from pruning.report import write_json
+from pruning.threads import use_threads
 
 __all__ = ["main"]
 
@@ -75,18 +76,14 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the options, prune, write the network and the log."""
     args = _parser().parse_args(argv)
-    try:
-        import torch
-    except ImportError as error:
-        raise UserError("pruning needs torch: pip install -e '.[prune]'") from error
+    use_threads(args.threads)
+    import torch
+
     from pruning.layerrun import LayerRun, end_to_end
     from pruning.vgg import load
 
     settings = Settings(**{name: getattr(args, name) for name in Settings.__dataclass_fields__
                            if name != "weights"}, weights=Path(args.weights).name)
-    if args.threads < 1:
-        raise UserError(f"--threads must be at least 1, not {args.threads}")
-    torch.set_num_threads(args.threads)
     log = args.json or args.out / f"{settings.title}.json"
     _make_folder(args.out)
     check_target(log)

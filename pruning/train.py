@@ -10,6 +10,7 @@ from model.errors import Parser, UserError, command
 from model.files import check_target
 from pruning.data import data_directory, load_digits
 from pruning.recipe import Recipe
+from pruning.threads import use_threads
 
 _DEFAULT = Recipe("lenet")
 
@@ -52,15 +53,9 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the options, run the stages, write network, log and plot."""
     args = _parser().parse_args(argv)
-    try:
-        import torch
-    except ImportError as error:
-        raise UserError("training needs torch: pip install -e '.[prune]'") from error
+    use_threads(args.threads)
     names = Recipe.__dataclass_fields__
     recipe = Recipe(**{name: getattr(args, name) for name in names})
-    if args.threads < 1:
-        raise UserError(f"--threads must be at least 1, not {args.threads}")
-    torch.set_num_threads(args.threads)
     _train(recipe, args)
     return 0
 
