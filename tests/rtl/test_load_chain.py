@@ -18,7 +18,9 @@ from rtl.loader import Loader
 from rtl.signatures import Complex, Descriptor
 from rtl.tilebuffer import TileBuffer
 from tests.rtl.helpers import pack, raw, simulate, source, unpack
-from tests.rtl.test_loader import WIDE, Bench, Conv, bases, memory_model
+from tests.rtl.loader_model import Bench, Conv, bases, memory_model
+
+WIDE = PRESETS["tiny-wide"]
 
 
 class Chain(wiring.Component):
