@@ -57,7 +57,7 @@ class AcceleratorConfig:
     select_depth : int
         Beats of the select buffer.
     feature_depth : int
-        Rows of the on-chip feature memory; a row is 16 activations.
+        Rows of the on-chip feature memory, a multiple of 64; a row is 16 activations.
     onchip_kib : int
         Size of the on-chip program memory of the board top, in KiB; 0 leaves the port open.
     max_layers : int
@@ -83,6 +83,8 @@ class AcceleratorConfig:
     post_values : int
         Values of each tile row that a tile lane requantises per cycle; 1 if ``feature_banks`` is 1,
         else at least the output step of every layer.
+    ultra_ram : int
+        1 asks the vendor's tool to put tile and kernel buffers into UltraRAM (UltraScale+).
     """
 
     name: str
@@ -107,6 +109,7 @@ class AcceleratorConfig:
     port_bits: int = 64
     feature_banks: int = 1
     post_values: int = 1
+    ultra_ram: int = 0
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -119,18 +122,24 @@ class AcceleratorConfig:
                                      f"not begin with '.', not {value!r}")
             elif not isinstance(value, int) or isinstance(value, bool):
                 raise TypeError(f"{field.name} must be an integer, not {value!r}")
-            elif value < (0 if field.name == "onchip_kib" else 1):
+            elif value < (0 if field.name in ("onchip_kib", "ultra_ram") else 1):
                 raise ValueError(f"{field.name} must be positive, not {value!r}")
-        for field_name in ("tile_depth", "kernel_depth", "select_depth", "feature_depth"):
+        for field_name in ("tile_depth", "kernel_depth", "select_depth"):
             value = getattr(self, field_name)
             if not _is_power_of_two(value) or value < 64:
                 raise ValueError(
                     f"{field_name} must be a power of two of at least 64, not {value!r}"
                 )
+        if self.feature_depth % 64:
+            raise ValueError(
+                f"feature_depth must be a multiple of 64, not {self.feature_depth!r}"
+            )
         if self.feature_depth > 1 << ROW_BITS:
             raise ValueError(
                 f"feature_depth must be at most {1 << ROW_BITS}, not {self.feature_depth!r}"
             )
+        if self.ultra_ram not in (0, 1):
+            raise ValueError(f"ultra_ram must be 0 or 1, not {self.ultra_ram!r}")
         if self.max_layers > 32:
             raise ValueError(
                 f"max_layers must be at most 32 for the profile table, not {self.max_layers!r}"
@@ -230,7 +239,7 @@ class AcceleratorConfig:
     def digest(self) -> int:
         """32 bits of the SHA-256 of every field that changes the program image or the core."""
         fields = dataclasses.asdict(self)
-        for presentation in ("name", "clock_hz", "onchip_kib"):
+        for presentation in ("name", "clock_hz", "onchip_kib", "ultra_ram"):
             del fields[presentation]
         text = json.dumps(fields, sort_keys=True)
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
@@ -288,8 +297,8 @@ PRESETS = {
         # memory ports.
         AcceleratorConfig(
             name="u200", tile_lanes=14, kernel_lanes=64, weight_bits=16, acc_bits=48,
-            tile_depth=8192, kernel_depth=8192, select_depth=1024, feature_depth=32768,
-            port_bits=2048, feature_banks=16, post_values=6, inverse_rows=2,
+            tile_depth=8192, kernel_depth=8192, select_depth=1024, feature_depth=18432,
+            port_bits=2048, feature_banks=16, post_values=6, inverse_rows=2, ultra_ram=1,
             clock_hz=200_000_000,
         ),
     )

@@ -14,7 +14,7 @@ from __future__ import annotations
 from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In
-from amaranth.utils import exact_log2
+from amaranth.utils import ceil_log2
 
 from model.config import AcceleratorConfig
 from rtl.rotate import rotate
@@ -29,7 +29,8 @@ class FeatureMemory(wiring.Component):
     """Two parity banks of eight byte columns of ``feature_depth`` rows.
 
     A row that is read in the very cycle it is written gives undefined bytes; the layers' order
-    excludes it for every byte that is used. Addresses wrap modulo the depth.
+    excludes it for every byte that is used. Beyond the depth, which the compiler excludes too,
+    nothing is written and undefined bytes are read (the padding of a map reaches there).
 
     Parameters
     ----------
@@ -62,7 +63,7 @@ class FeatureMemory(wiring.Component):
         """Build the write stage, the sixteen memories and the rotation of what was read."""
         m = Module()
         read, write = self.read, self.write.payload
-        bits = exact_log2(self._depth)
+        bits = ceil_log2(self._depth)
 
         # s1: the write rotated to its byte columns.
         s1_data = rotate([write.data[i] for i in range(COLUMNS)], (-write.offset)[:3])

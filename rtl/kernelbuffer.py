@@ -15,6 +15,7 @@ from amaranth.lib.wiring import In, Out
 from model.config import AcceleratorConfig
 from model.descriptor import SELECT_BITS
 from model.stream import ENTRY_BITS, chunk_entries
+from rtl.largeram import large_ram
 from rtl.signatures import Descriptor, KernelEntry
 
 __all__ = ["KernelBuffer", "KernelWriteSignature", "Ring"]
@@ -233,7 +234,7 @@ class KernelBuffer(wiring.Component):
         for index in range(config.row_beats * bits // width):
             bank, part = divmod(index, bits // width)
             m.submodules[f"weights{index}"] = ram = Memory(
-                shape=width, depth=config.kernel_depth, init=[]
+                shape=width, depth=config.kernel_depth, init=[], attrs=large_ram(config)
             )
             port, out = ram.write_port(), ram.read_port()
             m.d.comb += [

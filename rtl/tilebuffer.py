@@ -22,6 +22,7 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from model.config import AcceleratorConfig
+from rtl.largeram import large_ram
 from rtl.rotate import rotate
 from rtl.signatures import Column, Complex, Event
 
@@ -100,7 +101,9 @@ class TileBuffer(wiring.Component):
 
         for bank in range(config.banks):
             for lane in range(config.tile_lanes):
-                ram = memory.Memory(shape=word_bits, depth=config.tile_depth, init=[])
+                ram = memory.Memory(
+                    shape=word_bits, depth=config.tile_depth, init=[], attrs=large_ram(config)
+                )
                 m.submodules[f"lane{lane}_bank{bank}"] = ram
                 write_port, read_port = ram.write_port(), ram.read_port()
                 s2_word = Signal(word_bits, reset_less=True, name=f"s2_lane{lane}_bank{bank}")

@@ -102,7 +102,7 @@ def xilinx_resources(component: wiring.Component) -> dict[str, int]:
         folder = Path(scratch)
         (folder / "top.il").write_text(convert_rtlil(component, initial=False))
         run_yosys(
-            f"read_rtlil top.il; {HIDE_NAMES}; synth_xilinx -family xcup -noiopad -noclkbuf "
+            f"read_rtlil top.il; {HIDE_NAMES}; synth_xilinx -family xcup -uram -noiopad -noclkbuf "
             "-top top; tee -q -o stat.json stat -json", folder,
         )
         cells = json.loads((folder / "stat.json").read_text())["design"]["num_cells_by_type"]

@@ -20,6 +20,10 @@ def test_digest_follows_the_hardware_not_the_name():
     assert dataclasses.replace(TINY, tile_lanes=3).digest != TINY.digest
 
 
+def test_ultra_ram_leaves_images_valid():
+    assert dataclasses.replace(TINY, ultra_ram=1).digest == TINY.digest
+
+
 def test_reference_config_stays_within_100_multipliers():
     assert PRESETS["ecp5-85f"].multipliers == 100
 
@@ -35,6 +39,8 @@ def test_reference_config_stays_within_100_multipliers():
     ({"forward_rows": 4}, "forward_rows must be 2 in this version, not 4"),
     ({"inverse_rows": 2}, "inverse_rows must be 1, or 2 with several feature banks, not 2"),
     ({"tile_lanes": 0}, "tile_lanes must be positive, not 0"),
+    ({"feature_depth": 100}, "feature_depth must be a multiple of 64, not 100"),
+    ({"ultra_ram": 2}, "ultra_ram must be 0 or 1, not 2"),
     ({"feature_depth": 1 << 21}, "feature_depth must be at most 1048576"),
     ({"port_bits": 96}, "port_bits must be a power of two from 64 to 2048, not 96"),
     ({"port_bits": 128}, "port_bits must be at most 64, the weights of one entry, not 128"),

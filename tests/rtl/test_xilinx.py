@@ -1,5 +1,6 @@
 """The parts of a large config, and what a lane takes on UltraScale+."""
 
+import dataclasses
 import json
 
 import pytest
@@ -33,6 +34,19 @@ def test_multipliers_of_a_lane_and_of_a_row(tmp_path, capsys):
     config = PRESETS["tiny-wide2"]
     assert result["parts"]["complex lane"]["DSP48E2"] == 3
     assert result["total"]["DSP48E2"] == config.multipliers and not result["complete"]
+
+
+@pytest.mark.synth
+@needs_yosys
+def test_tile_buffer_of_an_ultra_ram_config(tmp_path):
+    config = tmp_path / "wide.json"
+    config.write_text(dataclasses.replace(
+        PRESETS["tiny-wide2"], tile_depth=8192, ultra_ram=1).to_json())
+    target = tmp_path / "r.json"
+    part = "tile buffer of a tile lane"
+    assert main(["--config", str(config), "--part", part, "--json", str(target)]) == 0
+    row = json.loads(target.read_text())["parts"][part]
+    assert (row["URAM"], row["BRAM36"], row["BRAM18"]) == (8, 0, 0)
 
 
 @pytest.mark.parametrize("arguments, message", [

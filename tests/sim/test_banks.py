@@ -50,6 +50,18 @@ def test_two_layers_in_amaranths_simulator():
     check(network, CONFIG, "pysim", MemoryOptions(latency=20, stall=0.2, seed=4))
 
 
+@pytest.mark.parametrize("backend", [
+    "pysim", pytest.param("fast", marks=pytest.mark.slow),
+])
+def test_maps_that_fill_a_feature_memory_of_an_odd_size(backend):
+    """Reads of the padding go below row 0 and beyond the last row."""
+    network = synthetic_network(vgg(32, 8, layers=1), seed=1)
+    config = dataclasses.replace(CONFIG, feature_depth=192)
+    last = compile_network(network, config).layers[-1].descriptor
+    assert last["out_base"] + last["out_plane"] == 192 and last["in_base"] == 0
+    check(network, config, backend, MemoryOptions(latency=9))
+
+
 @pytest.mark.parametrize("bandwidth", [0.15, pytest.param(0.4, marks=pytest.mark.slow)])
 def test_layer_0_writes_while_its_input_still_comes(bandwidth):
     """Both use the write ports of the feature memory."""
