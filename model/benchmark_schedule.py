@@ -24,7 +24,8 @@ from model.access import LANES, Ports, check, pack_lanes
 from model.cover import cover
 from model.errors import Parser, UserError, command
 from model.files import check_target, write_atomic
-from model.network import NETWORKS, Conv, Network, QuantisedNetwork
+from model.netfile import load_network
+from model.network import NETWORKS, Conv, Network
 from model.order import arrange
 from model.patterns import parse, project
 
@@ -109,7 +110,7 @@ def load_dense(path: Path, pattern: str) -> list[Layer]:
 
 def load_pruned(path: Path) -> tuple[str, list[Layer]]:
     """Pattern and convolutions of a pruned network file."""
-    network = QuantisedNetwork.load(path)
+    network = load_network(path)
     tiles = _tiles(network.network, network.tile)
     layers, patterns = [], []
     for layer, data in zip(network.network.layers, network.layers, strict=True):

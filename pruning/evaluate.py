@@ -18,6 +18,7 @@ from model import golden
 from model.errors import Parser, command
 from model.files import check_target, write_output
 from model.lower import lower
+from model.netfile import load_network
 from model.network import Conv, QuantisedNetwork
 from pruning.data import Digits, data_directory, load_digits
 
@@ -71,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     files = args.networks or sorted(ZOO.glob("lenet*.npz"))
     results = []
     for path in files:
-        network = QuantisedNetwork.load(path)
+        network = load_network(path)
         zeros = sparsity(network)
         results.append({
             "file": path.name, "network": network.network.name,

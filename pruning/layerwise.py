@@ -18,6 +18,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from model import photographs
 from model.errors import Parser, UserError, command
 from model.files import check_target
+from model.netfile import load_network
 from model.network import NETWORKS, QuantisedNetwork
 from pruning.data import data_directory
 from pruning.layersettings import Settings
@@ -136,7 +137,7 @@ def _images(args: argparse.Namespace, shape: tuple[int, int, int]) -> NDArray[np
 
 def _donor(path: Path, network: str) -> QuantisedNetwork:
     """Network whose pruned weights are taken."""
-    donor = QuantisedNetwork.load(path)
+    donor = load_network(path)
     if donor.network.name != network or donor.weight_bits != 16:
         raise UserError(f"{path} is a {donor.weight_bits}-bit {donor.network.name}, --from takes "
                         f"a 16-bit {network}")

@@ -16,7 +16,8 @@ from model.config import PRESETS
 from model.cost import estimate
 from model.errors import Parser, UserError, command
 from model.files import check_target, write_output
-from model.network import QuantisedNetwork
+from model.netfile import load_network
+from model.storage import storage
 from sim.results_scale import scale
 
 __all__ = ["render", "main"]
@@ -48,11 +49,13 @@ def _accuracy(folder: Path) -> str:
     for entry in _read(folder, "accuracy.json") or ():
         log = _read(folder, entry["file"].replace(".npz", ".json"))
         dense = log["result"]["dense_accuracy"] if log else None
+        sizes = storage(load_network(ROOT / "model" / "zoo" / entry["file"]))
         rows.append((
             entry["file"].removesuffix(".npz"),
             "" if dense is None else f"{dense:.2f}", f"{entry['accuracy']:.2f}",
             "" if dense is None else f"{entry['accuracy'] - dense:+.2f}",
             f"{entry['zeros_conv']:.1f}", f"{entry['zeros_linear']:.1f}",
+            sizes["file"], f"{sizes['dense_float32'] / sizes['file']:.1f}×",
         ))
     return (
         "## Accuracy\nAll 10 000 MNIST test digits. Dense: floating point, the training that the "
@@ -60,10 +63,11 @@ def _accuracy(folder: Path) -> str:
         "weights and activations, equal to the RTL bit for bit. The last epoch is taken, never the "
         "best.\n\n"
         + _table(("network", "dense %", "integer %", "difference", "zero spectral words %",
-                  "zero linear weights %"), rows)
+                  "zero linear weights %", "bytes on disk", "dense float32"), rows)
         + "\n\nTraining: `python -m pruning.train NETWORK --data DIR --pattern PATTERN --alpha A`; "
         "recipe and every epoch in `docs/results/NETWORK-PATTERN-aA.json`. Evaluation: "
-        "`python -m pruning.evaluate --data DIR --json docs/results/accuracy.json`.\n"
+        "`python -m pruning.evaluate --data DIR --json docs/results/accuracy.json`. Bytes of the `.spcn` "
+        "file (docs/storage.md): `python -m model.storage FILE`.\n"
     )
 
 
@@ -110,7 +114,7 @@ def _estimates(run: dict) -> dict[str, int]:
     config = PRESETS.get(run["config"])
     if config is None or not path.exists():
         return {}
-    program = compile_network(QuantisedNetwork.load(path), config)
+    program = compile_network(load_network(path), config)
     return {cost.name: cost.cycles for cost in estimate(program)}
 
 

@@ -31,6 +31,7 @@ from model.cost import estimate
 from model.errors import Parser, UserError, command
 from model.files import check_target, write_output
 from model.lower import lower
+from model.netfile import load_network
 from model.network import NETWORKS, QuantisedNetwork
 from model.synthetic import synthetic_network
 from sim.backend import Backend, CoreError, Watchdog
@@ -101,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _load_network(args: argparse.Namespace, config: AcceleratorConfig) -> QuantisedNetwork:
     if args.file:
-        return QuantisedNetwork.load(args.file)
+        return load_network(args.file)
     if args.weights:
         return synthetic_network(NETWORKS[args.network], weight_bits=config.weight_bits,
                                  alpha=args.alpha, seed=args.seed)
@@ -113,7 +114,7 @@ def _load_network(args: argparse.Namespace, config: AcceleratorConfig) -> Quanti
         there = ", ".join(sorted(item.stem for item in ZOO.glob("*-a*.npz"))) or "none"
         raise UserError(f"the zoo has no {path.stem}; it has: {there}. Train it with "
                         "python -m pruning.train, or give --network FILE.npz")
-    return QuantisedNetwork.load(path)
+    return load_network(path)
 
 
 def _layers(args: argparse.Namespace, network: QuantisedNetwork) -> tuple[int, int]:
