@@ -66,8 +66,8 @@ def _accuracy(folder: Path) -> str:
                   "zero linear weights %", "bytes on disk", "dense float32"), rows)
         + "\n\nTraining: `python -m pruning.train NETWORK --data DIR --pattern PATTERN --alpha A`; "
         "recipe and every epoch in `docs/results/NETWORK-PATTERN-aA.json`. Evaluation: "
-        "`python -m pruning.evaluate --data DIR --json docs/results/accuracy.json`. Bytes of the `.spcn` "
-        "file (docs/storage.md): `python -m model.storage FILE`.\n"
+        "`python -m pruning.evaluate --data DIR --json docs/results/accuracy.json`. Bytes of the "
+        "`.spcn` file (docs/storage.md): `python -m model.storage FILE`.\n"
     )
 
 
