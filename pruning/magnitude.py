@@ -1,0 +1,211 @@
+"""Magnitude pruning layer by layer: forward, reversed, and two readings of peak-pruning.
+
+Zhang et al., "Optimized Compression for Implementing Convolutional Neural Networks on FPGA",
+Electronics 2019, 8(3), 295, prune AlexNet from the last layer back to the first and retrain as they
+go ("reversed-pruning"), where Han et al. (NIPS 2015) go forward; then "peak-pruning" removes more.
+The text of the second step is not to be had; both plausible readings are here under names that say
+what they do:
+
+* `histogram_peak`: the weights that one pass leaves have a histogram with a peak on each side of
+  zero; what lies between zero and the peaks is removed too.
+* `accuracy_peak`: each layer is pruned on to the density at which the retrained accuracy is highest
+  before it falls.
+
+The caller trains: every procedure takes ``retrain``, called after each change of the masks, and
+``accuracy``, in percent on images the caller sets aside (not the test set).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor, nn
+
+from pruning.masks import largest, mask_of, prunable, set_mask
+
+__all__ = ["Step", "accuracy_peak", "density_of", "densities", "histogram_peak", "layerwise",
+           "peak_magnitude", "sensitive_density"]
+
+Retrain = Callable[[nn.Module], None]
+Accuracy = Callable[[nn.Module], float]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a procedure: accuracies are those right after pruning and after retraining."""
+
+    layer: str
+    density: float
+    pruned: float
+    retrained: float
+
+    def to_dict(self) -> dict:
+        """Plain JSON types."""
+        return asdict(self)
+
+
+def densities(model: nn.Module) -> dict[str, float]:
+    """Share of kept weights of every layer."""
+    return {name: float(mask_of(module).mean()) for name, module in prunable(model)}
+
+
+def density_of(model: nn.Module) -> float:
+    """Share of kept weights of all layers together."""
+    masks = [mask_of(module) for _, module in prunable(model)]
+    return sum(float(mask.sum()) for mask in masks) / sum(mask.numel() for mask in masks)
+
+
+def _weight(module: nn.Module) -> Tensor:
+    weight = module.weight
+    assert isinstance(weight, Tensor)
+    return weight.detach()
+
+
+def _prune(module: nn.Module, density: float) -> None:
+    """Keep the largest weights; those already masked are zero and stay out."""
+    set_mask(module, largest(_weight(module), density) * mask_of(module))
+
+
+def sensitive_density(
+    model: nn.Module, module: nn.Module, accuracy: Accuracy, drop: float, *,
+    choices: Sequence[float],
+) -> float:
+    """Smallest of ``choices`` at which a layer, not retrained, costs at most ``drop`` points.
+
+    Parameters
+    ----------
+    model, module : nn.Module
+        The network and its layer; the layer's mask is as before afterwards.
+    accuracy : callable
+        Percent of right answers of a network.
+    drop : float
+        Percentage points that one layer may cost before retraining.
+    choices : sequence of float
+        Densities to try, every one in (0, 1].
+
+    Returns
+    -------
+    float
+        1.0 if even the largest choice costs more.
+    """
+    before = mask_of(module).clone()
+    bar = accuracy(model) - drop
+    chosen = 1.0
+    for density in sorted(choices, reverse=True):
+        set_mask(module, largest(_weight(module), density) * before)
+        fell = accuracy(model) < bar
+        set_mask(module, before)
+        if fell:
+            break
+        chosen = density
+    return chosen
+
+
+def layerwise(
+    model: nn.Module, retrain: Retrain, accuracy: Accuracy, *, reverse: bool = True,
+    targets: dict[str, float] | None = None, drop: float = 1.0,
+    choices: Sequence[float] = (0.5, 0.35, 0.25, 0.18, 0.12, 0.09, 0.06, 0.04, 0.03, 0.02),
+) -> list[Step]:
+    """Prune one layer after the other, retraining after each.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Trained network; gets masks.
+    retrain, accuracy : callable
+        See the module.
+    reverse : bool
+        From the last layer to the first (reversed-pruning), else forward.
+    targets : dict of str to float, optional
+        Density by layer; by default `sensitive_density` with ``drop`` and ``choices`` chooses it
+        when its turn has come, so that earlier steps are taken into account.
+
+    Returns
+    -------
+    list of Step
+        One per layer, in the order pruned.
+    """
+    layers = list(prunable(model))
+    if targets is not None and (unknown := set(targets) - {name for name, _ in layers}):
+        raise ValueError(f"no layer {sorted(unknown)[0]!r}; layers: {[name for name, _ in layers]}")
+    steps = []
+    for name, module in reversed(layers) if reverse else layers:
+        density = (
+            targets.get(name, 1.0) if targets is not None
+            else sensitive_density(model, module, accuracy, drop, choices=choices)
+        )
+        if density >= float(mask_of(module).mean()):
+            continue
+        _prune(module, density)
+        pruned = accuracy(model)
+        retrain(model)
+        steps.append(Step(name, float(mask_of(module).mean()), pruned, accuracy(model)))
+    return steps
+
+
+def peak_magnitude(weight: Tensor, mask: Tensor, bins: int = 100) -> float:
+    """Magnitude at the peak of the histogram of the kept weights' magnitudes."""
+    kept = weight.detach().abs()[mask.bool()]
+    if not kept.numel():
+        return 0.0
+    low, high = float(kept.min()), float(kept.max())
+    counts = torch.histc(kept, bins=bins, min=low, max=high)
+    return low + (int(counts.argmax()) + 0.5) * (high - low) / bins
+
+
+def histogram_peak(
+    model: nn.Module, retrain: Retrain, accuracy: Accuracy, *, reverse: bool = True,
+) -> list[Step]:
+    """First reading of peak-pruning: remove what lies up to the histogram's peaks; one pass."""
+    steps = []
+    layers = list(prunable(model))
+    for name, module in reversed(layers) if reverse else layers:
+        weight, mask = _weight(module), mask_of(module)
+        if bool(mask.all()):
+            continue                            # no pass has been over it: no second peak
+        kept = mask * (weight.abs() > peak_magnitude(weight, mask))
+        if not kept.any():
+            continue
+        set_mask(module, kept)
+        pruned = accuracy(model)
+        retrain(model)
+        steps.append(Step(name, float(mask_of(module).mean()), pruned, accuracy(model)))
+    return steps
+
+
+def accuracy_peak(
+    model: nn.Module, retrain: Retrain, accuracy: Accuracy, *, reverse: bool = True,
+    factor: float = 0.8, patience: int = 1, floor: float = 0.005,
+) -> list[Step]:
+    """Second reading: go on pruning a layer while its retrained accuracy has not fallen.
+
+    Each try multiplies the layer's density by ``factor``. A try below the best so far counts
+    against ``patience``; the network then goes back to the best one (equal counts as best, being
+    sparser). No layer goes below a density of ``floor``.
+    """
+    if not 0 < factor < 1:
+        raise ValueError(f"factor must lie in (0, 1), not {factor!r}")
+    steps = []
+    layers = list(prunable(model))
+    for name, module in reversed(layers) if reverse else layers:
+        set_mask(module, mask_of(module))       # so that the state has a place for it
+        best, state, misses = accuracy(model), copy.deepcopy(model.state_dict()), 0
+        density, found = float(mask_of(module).mean()), None
+        while misses <= patience and density * factor >= floor:
+            density *= factor
+            _prune(module, density)
+            pruned = accuracy(model)
+            retrain(model)
+            now = accuracy(model)
+            if now >= best:
+                best, state, misses = now, copy.deepcopy(model.state_dict()), 0
+                found = Step(name, float(mask_of(module).mean()), pruned, now)
+            else:
+                misses += 1
+        model.load_state_dict(state)
+        if found is not None:
+            steps.append(found)
+    return steps
