@@ -16,6 +16,8 @@ from model.errors import UserError
 from model.image import build_image
 from model.lower import LoweredLayer, LoweredNetwork, lower, worst_accumulator
 from model.network import Conv, QuantisedNetwork
+from model.rates import load_cycles, mac_cycles, store_cycles
+from model.residency import Demand, choose, kernel_passes
 from model.stream import pack_layer, select_beats
 
 __all__ = ["CompiledLayer", "Program", "compile_network"]
@@ -32,17 +34,20 @@ class CompiledLayer:
     ----------
     descriptor : dict
         Field values (`model.descriptor.FIELDS`).
+    demand : Demand
+        What its residency was chosen from.
     steps : int
-        Array steps of one pass over all kernel blocks and one tile block.
+        Array steps of all kernel blocks and one tile block.
     entries : int
-        Entries of one pass.
+        Entries of all kernel blocks.
     stream_beats : int
-        Beats of one pass.
+        Beats of the kernel stream.
     """
 
     lowered: LoweredLayer
     descriptor: dict[str, int]
     how: Addressing
+    demand: Demand
     steps: int
     entries: int
     stream_beats: int
@@ -51,6 +56,11 @@ class CompiledLayer:
     def name(self) -> str:
         """Name of the layer."""
         return self.lowered.name
+
+    @property
+    def kernel_passes(self) -> int:
+        """How many times the kernel stream is read: once per group of tile blocks."""
+        return kernel_passes(self.descriptor["tile_blocks"], self.descriptor["resident"])
 
 
 @dataclass(frozen=True)
@@ -83,8 +93,16 @@ class Program:
         return raw.astype(np.int64).reshape(last.out_shape)
 
 
-def compile_network(network: QuantisedNetwork, config: AcceleratorConfig) -> Program:
-    """Compile a network for a config; `UserError` names the layer that does not fit and why."""
+def compile_network(
+    network: QuantisedNetwork, config: AcceleratorConfig, *, resident: int | None = None
+) -> Program:
+    """Compile a network for a config; `UserError` names the layer that does not fit and why.
+
+    ``resident``: at most so many tile blocks per group, instead of as many as are best
+    (`model.residency`).
+    """
+    if resident is not None and resident < 1:
+        raise ValueError(f"resident must be at least 1, not {resident}")
     if network.weight_bits != config.weight_bits:
         raise UserError(
             f"network {network.network.name} has {network.weight_bits}-bit weights, config "
@@ -101,7 +119,8 @@ def compile_network(network: QuantisedNetwork, config: AcceleratorConfig) -> Pro
     layers, streams = [], []
     for index, layer in enumerate(lowered.layers):
         compiled, stream = _compile_layer(
-            layer, config, regions[index], regions[index + 1], index == len(lowered.layers) - 1
+            layer, config, regions[index], regions[index + 1], index == len(lowered.layers) - 1,
+            resident,
         )
         layers.append(compiled)
         streams.append(stream)
@@ -177,7 +196,7 @@ def _geometry(layer: LoweredLayer, config: AcceleratorConfig) -> dict[str, int]:
 
 def _compile_layer(
     layer: LoweredLayer, config: AcceleratorConfig, source: layout.Region, target: layout.Region,
-    last: bool,
+    last: bool, resident: int | None,
 ) -> tuple[CompiledLayer, NDArray[np.uint64]]:
     geometry = _geometry(layer, config)
     kernels, lanes = len(layer.weight), config.kernel_lanes
@@ -198,18 +217,26 @@ def _compile_layer(
         raise UserError(f"layer {layer.name}: a tile block needs {words} words per bank, config "
                         f"{config.name} has tile_depth = {config.tile_depth}")
     longest = max(len(part.weights) for part in parts)
-    # With one kernel block a tile block is used once, and its ring words are free after that.
-    resident = len(parts) == 1 or words * geometry["tile_blocks"] <= config.tile_depth
-    replayable = geometry["tile_blocks"] == 1 or (
+    replayable = (
         longest + KERNEL_MARGIN <= config.kernel_depth
         and select_beats(config, longest, how.select_bits) <= config.select_depth
     )
-    descriptor = geometry | {
-        "scatter": int(how.scatter), "restream": int(not (resident and replayable)),
+    steps = sum(part.steps for part in parts)
+    sizes = geometry | {
+        "kernels": kernels, "kernel_blocks": len(parts), "lanes_last": lanes_last,
+    }
+    busy = max(mac_cycles(config, sizes, steps), store_cycles(config, sizes))
+    demand = Demand(
+        tile_blocks=geometry["tile_blocks"], kernel_blocks=len(parts),
+        room=config.tile_depth // words, replayable=replayable, load=load_cycles(config, sizes),
+        compute=ceil(busy / len(parts)), stream_beats=beats,
+    )
+    stay = choose(demand)
+    descriptor = sizes | {
+        "scatter": int(how.scatter), "resident": min(stay, resident or stay),
         "relu": int(layer.layer.relu), "in_signed": int(layer.in_signed),
         "out_signed": int(layer.out_signed), "out_wide": int(layer.out_wide),
         "out_vector": int(target.plane == 0), "last": int(last),
-        "kernels": kernels, "kernel_blocks": len(parts), "lanes_last": lanes_last,
         "in_base": source.base, "in_plane": source.plane, "in_row_log2": source.row_log2,
         "entries": how.entries, "entries_last": how.entries_last, "sub_log2": how.sub_log2,
         "hold": how.hold, "select_code": how.select_code,
@@ -224,7 +251,7 @@ def _compile_layer(
     except ValueError as error:
         raise UserError(f"layer {layer.name}: {error}: too large for this version") from error
     compiled = CompiledLayer(
-        layer, descriptor, how, sum(part.steps for part in parts),
+        layer, descriptor, how, demand, steps,
         sum(len(part.weights) for part in parts), beats,
     )
     return compiled, stream

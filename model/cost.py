@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from math import ceil
 
 from model.compile import CompiledLayer, Program
+from model.rates import load_cycles, mac_cycles, store_cycles
+from model.residency import timeline
 
 __all__ = ["LayerCost", "estimate"]
 
@@ -32,8 +34,6 @@ STREAM_LATENCY = 140
 DRAIN = 46
 #: The same two together for a dot layer.
 DOT_LATENCY = 88
-#: Cycles of the store stage per kernel block of a dot layer, besides one per kernel.
-DOT_BLOCK = 6
 
 #: Several banks: tile blocks from which on the next layer's first block is complete in time.
 AHEAD_BLOCKS = 3
@@ -58,25 +58,18 @@ class LayerCost:
     bytes_read: int
 
 
-def _mac(layer: CompiledLayer, kernel_lanes: int, words: int) -> int:
-    fields = layer.descriptor
-    frequencies = fields["kernel_blocks"] * (1 if fields["dot"] else words)
-    return max(layer.steps, frequencies * kernel_lanes // 4) * fields["tile_blocks"]
-
-
-def _store(layer: CompiledLayer, tile_lanes: int) -> int:
-    fields = layer.descriptor
-    if fields["dot"]:
-        return fields["kernels"] + DOT_BLOCK * fields["kernel_blocks"]
-    segments, values = fields["out_step"] * tile_lanes, fields["out_step"] ** 2
-    return fields["kernels"] * fields["tile_blocks"] * max(8, segments, values)
-
-
-def _load(layer: CompiledLayer, tile_lanes: int) -> int:
-    fields = layer.descriptor
-    if fields["dot"]:
-        return fields["groups"]
-    return 4 * fields["channels"] * fields["tile_blocks"] * tile_lanes
+def _busy(program: Program, layer: CompiledLayer) -> tuple[int, int, int, int]:
+    """Cycles of the array, the store stage and the loader, and of the slowest with its waits."""
+    fields, config = layer.descriptor, program.config
+    blocks = fields["tile_blocks"]
+    mac = mac_cycles(config, fields, layer.steps) * blocks
+    store = ceil(store_cycles(config, fields) * blocks)
+    load = load_cycles(config, fields) * blocks
+    slowest = max(mac, store, load)
+    if fields["resident"] < blocks:
+        # The first tile block is loaded before: FILL and the like.
+        slowest = max(slowest, timeline(layer.demand, fields["resident"]) - layer.demand.load)
+    return mac, store, load, slowest
 
 
 def estimate(program: Program) -> list[LayerCost]:
@@ -84,15 +77,13 @@ def estimate(program: Program) -> list[LayerCost]:
     if program.config.feature_banks > 1:
         return _estimate_banks(program)
     config = program.config
-    lanes = config.tile_lanes
     input_beats = config.map_row_beats * program.input_region.rows
     costs: list[LayerCost] = []
     elapsed, streamed = 0, input_beats
     for index, layer in enumerate(program.layers):
         fields = layer.descriptor
-        beats = layer.stream_beats * (fields["tile_blocks"] if fields["restream"] else 1)
-        mac, store = _mac(layer, config.kernel_lanes, config.words), _store(layer, lanes)
-        load = _load(layer, lanes)
+        beats = layer.stream_beats * layer.kernel_passes
+        mac, store, load, slowest = _busy(program, layer)
         streamed += beats
         if fields["dot"]:
             latency, tail = load + DOT_LATENCY, 0
@@ -103,7 +94,7 @@ def estimate(program: Program) -> list[LayerCost]:
             else:
                 fill = FILL if fields["tile_blocks"] == 1 else FILL_AHEAD
             latency = fill + tail + DRAIN
-        end = max(elapsed + max(mac, store, load) + latency, streamed + STREAM_LATENCY + tail)
+        end = max(elapsed + slowest + latency, streamed + STREAM_LATENCY + tail)
         costs.append(LayerCost(layer.name, mac, store, load, beats, end - elapsed,
                                8 * config.port_words * (beats + (0 if index else input_beats))))
         elapsed = end
@@ -122,20 +113,20 @@ def _estimate_banks(program: Program) -> list[LayerCost]:
     for index, layer in enumerate(program.layers):
         fields = layer.descriptor
         blocks, step = fields["tile_blocks"], fields["out_step"]
-        beats = layer.stream_beats * (blocks if fields["restream"] else 1)
+        beats = layer.stream_beats * layer.kernel_passes
         streamed += beats
-        drained = fields["kernel_blocks"] * config.words * config.kernel_lanes // (4 * rows)
-        mac = max(layer.steps, drained) * blocks
-        kernels = (fields["kernel_blocks"] - 1) * config.kernel_lanes + fields["lanes_last"]
-        # The input still comes while layer 0 writes, through the same ports, in two halves a row.
-        segments = kernels * blocks * step * lanes / banks
-        segments += 0 if index else 2 * program.input_region.rows
-        store = ceil(max(kernels * blocks * 8 / rows, segments))
-        load = -(-fields["channels"] // banks) * slots * blocks
+        mac, store, load, slowest = _busy(program, layer)
+        if index == 0:
+            # The input still comes while layer 0 writes, through the same ports, in two halves a
+            # row.
+            kernels = (fields["kernel_blocks"] - 1) * config.kernel_lanes + fields["lanes_last"]
+            segments = kernels * blocks * step * lanes / banks + 2 * program.input_region.rows
+            store = max(store, ceil(segments))
+            slowest = max(slowest, store)
         begin = multiplied if before >= AHEAD_BLOCKS else written + BANKS_FILL + slots
         if index == 0:
             begin = BANKS_FIRST
-        multiplied = max(begin + max(mac, store, load), input_beats + streamed)
+        multiplied = max(begin + slowest, input_beats + streamed)
         end = multiplied + 8 * fields["lanes_last"] // rows + BANKS_DRAIN + step * lanes
         costs.append(LayerCost(
             layer.name, mac, store, load, beats, end - written,

@@ -18,11 +18,11 @@ SELECT_BITS = (0, 1, 2, 4, 8)
 
 #: (name, bits). Meaning of each field: docs/program-image.md.
 FIELDS: tuple[tuple[str, int], ...] = (
-    ("dot", 1), ("scatter", 1), ("restream", 1), ("pool", 1), ("relu", 1),
+    ("dot", 1), ("scatter", 1), ("pool", 1), ("relu", 1),
     ("in_signed", 1), ("out_signed", 1), ("out_wide", 1), ("out_vector", 1), ("last", 1),
     ("channels", 13), ("groups", 10),
     ("kernels", 13), ("kernel_blocks", 13), ("lanes_last", 7),
-    ("tiles", 16), ("tile_blocks", 16), ("tiles_x", 10),
+    ("tiles", 16), ("tile_blocks", 16), ("resident", 16), ("tiles_x", 10),
     ("step", 5), ("crop", 5), ("pad", 4),
     ("in_base", ROW_BITS), ("in_plane", ROW_BITS), ("in_row_log2", 4),
     ("in_height", 10), ("in_width", 10),

@@ -80,7 +80,7 @@ class Arrival(wiring.Component):
             m.d.sync += s1.eq(progress)
             there = (self.channel < s1.channels_done) | (
                 (self.channel < s1.channels_open) & (self.end <= s1.rows_done)
-            )
+            ) | (self.end <= s1.rows_all)
             if self._banks > 1:     # a register before the AND of all
                 s2_there = Signal(name=f"s2_there{bank}")
                 m.d.sync += s2_there.eq(s1_here & there)

@@ -1,10 +1,10 @@
 """Order of the blocks (kernel block, tile block) of a layer, and when each may begin.
 
 The next block is offered while the one before is still being issued, as soon as its tiles are
-loaded and a slot of the sum buffer is free. If the tiles stay (``restream`` = 0), the kernel
-block is the outer loop and the layer's tile blocks lie one after the other in the ring; if the
-weights are read again for every tile block, the tile block is. A tile block gives its words back
-after its last kernel block, so a layer with one kernel block need not fit the ring.
+loaded and a slot of the sum buffer is free. The tile blocks come in groups of ``resident``, which
+lie one after the other in the ring; the last group takes what is left. For each group all kernel
+blocks, for each of these the group's tile blocks. A tile block gives its words back after its last
+kernel block, so the groups of a layer with one kernel block need not fit the ring.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from model.config import AcceleratorConfig
 from model.descriptor import FIELDS
 from rtl.signatures import SUM_SLOTS, Descriptor
 
-__all__ = ["Layer", "Block", "BlockOrder"]
+__all__ = ["Layer", "Block", "BlockOrder", "next_group"]
 
 _USED = (
-    "dot", "scatter", "restream", "groups", "kernel_blocks", "tile_blocks", "entries",
+    "dot", "scatter", "groups", "kernel_blocks", "tile_blocks", "resident", "entries",
     "entries_last", "sub_log2", "hold", "sum_shift",
 )
 #: The fields of a descriptor that matter here.
@@ -33,6 +33,12 @@ def Block(config: AcceleratorConfig) -> data.StructLayout:  # noqa: N802
         "base": range(config.tile_depth), "slot": range(SUM_SLOTS), "layer_last": 1,
         "frees": 1, "words": range(config.tile_depth + 1),
     })
+
+
+def next_group(rest, resident):
+    """Size of the next group of the ``rest`` tile blocks that no group has had, and their rest."""
+    last = rest < resident
+    return Mux(last, rest, resident), Mux(last, 0, rest - resident)
 
 
 class BlockOrder(wiring.Component):
@@ -71,17 +77,18 @@ class BlockOrder(wiring.Component):
         })
 
     def elaborate(self, platform) -> Module:
-        """Loops: kernel block outside, or tile block outside if the weights are restreamed."""
+        """Loops: groups of tile blocks, kernel blocks, tile blocks of the group."""
         m = Module()
         layer, block = self.layer, self.o.payload
         busy, pending = Signal(), Signal()      # a layer is on; it has blocks left to hand out
         kernel_block = Signal.like(layer.kernel_blocks)
-        tile_block = Signal.like(layer.tile_blocks)
+        tile_block = Signal.like(layer.tile_blocks)     # of the group
+        size, rest = Signal.like(layer.tile_blocks), Signal.like(layer.tile_blocks)
         loaded = Signal(block.words.shape())    # tile blocks in the ring that nobody used yet
         slots = Signal(range(SUM_SLOTS + 1), init=SUM_SLOTS)     # free ones
         slot = Signal(range(SUM_SLOTS))
         base = Signal(block.base.shape())
-        layer_base, ring_end = Signal.like(base), Signal.like(base)
+        group_base, ring_end = Signal.like(base), Signal.like(base)
         words = Signal(block.words.shape())
         first_use, kernel_end, tile_end = Signal(), Signal(), Signal()
         take = self.o.valid & self.o.ready
@@ -89,14 +96,14 @@ class BlockOrder(wiring.Component):
             words.eq(Mux(layer.dot, layer.groups, layer.groups << 5)),
             first_use.eq(kernel_block == 0),
             kernel_end.eq(kernel_block == layer.kernel_blocks - 1),
-            tile_end.eq(tile_block == layer.tile_blocks - 1),
+            tile_end.eq(tile_block == size - 1),
 
             self.wait_tiles.eq(pending & first_use & (loaded == 0)),
             self.wait_sums.eq(pending & ~self.wait_tiles & (slots == 0)),
             self.o.valid.eq(pending & ~self.wait_tiles & (slots != 0)),
             block.base.eq(base),
             block.slot.eq(slot),
-            block.layer_last.eq(kernel_end & tile_end),
+            block.layer_last.eq(kernel_end & tile_end & (rest == 0)),
             block.frees.eq(kernel_end),
             block.words.eq(words),
         ]
@@ -109,24 +116,28 @@ class BlockOrder(wiring.Component):
             m.d.sync += [slot.eq(slot + 1), pending.eq(~block.layer_last)]
             with m.If(first_use):
                 m.d.sync += ring_end.eq(base + words)
-            with m.If(layer.restream):
-                m.d.sync += kernel_block.eq(Mux(kernel_end, 0, kernel_block + 1))
-                with m.If(kernel_end):
-                    m.d.sync += [tile_block.eq(tile_block + 1), base.eq(base + words)]
-            with m.Else():
+            with m.If(~tile_end):
+                m.d.sync += [tile_block.eq(tile_block + 1), base.eq(base + words)]
+            with m.Elif(~kernel_end):
                 m.d.sync += [
-                    tile_block.eq(Mux(tile_end, 0, tile_block + 1)),
-                    base.eq(Mux(tile_end, layer_base, base + words)),
+                    tile_block.eq(0), kernel_block.eq(kernel_block + 1), base.eq(group_base),
                 ]
-                with m.If(tile_end):
-                    m.d.sync += kernel_block.eq(kernel_block + 1)
+            with m.Else():
+                following_size, following_rest = next_group(rest, layer.resident)
+                m.d.sync += [
+                    tile_block.eq(0), kernel_block.eq(0),
+                    size.eq(following_size), rest.eq(following_rest),
+                    base.eq(base + words), group_base.eq(base + words),
+                ]
 
         m.d.comb += self.desc.ready.eq(~busy)
         with m.If(self.desc.valid & ~busy):
             m.d.sync += [
                 *(layer[name].eq(self.desc.payload[name]) for name in _USED),
                 busy.eq(1), pending.eq(1), kernel_block.eq(0), tile_block.eq(0),
-                base.eq(ring_end), layer_base.eq(ring_end),
+                size.eq(self.desc.payload.resident),
+                rest.eq(self.desc.payload.tile_blocks - self.desc.payload.resident),
+                base.eq(ring_end), group_base.eq(ring_end),
             ]
         with m.If(self.done):
             m.d.sync += busy.eq(0)

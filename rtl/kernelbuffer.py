@@ -1,7 +1,8 @@
 """Kernel buffer: rings of weights and selects, written by prefetch, read entry by entry.
 
-The reader walks the blocks in the issue unit's order by itself. A kernel block that is multiplied
-with several resident tile blocks is replayed: its rows are given back only in the last pass.
+The reader walks the blocks in the issue unit's order by itself (`rtl.blockorder`). A kernel block
+that is multiplied with several resident tile blocks is replayed: its rows are given back only in
+the last pass.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from amaranth.lib.wiring import In, Out
 from model.config import AcceleratorConfig
 from model.descriptor import SELECT_BITS
 from model.stream import ENTRY_BITS, chunk_entries
+from rtl.blockorder import next_group
 from rtl.largeram import large_ram
 from rtl.signatures import Descriptor, KernelEntry
 
@@ -154,9 +156,12 @@ class KernelBuffer(wiring.Component):
         """Blocks in issue order; returns entry strobe, its place in the chunk, select code."""
         rows, selects, counts = m.submodules.rows, m.submodules.selects, m.submodules.counts
         desc = self.desc.payload
-        replay, code = Signal(), Signal(3)
+        code = Signal(3)
         blocks, blocks_each = Signal(13), Signal(13)
+        # Passes of the kernel block left: as many as the group has tile blocks. Tile blocks of a
+        # full group, and those after this group.
         tiles, tiles_each = Signal(16), Signal(16)
+        resident, rest = Signal(16), Signal(16)
         left, entries = Signal(ENTRY_BITS), Signal(ENTRY_BITS)
         place = Signal(range(chunk_entries(self._config, 1)))
         chunk_last = Signal.like(place)
@@ -173,16 +178,17 @@ class KernelBuffer(wiring.Component):
                     )
 
         last_pass = tiles == 1
-        m.d.comb += [rows.keep.eq(replay & ~last_pass), selects.keep.eq(replay & ~last_pass)]
+        m.d.comb += [rows.keep.eq(~last_pass), selects.keep.eq(~last_pass)]
         with m.FSM():
             with m.State("LAYER"):
                 m.d.comb += self.desc.ready.eq(1)
                 with m.If(self.desc.valid):
                     m.d.sync += [
-                        replay.eq(~desc.restream & (desc.tile_blocks != 1)),
                         code.eq(desc.select_code),
                         blocks.eq(desc.kernel_blocks), blocks_each.eq(desc.kernel_blocks),
-                        tiles.eq(desc.tile_blocks), tiles_each.eq(desc.tile_blocks),
+                        tiles.eq(desc.resident), tiles_each.eq(desc.resident),
+                        resident.eq(desc.resident),
+                        rest.eq(desc.tile_blocks - desc.resident),
                     ]
                     m.next = "BLOCK"
             with m.State("BLOCK"):
@@ -197,25 +203,25 @@ class KernelBuffer(wiring.Component):
                     m.d.comb += [rows.read.eq(1), selects.read.eq((code != 0) & end_of_chunk)]
                     m.d.sync += [left.eq(left - 1), place.eq(Mux(end_of_chunk, 0, place + 1))]
                     with m.If(left == 1):
-                        again = replay & ~last_pass
                         m.d.comb += [
-                            rows.rewind.eq(again), selects.rewind.eq(again),
-                            rows.mark.eq(~again), selects.mark.eq(~again),
+                            rows.rewind.eq(~last_pass), selects.rewind.eq(~last_pass),
+                            rows.mark.eq(last_pass), selects.mark.eq(last_pass),
                         ]
-                        with m.If(again):
+                        with m.If(~last_pass):
                             m.d.sync += [tiles.eq(tiles - 1), left.eq(entries)]
+                        with m.Elif((blocks == 1) & (rest == 0)):
+                            m.next = "LAYER"
                         with m.Else():
-                            m.d.sync += blocks.eq(blocks - 1)
-                            with m.If(replay):
-                                m.d.sync += tiles.eq(tiles_each)
-                            with m.If((blocks == 1) & (replay | last_pass)):
-                                m.next = "LAYER"
-                            with m.Else():
-                                m.d.comb += next_block.eq(1)
-                                with m.If(~counts.r_rdy):
-                                    m.next = "BLOCK"
-                                with m.If(blocks == 1):
-                                    m.d.sync += [blocks.eq(blocks_each), tiles.eq(tiles - 1)]
+                            m.d.comb += next_block.eq(1)
+                            m.d.sync += [blocks.eq(blocks - 1), tiles.eq(tiles_each)]
+                            with m.If(~counts.r_rdy):
+                                m.next = "BLOCK"
+                            with m.If(blocks == 1):
+                                size, after = next_group(rest, resident)
+                                m.d.sync += [
+                                    blocks.eq(blocks_each), tiles.eq(size), tiles_each.eq(size),
+                                    rest.eq(after),
+                                ]
         m.d.comb += counts.r_en.eq(next_block)
         with m.If(next_block):
             m.d.sync += [left.eq(counts.r_data), entries.eq(counts.r_data), place.eq(0)]

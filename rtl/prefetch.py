@@ -1,7 +1,8 @@
 """Prefetch: reads the kernel streams over the memory port, ahead of use, and takes them apart.
 
 Two halves run through the layers by themselves: one requests bursts, the other sorts the beats that
-come back (docs/program-image.md) into the kernel buffer and the parameter memory. A beat without
+come back (docs/program-image.md) into the kernel buffer and the parameter memory. A layer's stream
+is read once for every group of ``resident`` tile blocks (`rtl.blockorder`). A beat without
 room waits on the read channel. That cannot lock up the core: the only other reads of a run are the
 input DMA's, before which no more is requested than there is room for (`rtl.core.first_bursts`), and
 everything that makes room needs no read.
@@ -16,6 +17,7 @@ from amaranth.lib.wiring import In, Out
 from model.config import AcceleratorConfig
 from model.descriptor import SELECT_BITS
 from model.stream import ENTRY_BITS, chunk_entries, param_beats
+from rtl.blockorder import next_group
 from rtl.kernelbuffer import KernelWriteSignature
 from rtl.signatures import Descriptor, Event, LayerStats, ReadData, ReadRequest
 
@@ -23,7 +25,7 @@ __all__ = ["Prefetch", "burst_beats"]
 
 #: What the sorting half needs of a layer.
 _Format = data.StructLayout({
-    "restream": 1, "kernel_blocks": 13, "tile_blocks": 16, "select_code": 3, "row_beats_last": 8,
+    "kernel_blocks": 13, "tile_blocks": 16, "resident": 16, "select_code": 3, "row_beats_last": 8,
 })
 
 
@@ -94,7 +96,7 @@ class Prefetch(wiring.Component):
         desc = self.desc.payload
         addr, beats = Signal(32), Signal(32)        # rest of the present pass
         first, length = Signal(32), Signal(32)      # the pass
-        passes = Signal(16)
+        rest, resident = Signal(16), Signal(16)     # tile blocks of later passes, of a pass
         held, held_valid = Signal(_Format), Signal()
         in_flight = Signal(range(self.OUTSTANDING + 1))
         size = Mux(beats > self.burst, self.burst, beats[:self.burst.bit_length()])
@@ -112,8 +114,10 @@ class Prefetch(wiring.Component):
         )
         with m.If(issued):
             m.d.sync += [addr.eq(addr + self.burst), beats.eq(Mux(last, 0, beats - self.burst))]
-            with m.If(last & (passes != 1)):
-                m.d.sync += [addr.eq(first), beats.eq(length), passes.eq(passes - 1)]
+            with m.If(last & (rest != 0)):
+                m.d.sync += [
+                    addr.eq(first), beats.eq(length), rest.eq(next_group(rest, resident)[1]),
+                ]
         with m.If(formats.ready):
             m.d.sync += held_valid.eq(0)
         with m.If(self.desc.valid & self.desc.ready):
@@ -121,7 +125,7 @@ class Prefetch(wiring.Component):
             m.d.sync += [
                 addr.eq(begin), first.eq(begin),
                 beats.eq(desc.stream_beats), length.eq(desc.stream_beats),
-                passes.eq(Mux(desc.restream, desc.tile_blocks, 1)),
+                resident.eq(desc.resident), rest.eq(desc.tile_blocks - desc.resident),
                 held_valid.eq(1),
                 *(held[name].eq(desc[name]) for name in _Format.members),
             ]
@@ -133,7 +137,8 @@ class Prefetch(wiring.Component):
         param_last = param_beats(config) - 1
 
         form = Signal(_Format)
-        blocks, passes = Signal(13), Signal(16)     # kernel blocks and passes still to come
+        blocks = Signal(13)         # kernel blocks of this pass still to come
+        rest = Signal(16)           # tile blocks of later passes
         entries = Signal(ENTRY_BITS)
         param = Signal(range(param_last + 1))
         row_beat = Signal(range(max(2, config.row_beats)))
@@ -209,8 +214,11 @@ class Prefetch(wiring.Component):
                             m.d.sync += blocks.eq(blocks - 1)
                             with m.If(blocks != 1):
                                 m.next = "HEADER"
-                            with m.Elif(passes != 1):
-                                m.d.sync += [passes.eq(passes - 1), blocks.eq(form.kernel_blocks)]
+                            with m.Elif(rest != 0):
+                                m.d.sync += [
+                                    rest.eq(next_group(rest, form.resident)[1]),
+                                    blocks.eq(form.kernel_blocks),
+                                ]
                                 m.next = "HEADER"
                             with m.Else():
                                 m.d.comb += [ended.eq(1), formats.ready.eq(1)]
@@ -224,5 +232,5 @@ class Prefetch(wiring.Component):
         with m.If(formats.valid & formats.ready):
             m.d.sync += [
                 form.eq(formats.payload), blocks.eq(formats.payload.kernel_blocks),
-                passes.eq(Mux(formats.payload.restream, formats.payload.tile_blocks, 1)),
+                rest.eq(formats.payload.tile_blocks - formats.payload.resident),
             ]

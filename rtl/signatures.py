@@ -104,8 +104,11 @@ FeatureWrite = data.StructLayout({
 # --- tiles in ---------------------------------------------------------------------------------
 
 #: How far the layer being written is in one feature bank, counted in its local channels: of those
-#: below ``channels_done`` all is written, of those below ``channels_open`` ``rows_done`` map rows.
-Progress = data.StructLayout({"channels_done": 13, "channels_open": 13, "rows_done": 10})
+#: below ``channels_done`` all is written, of those below ``channels_open`` ``rows_done`` map rows,
+#: of all ``rows_all``.
+Progress = data.StructLayout({
+    "channels_done": 13, "channels_open": 13, "rows_done": 10, "rows_all": 10,
+})
 
 
 def TileTag(config: AcceleratorConfig) -> data.StructLayout:  # noqa: N802
@@ -207,8 +210,9 @@ def SumWrite(config: AcceleratorConfig) -> data.StructLayout:  # noqa: N802
 POSITION_BITS = ROW_BITS + 4
 
 #: What follows the last row of a tile: the kernel's channel is complete (``commit``), the lanes go
-#: to the next tile block (``advance``), the feature bank's part of the layer ends (``layer_last``).
-TileMarks = data.StructLayout({"commit": 1, "advance": 1, "layer_last": 1})
+#: to other tiles (``advance``), those of the next group of tile blocks (``turn``), the feature
+#: bank's part of the layer ends (``layer_last``). ``final``: the tile is of the last group.
+TileMarks = data.StructLayout({"commit": 1, "final": 1, "advance": 1, "turn": 1, "layer_last": 1})
 
 #: Travels with a tile of sums through the inverse FFT; ``base``: where the kernel's map begins.
 StoreTag = data.StructLayout({

@@ -15,6 +15,7 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from model.config import AcceleratorConfig
+from rtl.blockorder import next_group
 from rtl.requantise import delayed
 from rtl.signatures import (
     POSITION_BITS,
@@ -155,11 +156,10 @@ class SumReader(wiring.Component):
 
     A tile takes 8/R cycles (a dot product 1); kernels follow each other without a gap while the
     queue behind the inverse FFT has room for another tile.  There is a queue per feature bank:
-    kernel k of a block goes to bank k mod F.  Block order: kernel blocks outside, tile blocks
-    inside, or the reverse if ``restream``.
+    kernel k of a block goes to bank k mod F.  Block order: see `rtl.blockorder`.
 
     The map of a kernel follows that of kernel k - F: it is found by adding, kernel by kernel, from
-    the start of the kernel block, to which the tile blocks come back.
+    the start of the kernel block, to which the tile blocks of a group come back.
 
     Parameters
     ----------
@@ -224,15 +224,18 @@ class SumReader(wiring.Component):
         gap = Signal()              # block counters and param_ready settle
         next_kernel = Signal(range(lanes))
         kernel_block = Signal(13)
-        tile_block = Signal(16)
+        tile_block = Signal(16)     # of the group
+        size, rest = Signal(16), Signal(16)     # tile blocks of the group and of later ones
         kernels_last = Signal()     # the counters stand at the last block
         tiles_last = Signal()
-        one_tile_block = Signal()
+        group_last = Signal()
+        single = Signal()           # a group of one tile block
         m.d.sync += [
             gap.eq(0),
             kernels_last.eq(kernel_block + 1 == layer.kernel_blocks),
-            tiles_last.eq(tile_block + 1 == layer.tile_blocks),
-            one_tile_block.eq(layer.tile_blocks == 1),
+            tiles_last.eq(tile_block + 1 == size),
+            group_last.eq(rest == 0),
+            single.eq(size == 1),
         ]
 
         # Complete blocks that nobody has begun to read, and the slot of the first of them.
@@ -293,37 +296,39 @@ class SumReader(wiring.Component):
                 self.r_kernel.eq(next_kernel),
                 next_kernel.eq(next_kernel + 1),
                 block_last.eq(last_kernel),
-                marks.commit.eq(~layer.restream & tiles_last),
-                marks.advance.eq(
-                    last_round
-                    & Mux(layer.restream, kernels_last & ~tiles_last, ~one_tile_block)
-                ),
-                marks.layer_last.eq(last_round & kernels_last & tiles_last),
+                marks.commit.eq(group_last & tiles_last),
+                marks.final.eq(group_last),
+                # A set of places is left at its end, unless the next block has the same tiles.
+                marks.advance.eq(last_round & (~single | (kernels_last & ~group_last))),
+                marks.turn.eq(last_round & kernels_last & tiles_last & ~group_last),
+                marks.layer_last.eq(last_round & kernels_last & tiles_last & group_last),
                 s0_base.eq(base),
             ]
-            with m.If(last_kernel & Mux(layer.restream, kernels_last, ~tiles_last)):
+            with m.If(last_kernel & ~tiles_last):
                 m.d.sync += base.eq(block_base)
+            with m.Elif(last_kernel & kernels_last):
+                m.d.sync += base.eq(layer.out_base << 4)
             with m.Elif(bank_last):
                 m.d.sync += base.eq(base_next)
-            with m.If(last_kernel & ~layer.restream & tiles_last):
-                m.d.sync += block_base.eq(base_next)
+            with m.If(last_kernel & tiles_last):
+                m.d.sync += block_base.eq(
+                    Mux(kernels_last, layer.out_base << 4, base_next)
+                )
             with m.If(next_kernel == 0):
                 m.d.sync += [self.r_slot.eq(next_slot), next_slot.eq(next_slot + 1)]
             with m.If(last_kernel):
                 m.d.sync += [
                     next_kernel.eq(0),
                     gap.eq(1),
-                    self.param_next.eq(layer.restream | tiles_last),
-                    active.eq(~(kernels_last & tiles_last)),
+                    self.param_next.eq(tiles_last),
+                    active.eq(~(kernels_last & tiles_last & group_last)),
+                    tile_block.eq(Mux(tiles_last, 0, tile_block + 1)),
                 ]
-                with m.If(layer.restream | tiles_last):
-                    m.d.sync += kernel_block.eq(
-                        Mux(layer.restream & kernels_last, 0, kernel_block + 1)
-                    )
-                with m.If(~layer.restream | kernels_last):
-                    m.d.sync += tile_block.eq(
-                        Mux(~layer.restream & tiles_last, 0, tile_block + 1)
-                    )
+                with m.If(tiles_last):
+                    m.d.sync += kernel_block.eq(Mux(kernels_last, 0, kernel_block + 1))
+                    with m.If(kernels_last):
+                        following_size, following_rest = next_group(rest, layer.resident)
+                        m.d.sync += [size.eq(following_size), rest.eq(following_rest)]
 
         m.d.sync += [
             self.slot_free.eq(tile_end & block_last),
@@ -336,6 +341,7 @@ class SumReader(wiring.Component):
             m.d.sync += [
                 active.eq(1), gap.eq(1),
                 next_kernel.eq(0), kernel_block.eq(0), tile_block.eq(0),
+                size.eq(layer.resident), rest.eq(layer.tile_blocks - layer.resident),
                 base.eq(layer.out_base << 4), block_base.eq(layer.out_base << 4),
             ]
 

@@ -14,6 +14,7 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2, exact_log2
 
 from model.config import AcceleratorConfig
+from rtl.blockorder import next_group
 from rtl.signatures import Descriptor
 
 __all__ = ["TilePlace", "TileWalker"]
@@ -47,8 +48,9 @@ class TileWalker(wiring.Component):
     rotate : In(F)
         To the next lane.
     advance : In(F)
-        To the next tile block (instead of ``rotate`` for the last lane); after the last block
-        follows the first.
+        To other tiles (instead of ``rotate`` for the last lane): those of the next tile block of
+        the group; after the last one of the group's first again, or, if all kernel blocks have
+        passed or it is the only one, of the next group's.
     reserve : In(F)
         Announces an ``advance``, only while ``spare``.
     spare : Out(F)
@@ -139,40 +141,48 @@ class TileWalker(wiring.Component):
         s0_set = Signal(set_bits)
         room = Signal(range((1 << set_bits) + 1))   # sets not begun
         lane = Signal(range(self._lanes))
-        block = Signal(16)
-        number = Signal(17)
-        tile_x = Signal(10)
-        x = Signal(11)
-        y = Signal(11)
-        y_position = Signal(PLACE_BITS)
+        block = Signal(16)                          # of the group
+        size, rest = Signal(16), Signal(16)         # tile blocks of the group and of later ones
+        kernel_block = Signal(13)
+        tile = Signal(data.StructLayout({
+            "number": 17, "tile_x": 10, "x": 11, "y": 11, "y_position": PLACE_BITS,
+        }))
+        following = Signal.like(tile)
+        group = Signal.like(tile)                   # first tile of the group
         lane_last, start = Signal(), Signal()
         m.d.comb += [
             lane_last.eq(lane == self._lanes - 1),
             start.eq((~s0_valid | lane_last) & ((room != 0) | released)),
         ]
         m.d.sync += room.eq(room + released - start)
+        m.d.comb += [following.eq(tile), following.number.eq(tile.number + 1)]
+        with m.If(tile.tile_x + 1 == layer.tiles_x):
+            m.d.comb += [
+                following.tile_x.eq(0),
+                following.x.eq(0),
+                following.y.eq(tile.y + layer.out_step),
+                following.y_position.eq(tile.y_position + layer.out_tile_row),
+            ]
+        with m.Else():
+            m.d.comb += [
+                following.tile_x.eq(tile.tile_x + 1), following.x.eq(tile.x + layer.out_step),
+            ]
         with m.If(s0_valid):
-            m.d.sync += [lane.eq(lane + 1), number.eq(number + 1)]
+            m.d.sync += [lane.eq(lane + 1), tile.eq(following)]
             with m.If(lane == 0):
-                m.d.sync += rows[s0_set].eq(y)
-            with m.If(tile_x + 1 == layer.tiles_x):
-                m.d.sync += [
-                    tile_x.eq(0),
-                    x.eq(0),
-                    y.eq(y + layer.out_step),
-                    y_position.eq(y_position + layer.out_tile_row),
-                ]
-            with m.Else():
-                m.d.sync += [tile_x.eq(tile_x + 1), x.eq(x + layer.out_step)]
+                m.d.sync += rows[s0_set].eq(tile.y)
             with m.If(lane_last):
                 m.d.sync += [
                     s0_valid.eq(0), s0_set.eq(s0_set + 1), lane.eq(0), block.eq(block + 1),
                 ]
-                with m.If(block + 1 == layer.tile_blocks):
-                    m.d.sync += [
-                        block.eq(0), number.eq(0), tile_x.eq(0), x.eq(0), y.eq(0),
-                        y_position.eq(0),
-                    ]
+                with m.If(block + 1 == size):
+                    m.d.sync += [block.eq(0), kernel_block.eq(kernel_block + 1), tile.eq(group)]
+                    with m.If((kernel_block + 1 == layer.kernel_blocks) | (size == 1)):
+                        following_size, following_rest = next_group(rest, layer.resident)
+                        m.d.sync += [
+                            kernel_block.eq(0), tile.eq(following), group.eq(following),
+                            size.eq(following_size), rest.eq(following_rest),
+                        ]
         with m.If(start):
             m.d.sync += s0_valid.eq(1)
 
@@ -187,17 +197,17 @@ class TileWalker(wiring.Component):
         s1_columns = Signal(signed(12), reset_less=True)
         s1_rows = Signal(signed(12), reset_less=True)
         plane_row = Signal(16)
-        m.d.comb += plane_row.eq(y[1:] << layer.out_row_log2)
+        m.d.comb += plane_row.eq(tile.y[1:] << layer.out_row_log2)
         m.d.sync += [
             s1_valid.eq(s0_valid),
             s1_last.eq(s0_valid & lane_last),
             s1_addr.eq(Cat(lane, s0_set)),
-            s1_inside.eq(number < layer.tiles),
-            s1_x.eq(x),
-            s1_odd.eq(y[0] & ~layer.out_vector),
-            s1_row.eq(Mux(layer.out_vector, y_position, plane_row)),
-            s1_columns.eq(layer.out_width - x),
-            s1_rows.eq(layer.out_height - y),
+            s1_inside.eq(tile.number < layer.tiles),
+            s1_x.eq(tile.x),
+            s1_odd.eq(tile.y[0] & ~layer.out_vector),
+            s1_row.eq(Mux(layer.out_vector, tile.y_position, plane_row)),
+            s1_columns.eq(layer.out_width - tile.x),
+            s1_rows.eq(layer.out_height - tile.y),
         ]
 
         # s2: position and clipped size.
@@ -222,6 +232,7 @@ class TileWalker(wiring.Component):
         with m.If(self.begin):
             m.d.sync += [
                 s0_valid.eq(1), s0_set.eq(0), s1_valid.eq(0), s1_last.eq(0), filled.eq(0),
-                room.eq((1 << set_bits) - 1), lane.eq(0), block.eq(0), number.eq(0), tile_x.eq(0),
-                x.eq(0), y.eq(0), y_position.eq(0),
+                room.eq((1 << set_bits) - 1), lane.eq(0), block.eq(0), kernel_block.eq(0),
+                size.eq(layer.resident), rest.eq(layer.tile_blocks - layer.resident),
+                tile.eq(0), group.eq(0),
             ]

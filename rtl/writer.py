@@ -12,7 +12,6 @@ from __future__ import annotations
 from amaranth.hdl import Const, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
-from amaranth.utils import exact_log2
 
 from model.config import AcceleratorConfig
 from rtl.signatures import (
@@ -156,9 +155,8 @@ class BankWriter(wiring.Component):
 
     def _publish(self, m: Module, row_end, marks) -> None:
         """Count what is written: the write is seen one cycle later, in the memory one more."""
-        layer, progress = self.layer, self.progress
-        banks = self._config.feature_banks
-        block_channels = self._config.kernel_lanes // banks
+        progress = self.progress
+        block_channels = self._config.kernel_lanes // self._config.feature_banks
         s1_marks = Signal(TileMarks)
         s2_marks = Signal(TileMarks)
         m.d.comb += self.layer_end.eq(s2_marks.layer_last)
@@ -168,14 +166,14 @@ class BankWriter(wiring.Component):
         ]
         with m.If(s2_marks.commit):
             m.d.sync += progress.channels_done.eq(progress.channels_done + 1)
-        with m.If(s2_marks.advance):
+        with m.If(s2_marks.advance & s2_marks.final):
             m.d.sync += progress.rows_done.eq(self.rows)
             with m.If(s2_marks.commit):
                 m.d.sync += progress.channels_open.eq(progress.channels_open + block_channels)
+        with m.If(s2_marks.turn):
+            m.d.sync += progress.rows_all.eq(self.rows)
         with m.If(self.begin):
-            # If the tile blocks are outside, rows are complete in all channels or in none.
-            channels = (layer.kernels + (banks - 1))[exact_log2(banks):]
-            m.d.sync += progress.channels_open.eq(Mux(layer.restream, channels, block_channels))
+            m.d.sync += progress.channels_open.eq(block_channels)
         with m.If(self.close):
             m.d.sync += progress.eq(0)
 
@@ -208,11 +206,12 @@ class Writer(wiring.Component):
         Layers completely written. The feature memory has taken everything counted: a read issued
         now sees it.
     progress : Out(Progress).array(F)
-        The same for the current layer, in channels of the bank. ``channels_open``: end of the
-        kernel block being written; ``rows_done``: rows complete in the maps of all its kernels, as
-        of the last complete tile block, 0 again when the kernel block is complete. If ``restream``:
-        of all channels of the layer, as of the last tile block that all kernel blocks have passed.
-        All 0 with the step of ``layers_done``.
+        The same for the current layer, in channels of the bank. ``rows_all``: rows complete in all
+        channels, as of the last group of tile blocks that all kernel blocks have passed. In the
+        last group, ``channels_open``: end of the kernel block being written; ``rows_done``: rows
+        complete in the maps of all its kernels, as of the last complete tile block. Both groups and
+        kernel blocks begin with the ``rows_done`` of their first tile block (0 before the last
+        group). All 0 with the step of ``layers_done``.
     layer_end : Out(1)
         The layer is completely written (with the step of ``layers_done``).
     finished : Out(1)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from model.config import AcceleratorConfig
 from model.golden import LayerTrace
+from model.residency import groups
 from sim.events import Events, decode, probe_layouts
 
 __all__ = ["Comparison", "Difference", "compare_run"]
@@ -141,11 +142,10 @@ def _tile_stage(config: AcceleratorConfig, desc: dict[str, int], trace: LayerTra
 
 def _block_order(desc: dict[str, int]) -> tuple[Ints, Ints]:
     """(kernel block, tile block) of every block in order."""
-    kernel, tile = np.meshgrid(np.arange(desc["kernel_blocks"]), np.arange(desc["tile_blocks"]),
-                               indexing="ij")
-    if desc["restream"]:
-        kernel, tile = kernel.T, tile.T
-    return kernel.ravel(), tile.ravel()
+    pairs = [(kernel, tile) for group in groups(desc["tile_blocks"], desc["resident"])
+             for kernel in range(desc["kernel_blocks"]) for tile in group]
+    kernel, tile = np.array(pairs).T
+    return kernel, tile
 
 
 def _sum_stage(config: AcceleratorConfig, desc: dict[str, int], trace: LayerTrace) -> _Stage:

@@ -112,7 +112,8 @@ def test_large_kernel_blocks_are_read_again_instead_of_replayed():
     )
     program = compile_network(network, small)
     assert program.layers[0].entries > small.select_depth
-    assert program.layers[0].descriptor["restream"] == 1
+    assert program.layers[0].descriptor["resident"] == 1
+    assert program.layers[0].kernel_passes == 2
 
 
 def refused(match, layers, patterns, shape, config=CONFIG, weight_bits=8):

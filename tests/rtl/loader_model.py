@@ -10,6 +10,7 @@ from math import ceil
 import numpy as np
 
 from model.descriptor import FIELDS
+from model.residency import groups
 from model.tiling import Tiling
 from rtl.fetch import SKEW
 from rtl.loader import Loader
@@ -23,6 +24,7 @@ class Layer:
     def __init__(self, config, rng, base, **fields):
         self.config, self.rng = config, rng
         self.desc = dict.fromkeys((name for name, _ in FIELDS), 0) | {"in_base": base} | fields
+        self.desc["resident"] = self.desc["resident"] or self.desc["tile_blocks"]
 
     def write(self, memory, channel, rows=slice(None)):
         """Put rows of a channel (of a dot layer: all) into ``memory[bank, row, parity, byte]``."""
@@ -232,7 +234,7 @@ class Bench:
             self.level(ctx, "rows_done", 0, bank)
 
     async def mac(self, ctx):
-        """Give blocks back: each, if restreamed; all at the end of the layer, if not.
+        """Give blocks back, all of a group at its end.
 
         Asserts that no two banks send to one lane at the same time.
         """
@@ -262,11 +264,10 @@ class Bench:
                 if tag.block_last and (tag.bypass or last_rows == 4):
                     last_rows = 0
                     layer, block = next(going)
-                    ends = block + 1 == layer.desc["tile_blocks"]
-                    words = layer.block_words
-                    if layer.desc["restream"] or ends:
-                        number = 1 if layer.desc["restream"] else block + 1
-                        due.append((cycle + self.rng.randint(*self.free_delay), words * number))
+                    for group in groups(layer.desc["tile_blocks"], layer.desc["resident"]):
+                        if block == group[-1]:
+                            words = layer.block_words * len(group)
+                            due.append((cycle + self.rng.randint(*self.free_delay), words))
             ctx.set(dut.freed.valid, 0)
             if due and due[0][0] <= cycle:
                 words = due.pop(0)[1]

@@ -8,6 +8,7 @@ from amaranth.hdl import Value
 from model.config import POST_SHIFT
 from model.descriptor import FIELDS
 from model.fixed import round_shift, saturate
+from model.residency import groups
 from rtl.signatures import KernelParameters
 from tests.rtl.helpers import pack
 
@@ -17,7 +18,7 @@ def descriptor(config, **fields):
     values = {name: 0 for name, _ in FIELDS} | fields
     blocks = ceil(values["kernels"] / config.kernel_lanes)
     return values | {
-        "kernel_blocks": blocks,
+        "resident": values["resident"] or values["tile_blocks"], "kernel_blocks": blocks,
         "lanes_last": values["kernels"] - (blocks - 1) * config.kernel_lanes,
     }
 
@@ -47,8 +48,8 @@ def dot(config, *, kernels, **fields):
 
 def blocks(layer):
     """(kernel block, tile block) in the order of the hardware."""
-    pairs = [(kb, tb) for kb in range(layer["kernel_blocks"]) for tb in range(layer["tile_blocks"])]
-    return sorted(pairs, key=lambda pair: pair[::-1]) if layer["restream"] else pairs
+    return [(kb, tb) for group in groups(layer["tile_blocks"], layer["resident"])
+            for kb in range(layer["kernel_blocks"]) for tb in group]
 
 
 def kernels(config, layer, kernel_block):
@@ -68,13 +69,18 @@ def base(config, layer, kernel):
 def tile_marks(config, layer, kernel_block, tile_block, kernel):
     """`TileMarks` of a kernel's tiles."""
     last = kernel in kernels(config, layer, kernel_block)[-config.feature_banks :]
-    tiles_last = tile_block == layer["tile_blocks"] - 1
+    group = next(group for group in groups(layer["tile_blocks"], layer["resident"])
+                 if tile_block in group)
+    final = group[-1] == layer["tile_blocks"] - 1
     kernels_last = kernel_block == layer["kernel_blocks"] - 1
-    advance = kernels_last and not tiles_last if layer["restream"] else layer["tile_blocks"] > 1
+    ends = last and kernels_last and tile_block == group[-1]
+    advance = len(group) > 1 or (kernels_last and not final)
     return {
-        "commit": int(tiles_last and not layer["restream"]),
+        "commit": int(tile_block == layer["tile_blocks"] - 1),
+        "final": int(final),
         "advance": int(last and advance),
-        "layer_last": int(last and tiles_last and kernels_last),
+        "turn": int(ends and not final),
+        "layer_last": int(ends and final),
     }
 
 
@@ -159,15 +165,18 @@ def layers(config):
         conv(config, kernels=n + 3, height=10, width=11, step=4, pool=1, out_signed=1,
              requant_shift=12, out_base=40),
         # Two rows of 8 bytes per map row; kernels inside, tiles outside.
-        conv(config, kernels=2 * n, height=6, width=18, step=6, restream=1, relu=1,
+        conv(config, kernels=2 * n, height=6, width=18, step=6, resident=1, relu=1,
              requant_shift=10, out_base=17),
         # Vectors of maps; a last kernel block of one kernel.
         conv(config, kernels=n + 1, height=5, width=5, step=4, pool=1, out_vector=1, relu=1,
              requant_shift=8, out_base=5),
         conv(config, kernels=n + 2, height=7, width=4, step=3, out_vector=1, out_signed=1,
-             restream=1, requant_shift=11, out_base=9),
+             resident=1, requant_shift=11, out_base=9),
         # One value per tile: blocks shorter than the pipeline.
         conv(config, kernels=1, height=3, width=p, step=1, requant_shift=9, out_base=2),
+        # Groups of 2, 2 and 1 of five tile blocks, for three kernel blocks.
+        conv(config, kernels=2 * n + 1, height=10, width=2 * p - 1, step=2, resident=2,
+             requant_shift=10, out_base=1),
         # Whole tiles.
         conv(config, kernels=2, height=9, width=8, step=8, requant_shift=0, out_signed=1,
              out_base=60),
@@ -190,15 +199,18 @@ def _bank_layers(config):
              out_base=3),
         conv(config, kernels=n, height=12, width=14, step=6, pool=1, out_signed=1,
              requant_shift=12, out_base=40),
-        conv(config, kernels=2 * f, height=6, width=17, step=4, restream=1, relu=1,
+        conv(config, kernels=2 * f, height=6, width=17, step=4, resident=1, relu=1,
              requant_shift=10, out_base=17),
         conv(config, kernels=f, height=16, width=10, step=8, pool=1, requant_shift=8, out_base=5),
         # Tiles start at odd rows; the crop leaves columns on both sides.
-        conv(config, kernels=n + f, height=8, width=7, step=five, restream=1, requant_shift=11,
+        conv(config, kernels=n + f, height=8, width=7, step=five, resident=1, requant_shift=11,
              out_base=9) | {"crop": 2},
         # One value per tile: blocks shorter than the pipeline.
         conv(config, kernels=f, height=3, width=2 * config.tile_lanes, step=one, requant_shift=9,
              out_base=2),
+        # Groups of 2, 2 and 1 of five tile blocks, for two kernel blocks.
+        conv(config, kernels=n + f, height=10, width=2 * config.tile_lanes - 1, step=2, resident=2,
+             requant_shift=10, out_base=1),
         # A single tile block of several rows of tiles.
         conv(config, kernels=2 * n, height=3 * config.tile_lanes, width=3, step=three, out_signed=1,
              requant_shift=10, out_base=60, last=1),
@@ -242,7 +254,8 @@ def random_sums(rng, config, layer, scale=1 << 17):
 
 def parameter_blocks(config, layer, values):
     """Parameters in the order in which the reader releases them: a list per kernel block."""
-    released = [kb for kb, tb in blocks(layer) if layer["restream"] or tb == 0]
+    starts = [group[0] for group in groups(layer["tile_blocks"], layer["resident"])]
+    released = [kb for kb, tb in blocks(layer) if tb in starts]
     return [
         [{"bias": values[n][0], "multiplier": values[n][1]} for n in kernels(config, layer, kb)]
         for kb in released

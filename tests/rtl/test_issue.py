@@ -3,6 +3,7 @@ import random
 import pytest
 
 from model.config import PRESETS
+from model.residency import groups
 from rtl.issue import Issue
 from rtl.signatures import SUM_SLOTS, Descriptor, KernelEntry, LayerStats, Step
 from tests.rtl.helpers import collect, contract, pack, simulate, source, unpack
@@ -14,11 +15,12 @@ ECP5 = PRESETS["ecp5-85f"]
 def layer(**fields):
     """Descriptor fields with the values most layers have."""
     values = dict(
-        dot=0, scatter=0, restream=0, groups=1, kernel_blocks=1, tile_blocks=1, entries=2,
+        dot=0, scatter=0, resident=0, groups=1, kernel_blocks=1, tile_blocks=1, entries=2,
         entries_last=2, sub_log2=2, hold=1, sum_shift=5, select_bits=2,
     )
     assert not set(fields) - set(values)
-    return {**values, **fields}
+    values |= fields
+    return values | {"resident": values["resident"] or values["tile_blocks"]}
 
 
 def block_words(fields):
@@ -62,10 +64,8 @@ class Network:
         words, depth = block_words(fields), self.config.tile_depth
         tiles, kernels = range(fields["tile_blocks"]), range(fields["kernel_blocks"])
         stream = [self._kernel_block(fields) for _ in kernels]
-        if fields["restream"]:
-            order = [(kb, tb) for tb in tiles for kb in kernels]
-        else:
-            order = [(kb, tb) for kb in kernels for tb in tiles]
+        order = [(kb, tb) for group in groups(fields["tile_blocks"], fields["resident"])
+                 for kb in kernels for tb in group]
         for kb, tb in order:
             self._block(fields, stream[kb], (self.base + tb * words) % depth,
                         self.loaded + tb + 1)
@@ -253,17 +253,21 @@ CASES = {
     "dot": (ECP5, [layer(dot=1, groups=25, kernel_blocks=4)]),
     "dot short": (ECP5, [layer(dot=1, groups=1, entries_last=1, kernel_blocks=9)]),
     "scatter": (ECP5, [layer(scatter=1, groups=5, tile_blocks=2, kernel_blocks=2)]),
-    "restream": (TINY, [layer(restream=1, groups=2, tile_blocks=5, kernel_blocks=2,
-                              entries=1, entries_last=1)]),
-    "restream scatter": (ECP5, [layer(restream=1, scatter=1, groups=7, tile_blocks=4)]),
+    "groups of one": (TINY, [layer(resident=1, groups=2, tile_blocks=5, kernel_blocks=2,
+                                   entries=1, entries_last=1)]),
+    "scatter of one": (ECP5, [layer(resident=1, scatter=1, groups=7, tile_blocks=4)]),
+    "groups of two": (TINY, [layer(resident=2, tile_blocks=5, kernel_blocks=3)]),
+    "groups that fill the ring": (TINY, [layer(resident=2, groups=2, tile_blocks=7,
+                                               kernel_blocks=2)]),
     "one kernel block": (TINY, [layer(groups=2, tile_blocks=6, kernel_blocks=1),
                                 layer(groups=1, tile_blocks=2, kernel_blocks=2)]),
     "layers": (TINY, [
         layer(groups=1, tile_blocks=3, entries_last=1),
-        layer(scatter=1, restream=1, groups=3, tile_blocks=2),
+        layer(scatter=1, resident=1, groups=3, tile_blocks=2),
         layer(dot=1, groups=40, hold=3, entries=1, entries_last=2, select_bits=6,
               kernel_blocks=3),
         layer(dot=1, groups=2, entries_last=3, kernel_blocks=2),
+        layer(groups=1, tile_blocks=4, kernel_blocks=2, resident=3),
         layer(groups=2, tile_blocks=2, kernel_blocks=2, sum_shift=31),
     ]),
 }
@@ -297,7 +301,7 @@ def test_full_speed(name):
         gaps = [b - a for a, b in zip(stamps[begin:end], stamps[begin + 1:end], strict=False)]
         want = drain_gaps(config, steps[begin:end])
         ring = fields["tile_blocks"] * block_words(fields) > config.tile_depth
-        if (fields["restream"] or ring) and sum(gaps) > sum(want):
+        if ring and sum(gaps) > sum(want):
             # The ring is too small to load ahead; a wait costs one cycle more than it counts.
             waits = sum(gap != usual for gap, usual in zip(gaps, want, strict=True))
             assert counts[1] + waits >= sum(gaps) - sum(want)
@@ -311,7 +315,8 @@ def test_full_speed(name):
 
 @pytest.mark.parametrize("name, p", [
     ("layers", STALLS[0]), ("layers", STALLS[1]), ("layers", STALLS[2]), ("dot short", STALLS[1]),
-    ("hold 4", STALLS[0]), ("restream scatter", STALLS[2]), ("1:8 fast", STALLS[0]),
+    ("hold 4", STALLS[0]), ("scatter of one", STALLS[2]), ("groups of two", STALLS[2]),
+    ("groups that fill the ring", STALLS[1]), ("1:8 fast", STALLS[0]),
     ("one kernel block", STALLS[2]),
 ])
 def test_random_stalls(name, p):

@@ -10,6 +10,7 @@ from amaranth.lib import wiring
 
 from model.config import PRESETS
 from model.descriptor import FIELDS, SELECT_BITS, pack
+from model.residency import groups
 from model.stream import lane_beats, pack_layer, select_beats
 from rtl.kernelbuffer import KernelBuffer, Ring
 from rtl.parameters import ParamMemory
@@ -54,7 +55,7 @@ class Chain(wiring.Component):
         return m
 
 
-def make_layer(config, rng, code, counts, tile_blocks=1, restream=0):
+def make_layer(config, rng, code, counts, tile_blocks=1, resident=0):
     lanes, limit = config.kernel_lanes, 1 << (config.weight_bits - 1)
     lanes_last = int(rng.integers(1, lanes + 1))
     blocks = [{
@@ -67,7 +68,8 @@ def make_layer(config, rng, code, counts, tile_blocks=1, restream=0):
         blocks[-1][key][..., lanes_last:, :] = 0
     stream = pack_layer(config, blocks, SELECT_BITS[code], lanes_last=lanes_last)
     descriptor = dict.fromkeys((name for name, _ in FIELDS), 0) | {
-        "kernel_blocks": len(counts), "tile_blocks": tile_blocks, "restream": restream,
+        "kernel_blocks": len(counts), "tile_blocks": tile_blocks,
+        "resident": resident or tile_blocks,
         "select_code": code, "lanes_last": lanes_last,
         "stream_beats": len(stream) // config.port_words,
         "row_beats_last": lane_beats(config, lanes_last),
@@ -77,10 +79,8 @@ def make_layer(config, rng, code, counts, tile_blocks=1, restream=0):
 
 def in_order(blocks, descriptor):
     """Blocks in the order the issue unit multiplies them, and in parameter order."""
-    if descriptor["restream"]:
-        repeated = blocks * descriptor["tile_blocks"]
-        return repeated, repeated
-    return [block for block in blocks for _ in range(descriptor["tile_blocks"])], blocks
+    parts = groups(descriptor["tile_blocks"], descriptor["resident"])
+    return [block for group in parts for block in blocks for _ in group], blocks * len(parts)
 
 
 def entry_bits(config, weights, selects):
@@ -115,10 +115,8 @@ def run(config, layers, p_out=1.0, latency=10, stall=0.0, seed=0):
         streams.append(stream)
         descriptors.append(sum(beat << 64 * i for i, beat in enumerate(pack(descriptor))))
         entry_order, parameter_order = in_order(blocks, descriptor)
-        for index, block in enumerate(entry_order):
-            passes = descriptor["tile_blocks"]
-            kernel_block = index % len(blocks) if descriptor["restream"] else index // passes
-            last = kernel_block == len(blocks) - 1
+        for block in entry_order:
+            last = block is blocks[-1]
             lanes = descriptor["lanes_last"] if last else config.kernel_lanes
             expected += [entry_bits(config, w[:lanes], s) for w, s in zip(
                 block["weights"], block["selects"], strict=True)]
@@ -169,8 +167,10 @@ def test_layers_back_to_back(name, p_out, latency, stall):
     layers = [
         make_layer(config, rng, 2, [7, 9, 4], tile_blocks=3),
         make_layer(config, rng, 0, [5, 6]),
-        make_layer(config, rng, 4, [3, 1, 8], tile_blocks=2, restream=1),
+        make_layer(config, rng, 4, [3, 1, 8], tile_blocks=2, resident=1),
         make_layer(config, rng, 1, [33, 17]),
+        make_layer(config, rng, 2, [5, 1, 6], tile_blocks=7, resident=3),
+        make_layer(config, rng, 2, [4], tile_blocks=4, resident=2),
         make_layer(config, rng, 3, [12], tile_blocks=5),
     ]
     run(config, layers, p_out, latency, stall, seed=3)

@@ -58,9 +58,9 @@ def spectra(layer):
 def test_words_of_every_block(config):
     layers = bases(
         config, np.random.default_rng(1),
-        (Conv, {"size": (9, 12), "kernel": 3, "pad": 1, "channels": 3, "restream": 1}),
-        (Conv, {"size": (9, 8), "kernel": 4, "pad": 1, "channels": 23, "restream": 1}),
-        (Conv, {"size": (5, 5), "kernel": 3, "pad": 1, "channels": 8, "restream": 1}),
+        (Conv, {"size": (9, 12), "kernel": 3, "pad": 1, "channels": 3, "resident": 1}),
+        (Conv, {"size": (9, 8), "kernel": 4, "pad": 1, "channels": 23, "resident": 1}),
+        (Conv, {"size": (5, 5), "kernel": 3, "pad": 1, "channels": 8, "resident": 1}),
     )
     bench = Bench(config, layers, seed=3, slow_write=True)
     chain = Chain(config)

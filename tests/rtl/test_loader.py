@@ -34,8 +34,8 @@ def test_row_pairs_and_full_rate(name, shape):
     config = PRESETS[name]
     kind, arguments = SHAPES[shape]
     layer = kind(config, np.random.default_rng(1), 5, **arguments)
-    words = layer.block_words * layer.desc["tile_blocks"]
-    layer.desc["restream"] = int(words > config.tile_depth)
+    if layer.block_words * layer.desc["tile_blocks"] > config.tile_depth:
+        layer.desc["resident"] = 1
     bench = Bench(config, [layer])
     bench.run()
     # Blocks of up to half the ring are loaded without a bubble.
@@ -59,7 +59,7 @@ BANKED = {
 def test_banks_load_side_by_side(name, channels):
     config = BANKED[name]
     layer = Conv(config, np.random.default_rng(1), 5, size=(13, 9), kernel=4, pad=1, in_signed=1,
-                 channels=channels, restream=1)
+                 channels=channels, resident=1)
     bench = Bench(config, [layer])
     bench.run()
     lanes, banks = config.tile_lanes, config.feature_banks
@@ -75,11 +75,11 @@ def test_layers_with_slow_banks_and_slow_mac(name, seed):
     config = BANKED[name]
     layers = bases(
         config, np.random.default_rng(seed),
-        (Conv, {"size": (12, 12), "kernel": 5, "channels": 3, "restream": 1}),
-        (Conv, {"size": (9, 9), "kernel": 3, "pad": 1, "channels": 24, "restream": 1}),
-        (Conv, {"size": (6, 6), "kernel": 4, "pad": 1, "channels": 33, "restream": 1}),
+        (Conv, {"size": (12, 12), "kernel": 5, "channels": 3, "resident": 1}),
+        (Conv, {"size": (9, 9), "kernel": 3, "pad": 1, "channels": 24, "resident": 1}),
+        (Conv, {"size": (6, 6), "kernel": 4, "pad": 1, "channels": 33, "resident": 1}),
         (Conv, {"size": (5, 5), "kernel": 3, "pad": 1, "channels": 48}),
-        (Conv, {"size": (9, 7), "kernel": 3, "pad": 1, "channels": 8, "restream": 1}),
+        (Conv, {"size": (9, 7), "kernel": 3, "pad": 1, "channels": 8, "resident": 1}),
     )
     bench = Bench(config, layers, seed=seed, slow_write=True, free_delay=(0, 600))
     counts = bench.run()
@@ -91,7 +91,7 @@ def test_every_bank_is_waited_for():
     layers = bases(
         WIDE, np.random.default_rng(3),
         (Conv, {"size": (8, 8), "kernel": 5, "channels": 1}),
-        (Conv, {"size": (8, 8), "kernel": 5, "channels": 16, "restream": 1}),
+        (Conv, {"size": (8, 8), "kernel": 5, "channels": 16, "resident": 1}),
     )
     bench = Bench(WIDE, layers)
 
@@ -116,7 +116,7 @@ def test_every_bank_is_waited_for():
 def test_the_input_is_loaded_as_it_comes():
     config = PRESETS["tiny"]
     layer = Conv(config, np.random.default_rng(3), 7, size=(11, 9), kernel=3, pad=1, channels=2,
-                 restream=1)                                    # 2 x 2 tiles at -1 and 5
+                 resident=1)                                    # 2 x 2 tiles at -1 and 5
     bench = Bench(config, [layer])
 
     async def writer(ctx):
@@ -138,7 +138,7 @@ def test_the_input_is_loaded_as_it_comes():
 def test_odd_numbers_of_lanes(lanes):
     config = replace(PRESETS["tiny"], tile_lanes=lanes)
     layer = Conv(config, np.random.default_rng(1), 5, size=(12, 12), kernel=5, channels=10,
-                 restream=1)
+                 resident=1)
     Bench(config, [layer]).run()
 
 
@@ -148,10 +148,10 @@ def test_layers_with_slow_writer_and_slow_mac(name, seed):
     config = PRESETS[name]
     layers = bases(
         config, np.random.default_rng(seed),
-        (Conv, {"size": (12, 12), "kernel": 5, "restream": 1}),
-        (Conv, {"size": (9, 9), "kernel": 3, "pad": 1, "channels": 9, "restream": 1}),
+        (Conv, {"size": (12, 12), "kernel": 5, "resident": 1}),
+        (Conv, {"size": (9, 9), "kernel": 3, "pad": 1, "channels": 9, "resident": 1}),
         (Dot, {"length": 100 + seed}),
-        (Conv, {"size": (6, 6), "kernel": 4, "pad": 1, "channels": 3, "restream": 1}),
+        (Conv, {"size": (6, 6), "kernel": 4, "pad": 1, "channels": 3, "resident": 1}),
         (Conv, {"size": (5, 5), "kernel": 3, "pad": 1, "channels": 10}),
         (Dot, {"length": 70}),
         (Dot, {"length": 33, "in_signed": 1}),
@@ -177,8 +177,8 @@ def test_a_channel_is_loaded_while_the_next_is_written():
     config = PRESETS["tiny"]
     layers = bases(
         config, np.random.default_rng(3),
-        (Conv, {"size": (8, 8), "kernel": 5, "restream": 1}),
-        (Conv, {"size": (8, 8), "kernel": 5, "channels": 4, "restream": 1}),
+        (Conv, {"size": (8, 8), "kernel": 5, "resident": 1}),
+        (Conv, {"size": (8, 8), "kernel": 5, "channels": 4, "resident": 1}),
     )
     bench = Bench(config, layers)
 
@@ -205,7 +205,7 @@ def test_upper_tiles_are_loaded_while_the_lower_rows_are_written():
     config = PRESETS["ecp5-85f"]
     layers = bases(
         config, np.random.default_rng(3),
-        (Conv, {"size": (8, 8), "kernel": 5, "restream": 1}),
+        (Conv, {"size": (8, 8), "kernel": 5, "resident": 1}),
         (Conv, {"size": (12, 12), "kernel": 5, "channels": 20}),
     )
     bench = Bench(config, layers)
@@ -218,14 +218,41 @@ def test_upper_tiles_are_loaded_while_the_lower_rows_are_written():
         ctx.set(dut.input_done, 1)
         # (levels, tiles of the second layer that may be loaded then)
         for levels, tiles in (
-            ((8, 7, 0), 0), ((8, 8, 0), 16), ((8, 8, 3), 22), ((16, 0, 8), 32), ((16, 8, 8), 48),
-            ((24, 8, 16), 72), ((24, 8, 18), 76), ((24, 11, 19), 78), ((0, 0, 20), 80),
+            ((8, 7, 0, 0), 0), ((8, 8, 0, 0), 16), ((8, 8, 3, 0), 22), ((16, 0, 8, 0), 32),
+            ((16, 8, 8, 0), 48), ((24, 0, 8, 7), 48), ((24, 0, 8, 8), 48), ((24, 0, 16, 8), 72),
+            ((24, 8, 18, 8), 76), ((24, 11, 19, 8), 78), ((0, 0, 20, 8), 80),
         ):
-            for name, level in zip(("channels_open", "rows_done", "channels_done"), levels,
-                                   strict=True):
+            for name, level in zip(
+                ("channels_open", "rows_done", "channels_done", "rows_all"), levels, strict=True
+            ):
                 bench.level(ctx, name, level)
             await ctx.tick().repeat(150)
             assert len(bench.got) == 16 + 4 * tiles, levels
+
+    bench.writers = lambda: [writer]
+    bench.run()
+
+
+def test_rows_of_all_channels_are_loaded_however_few_channels_are_complete():
+    config = PRESETS["ecp5-85f"]
+    layers = bases(
+        config, np.random.default_rng(3),
+        (Conv, {"size": (8, 8), "kernel": 5, "resident": 1}),
+        (Conv, {"size": (12, 12), "kernel": 5, "channels": 20}),
+    )
+    bench = Bench(config, layers)
+    dut = bench.dut
+
+    async def writer(ctx):
+        for layer in layers:
+            for channel in range(layer.desc["channels"]):
+                layer.write(bench.memory, channel)
+        ctx.set(dut.input_done, 1)
+        # Upper tiles of eight channels; with more rows their lower ones, and all that follow.
+        for rows, tiles in ((7, 0), (8, 16), (11, 16), (12, 80)):
+            bench.level(ctx, "rows_all", rows)
+            await ctx.tick().repeat(400)
+            assert len(bench.got) == 16 + 4 * tiles, rows
 
     bench.writers = lambda: [writer]
     bench.run()
@@ -252,7 +279,7 @@ def test_dot_waits_for_the_whole_layer():
 def test_start_forgets_an_unfinished_run():
     config = PRESETS["tiny"]
     layer = Conv(config, np.random.default_rng(6), 0, size=(20, 20), kernel=5, channels=2,
-                 restream=1)
+                 resident=1)
     bench = Bench(config, [layer])
     dut, desc = bench.dut, pack(Descriptor, layer.desc)
     for channel in range(2):
@@ -300,7 +327,7 @@ class WithMemory(wiring.Component):
 def test_with_the_real_feature_memory():
     config = PRESETS["tiny"]
     layer = Conv(config, np.random.default_rng(8), 2, size=(10, 11), kernel=4, pad=1, channels=2,
-                 restream=1, in_signed=1)
+                 resident=1, in_signed=1)
     dut = WithMemory(config)
     memory = np.random.default_rng(0).integers(0, 256, (1, 40, 2, 8))
     for channel in range(2):

@@ -35,13 +35,13 @@ class Layers:
         self.passes = []            # (address, beats) of every reading of a stream
         self.beats = []             # (kind, payload), see `Sink`
         self.burst = 16 if config.port_bits == 64 else 64
-        for code, sizes, lanes_last, tile_blocks, restream in shapes:
-            self._layer(config, rng, code, sizes, lanes_last, tile_blocks, restream)
+        for code, sizes, lanes_last, tile_blocks, resident in shapes:
+            self._layer(config, rng, code, sizes, lanes_last, tile_blocks, resident)
         self.memory = np.concatenate(
             [np.zeros(BASE * config.port_words, np.uint64), *self.streams]
         )
 
-    def _layer(self, config, rng, code, sizes, lanes_last, tile_blocks, restream):
+    def _layer(self, config, rng, code, sizes, lanes_last, tile_blocks, resident):
         half = 1 << (config.weight_bits - 1)
         lanes, select_bits = config.kernel_lanes, SELECT_BITS[code]
         blocks = [{
@@ -57,13 +57,13 @@ class Layers:
                  for beat in stream.reshape(-1, config.port_words)]
         offset = sum(map(len, self.streams)) // config.port_words
         fields = dict.fromkeys((name for name, _ in FIELDS), 0) | {
-            "kernel_blocks": len(sizes), "tile_blocks": tile_blocks, "restream": restream,
+            "kernel_blocks": len(sizes), "tile_blocks": tile_blocks, "resident": resident,
             "select_code": code, "stream_offset": offset, "stream_beats": len(beats),
             "row_beats_last": lane_beats(config, lanes_last), "lanes_last": lanes_last,
         }
         self.streams.append(stream)
         self.descriptors.append(sum(beat << 64 * i for i, beat in enumerate(pack(fields))))
-        passes = tile_blocks if restream else 1
+        passes = -(-tile_blocks // resident)
         self.passes += [(BASE + offset, len(beats))] * passes
         order = self._order(config, sizes, chunk_entries(config, select_bits), fields)
         self.beats += list(zip(order, beats, strict=True)) * passes
@@ -161,10 +161,10 @@ def run(config, layers, *, p=1.0, seed=0, **options):
     return got, stamps, requests, [unpack(LayerStats, bits) for bits in stats], errors
 
 
-#: select code, entries per kernel block, lanes of the last, tile blocks, restream
+#: select code, entries per kernel block, lanes of the last, tile blocks, those of a group
 SHAPES = [
-    (2, [7, 9, 1], 3, 3, 0), (0, [5, 6], 4, 1, 0), (4, [3, 1, 8], 1, 2, 1), (1, [33, 17], 2, 1, 0),
-    (3, [12], 4, 5, 1), (0, [1], 1, 1, 0),
+    (2, [7, 9, 1], 3, 3, 3), (0, [5, 6], 4, 1, 1), (4, [3, 1, 8], 1, 2, 1), (1, [33, 17], 2, 1, 1),
+    (3, [12], 4, 5, 1), (2, [5, 3], 2, 7, 3), (2, [6], 2, 6, 3), (0, [1], 1, 1, 1),
 ]
 
 
@@ -189,7 +189,7 @@ def test_every_beat_goes_where_it_belongs(name, p, options):
 @pytest.mark.parametrize("name", sorted(CONFIGS))
 def test_streams_a_beat_per_cycle_at_latency_100(name):
     config = CONFIGS[name]
-    layers = Layers(config, [(2, [150, 150], 4, 1, 0), (4, [40] * 3, 4, 2, 1), (0, [200], 4, 1, 0)])
+    layers = Layers(config, [(2, [150, 150], 4, 1, 1), (4, [40] * 3, 4, 2, 1), (0, [200], 4, 1, 1)])
     _, stamps, *_ = run(config, layers, latency=100)
     gaps = np.diff(stamps) - 1
     assert gaps.sum() == 0, gaps[gaps > 0]
@@ -197,6 +197,6 @@ def test_streams_a_beat_per_cycle_at_latency_100(name):
 
 def test_a_bus_error_is_reported():
     config = PRESETS["tiny"]
-    layers = Layers(config, [(2, [40], 4, 1, 0)])
+    layers = Layers(config, [(2, [40], 4, 1, 1)])
     *_, errors = run(config, layers, error_beat=20)
     assert len(errors) == 1

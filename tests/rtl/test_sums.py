@@ -164,7 +164,7 @@ def test_tiles(name, p_sum, p_param, p_credit, parity):
     config = CONFIGS[name]
     rng = np.random.default_rng(11)
     every = store_model.layers(config)
-    picked = (3, 4, 5, 9) if config.feature_banks == 1 else (0, 4, 5)
+    picked = (3, 4, 5, 6, 10) if config.feature_banks == 1 else (0, 4, 5, 6)
     layers = [every[index] for index in picked]
     sums = [store_model.random_sums(rng, config, layer) for layer in layers]
     parameters = [store_model.parameters(rng, layer) for layer in layers]

@@ -9,6 +9,7 @@ import pytest
 from amaranth.hdl import Value
 
 from model.config import PRESETS
+from model.residency import groups
 from rtl.signatures import Descriptor, FeatureWrite, LayerStats, Progress, SegmentRow
 from rtl.writer import Writer
 from tests.rtl import store_model
@@ -174,10 +175,9 @@ def test_layers_in_sequence(name, pause):
     for bank in run.banks:
         steps, complete = [(0, 0)], []
         for index, layer in enumerate(layers):
-            if not layer["restream"]:
-                count = layer["kernels"] // len(run.banks)
-                steps += [(index, done) for done in range(1, count)]
-                complete.append((index, count))
+            count = layer["kernels"] // len(run.banks)
+            steps += [(index, done) for done in range(1, count)]
+            complete.append((index, count))
             steps.append((index + 1, 0))
         found = run.progress(bank, "channels_done")
         assert without(found, complete, len(run.banks) > 1) == steps
@@ -212,33 +212,38 @@ def test_rows_are_readable_when_published(name):
     }
     layers = [
         store_model.conv(config, **shape, pool=1, out_base=7),
-        store_model.conv(config, **shape, pool=1, out_base=7, restream=1),
+        store_model.conv(config, **shape, pool=1, out_base=7, resident=1),
+        store_model.conv(config, **shape, pool=1, out_base=7, resident=2),
         store_model.conv(config, **shape, out_base=7),
+        store_model.conv(config, **shape, out_base=7, resident=2),
     ]
     run = Run(config, layers, 3, 0.2)
-    names = "channels_open", "rows_done"
+    names = "channels_open", "rows_done", "rows_all"
     for bank in run.banks:
-        steps, complete = [(0, 0, 0)], []
+        steps, complete = [(0, 0, 0, 0)], []
         for index, layer in enumerate(layers):
-            blocks = range(layer["tile_blocks"])
-            rows = [at * lanes // layer["tiles_x"] * layer["out_step"] for at in blocks]
-            ends = [block * (at + 1) for at in range(layer["kernel_blocks"])]
-            if layer["restream"]:
-                ends = [layer["kernels"] // config.feature_banks]
-            for end in ends:
-                steps += dict.fromkeys((index, end, done) for done in rows)
-            if not layer["restream"]:
-                complete.append((index, ends[-1] + block, 0))
-            steps.append((index + 1, 0, 0))
+            parts = groups(layer["tile_blocks"], layer["resident"])
+            rows = [at * lanes // layer["tiles_x"] * layer["out_step"]
+                    for at in range(layer["tile_blocks"] + 1)]
+            steps += [(index, block, 0, rows[group[0]]) for group in parts]
+            final = parts[-1]
+            if len(final) > 1:      # a single tile block has no rows before the current one
+                for number in range(layer["kernel_blocks"]):
+                    end = block * (number + 1)
+                    steps += [(index, end, rows[at], rows[final[0]])
+                              for at in final if at != final[0] or number]
+                complete.append((index, end + block, rows[-1], rows[final[0]]))
+            steps.append((index + 1, 0, 0, 0))
+        steps = list(dict.fromkeys(steps))
         found = run.progress(bank, *names)
         assert without(found, complete, len(run.banks) > 1) == steps
-        for cycle, index, end, done in found[:-1]:
+        for cycle, index, end, done, every in found[:-1]:
             layer, start = layers[index], run.ends[index - 1][0] if index else 0
-            channels = range(end) if layer["restream"] else range(end - block, end)
             for word, stamp in zip(run.writes[bank], run.stamps[bank], strict=True):
                 channel, row = divmod(word.addr - 7, layer["out_plane"])
                 y = 2 * (row >> layer["out_row_log2"]) + word.parity
-                if start < stamp <= run.ends[index][0] and channel in channels and y < done:
+                counted = y < every or (y < done and end - block <= channel < end)
+                if start < stamp <= run.ends[index][0] and counted:
                     assert cycle >= stamp + MEMORY_LATENCY
 
 

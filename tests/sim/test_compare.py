@@ -44,10 +44,10 @@ def hardware(config, program, traces):
                         addr = (base + (c >> 3) * 32) % config.tile_depth
                         tiles.append(column(words, v, p, c & 7, addr, 0))
                 base += d["groups"] * 32
-        kernels, blocks = range(d["kernel_blocks"]), range(d["tile_blocks"])
-        order = [(k, t) for k in kernels for t in blocks]
-        if d["restream"]:
-            order = [(k, t) for t in blocks for k in kernels]
+        order, left = [], list(range(d["tile_blocks"]))
+        while left:
+            group, left = left[:d["resident"]], left[d["resident"]:]
+            order += [(k, t) for k in range(d["kernel_blocks"]) for t in group]
         for kernel_block, tile_block in order:
             for f in range(trace.sums.shape[2]):
                 for quad in range(width // config.drained):
@@ -136,10 +136,10 @@ def toy():
     return program, golden.run(program.network, toy_image((1, 12, 12)))
 
 
-@pytest.mark.parametrize("name", ["tiny", "ecp5-85f"])
-def test_right_events_are_exact(name):
+@pytest.mark.parametrize("name, resident", [("tiny", 2), ("tiny", 3), ("ecp5-85f", None)])
+def test_right_events_are_exact(name, resident):
     config = PRESETS[name]
-    program = compile_network(digit_toy(), config)
+    program = compile_network(digit_toy(), config, resident=resident)
     traces = golden.run(program.network, toy_image((1, 28, 28)))
     result = compare(config, program, traces, hardware(config, program, traces))
     assert result.exact, str(result.difference)
