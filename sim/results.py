@@ -18,6 +18,7 @@ from model.errors import Parser, UserError, command
 from model.files import check_target, write_output
 from model.netfile import load_network
 from model.storage import storage
+from sim.bench.tables import sections
 from sim.results_scale import scale
 
 __all__ = ["render", "main"]
@@ -266,8 +267,12 @@ def _scale(folder: Path) -> str:
     return scale(folder, _read, _table)
 
 
+def _bench(folder: Path) -> str:
+    return sections(folder, _read, _table)
+
+
 SECTIONS: tuple[Callable[[Path], str], ...] = (
-    _accuracy, _layerwise, _cycles, _scale, _schedule, _dataflow, _resources, _fft,
+    _accuracy, _layerwise, _cycles, _scale, _bench, _schedule, _dataflow, _resources, _fft,
 )
 
 

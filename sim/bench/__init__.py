@@ -1,0 +1,1 @@
+"""Measurements and computed comparisons behind docs/results.md: ``python -m sim.benchmark``."""

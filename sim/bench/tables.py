@@ -1,0 +1,63 @@
+"""Sections of docs/results.md that `sim.benchmark` measures or computes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from sim.bench.nngen import NNGEN, NNGEN_PORT
+
+__all__ = ["sections"]
+
+Reader = Callable[[Path, str], Any]
+Tabler = Callable[[Sequence[str], Sequence[Sequence[object]]], str]
+
+
+def sections(folder: Path, read: Reader, table: Tabler) -> str:
+    """Every section whose file is there."""
+    parts = [section(result, table) for name, section in SECTIONS
+             if (result := read(folder, f"{name}.json"))]
+    return "\n".join(parts)
+
+
+def _kbit(bits: float) -> str:
+    return f"{bits / 1000:.0f}"
+
+
+def nngen(result: dict, table: Tabler) -> str:
+    """Single layers beside NNgen."""
+    rows = []
+    for row in result["layers"]:
+        name = row["name"]
+        cycles, read, written, _ = NNGEN[name if name in NNGEN else f"{name.split('_')[0]}_x"]
+        rows.append((
+            name, f"{row['bytes_per_cycle']:g}", row["cycles"], cycles,
+            f"{cycles / row['cycles']:.1f}×",
+            f"{100 * row['mac_issue_cycles'] / row['cycles']:.0f} %",
+            f"{row['read_bytes'] / 1e6:.2f} + {row['write_bytes'] / 1e6:.2f}",
+            f"{read / 1e6:.1f} + {written / 1e6:.2f}", row["words_compared"],
+        ))
+    bits = result["ram_bits"]
+    largest = ", ".join(f"{name} {_kbit(count)}" for name, count in list(bits.items())[:4])
+    low, high = (choose(figures[3] for figures in NNGEN.values()) for choose in (min, max))
+    return (
+        f"## Single layers of VGG16 on `{result['config']}`, beside NNgen\n"
+        f"{result['multipliers']} multipliers (NNgen: 144 + 4), 8-bit weights, {result['pattern']}"
+        f", input {result['image']}. Each layer runs in RTL as a network of its own, every word "
+        "equal to the golden model; cycles from start to idle, the map in and out included. Memory "
+        f"as in front of NNgen: latency {result['latency']}, {result['gaps'][1]} of every "
+        f"{result['gaps'][0]} cycles stalled; at the port's own width and at the "
+        f"{NNGEN_PORT} bytes a cycle of NNgen's port.\n\n"
+        + table(("layer", "bytes/cycle", "cycles", "NNgen 1.3.4", "faster by", "MAC issue",
+                 "MB read + written", "NNgen", "words equal"), rows)
+        + f"\n\nRAM: {_kbit(sum(bits.values()))} kbit ({largest}), NNgen's {low} to {high}: NNgen "
+        "reads maps and kernels many times, here a layer's maps lie on chip and its kernels are "
+        "read once for every group of tile blocks that the tile buffer holds. The multipliers "
+        "here are wider (a product takes a 17 bit sum of words, NNgen's 8 × 8 bits).\n\n"
+        "Command: `python -m sim.benchmark nngen --network build/vgg16-channel-a4-w8.npz --image "
+        "FILE`.\n"
+    )
+
+
+SECTIONS: tuple[tuple[str, Callable[[dict, Tabler], str]], ...] = (("nngen", nngen),)
