@@ -10,8 +10,6 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -20,7 +18,7 @@ from model.errors import Parser, UserError, command
 from model.files import check_target
 from model.netfile import load_network
 from model.network import NETWORKS, QuantisedNetwork
-from pruning.data import data_directory
+from pruning.calibration import calibration_images
 from pruning.layersettings import Settings
 from pruning.report import write_json
 from pruning.threads import use_threads
@@ -89,7 +87,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     _make_folder(args.out)
     check_target(log)
     network = NETWORKS[settings.network]
-    images = _images(args, network.input_shape)
+    images = calibration_images(args.data, args.images, args.held_out, network.input_shape,
+                                args.seed, made_up=args.weights == "synthetic")
     donor = _donor(args.donor, settings.network) if args.donor else None
     run = LayerRun(settings, network, load(args.weights, network, args.out),
                    photographs.quantise(images), photographs.IN_SCALE, images, args.out, donor)
@@ -121,18 +120,6 @@ def _make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot create {path}: {error.strerror}") from error
-
-
-def _images(args: argparse.Namespace, shape: tuple[int, int, int]) -> NDArray[np.float64]:
-    """Calibration and held-out images, in this order, (count, 3, H, W)."""
-    count = args.images + args.held_out
-    if args.weights == "synthetic" and args.data is None:
-        return photographs.synthetic(count, shape, args.seed)
-    files = photographs.folder(data_directory(args.data))
-    if len(files) < count:
-        raise UserError(f"{len(files)} photographs, --images and --held-out ask for {count}")
-    chosen = np.random.default_rng(args.seed).permutation(len(files))[:count]
-    return np.stack([photographs.read(files[index], shape) for index in chosen])
 
 
 def _donor(path: Path, network: str) -> QuantisedNetwork:

@@ -18,6 +18,8 @@ def sections(folder: Path, read: Reader, table: Tabler) -> str:
     """Every section whose file is there."""
     parts = [section(result, table) for name, section in SECTIONS
              if (result := read(folder, f"{name}.json"))]
+    if runs := [read(folder, path.name) for path in sorted(folder.glob("sqnr-*.json"))]:
+        parts.append(sqnr(runs, table))
     return "\n".join(parts)
 
 
@@ -57,6 +59,29 @@ def nngen(result: dict, table: Tabler) -> str:
         "here are wider (a product takes a 17 bit sum of words, NNgen's 8 × 8 bits).\n\n"
         "Command: `python -m sim.benchmark nngen --network build/vgg16-channel-a4-w8.npz --image "
         "FILE`.\n"
+    )
+
+
+def sqnr(runs: Sequence[dict], table: Tabler) -> str:
+    """Signal to noise of every layer's map."""
+    keys = ("layer_db", "integer_db", "pruned_db", "total_db")
+    parts = []
+    for run in runs:
+        rows = [(entry["layer"], *(f"{entry[key]:.1f}" for key in keys)) for entry in run["layers"]]
+        parts.append(f"### {run['network']}, weights of the pruned network: {run['pruned']}\n"
+                     + table(("layer", "integer, layer alone", "integer, from the image",
+                              "pruned to dense", "integer to dense"), rows) + "\n")
+    return (
+        "## Precision of VGG16, layer by layer\n"
+        f"SQNR in dB of each layer's map after ReLU and pool on {runs[0]['held_out']} held-out "
+        "photographs. Dense: floating point. Pruned: spectral weights in floating point. Integer: "
+        "the golden model, equal to the RTL bit for bit, 8-bit activations. `layer alone`: the "
+        "pruned layer sees the integer network's own input; its bound is the rounding of the "
+        "output to 8 bits. Most of what is lost, pruning loses; the integers add little.\n\n"
+        + "\n".join(parts)
+        + "\nCommand: `python -m pruning.sqnr --network build/vgg16-PATTERN-a4-wB.npz --data DIR "
+        "--json docs/results/sqnr-PATTERN-a4-wB.json`, for 8 bits with `--pruned "
+        "build/vgg16-PATTERN-a4-w16.npz`.\n"
     )
 
 
