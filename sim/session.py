@@ -79,12 +79,15 @@ def open_backend(name: str, config: AcceleratorConfig, *, options: MemoryOptions
                        record=record)
 
 
-def simulate_image(backend: Backend, program: Program, image: NDArray) -> ImageResult:
+def simulate_image(backend: Backend, program: Program, image: NDArray,
+                   traces: list[golden.LayerTrace] | None = None) -> ImageResult:
     """Run one input map (C, H, W) on a backend that has loaded the program, and compare.
 
     A run that breaks off is compared as far as it came, which shows where it went astray.
+    ``traces`` are the golden model's, where the same image runs more than once.
     """
-    traces = golden.run(program.network, image)
+    if traces is None:
+        traces = golden.run(program.network, image)
     layers = [(layer.name, layer.descriptor) for layer in program.layers]
     start = backend.cycle
     run: RunResult | None = None

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from sim.bench.layers import CHANNEL_BYTES
 from sim.bench.nngen import NNGEN, NNGEN_PORT
 
 __all__ = ["sections"]
@@ -85,4 +86,135 @@ def sqnr(runs: Sequence[dict], table: Tabler) -> str:
     )
 
 
-SECTIONS: tuple[tuple[str, Callable[[dict, Tabler], str]], ...] = (("nngen", nngen),)
+def roofline(result: dict, table: Tabler) -> str:
+    """Products per cycle and per byte of each layer."""
+    rows = [(row["name"], f"{row['products'] / 1e6:.2f}", f"{row['products_per_cycle']:.0f}",
+             f"{row['intensity']:.1f}", row["bound"], row["bound_96"]) for row in result["layers"]]
+    lanes, port = result["lanes"], result["port_bytes"]
+    return (
+        f"## Roofline of `{result['config']}`\n"
+        f"{lanes} complex products a cycle at most; the roofs meet at {lanes / port:.1f} products "
+        f"per byte with {port} bytes a cycle and at {lanes / CHANNEL_BYTES:.1f} with "
+        f"{CHANNEL_BYTES} (one DDR4 channel of 19.2 GB/s at 200 MHz). The columns name the roof "
+        "above a point, not what held it down: conv1_1 waits for its input and its inverse "
+        "transforms; kernels read while layers before compute lift a point above the sloping roof; "
+        "lanes without a tile keep points below the flat one.\n\n"
+        + table(("layer", "products, million", "products per cycle", "products per byte",
+                 f"roof at {port}", f"roof at {CHANNEL_BYTES}"), rows)
+        + "\n\n![roofline](results/roofline.png)\n![cycles and utilisation](results/cycles.png)\n\n"
+        "Command: `python -m sim.benchmark layers`, of the run above.\n"
+    )
+
+
+def flows(result: dict, table: Tabler) -> str:
+    """External bytes per flow."""
+    rows, head = [], ["layer"]
+    columns: list[list[int]] = []
+    for group in result["groups"]:
+        for name, sizes in group["flows"].items():
+            head.append(f"{group['key']}: {name}")
+            columns.append(sizes)
+    head.append(f"{result['config']} in RTL")
+    columns.append(result["measured"])
+    for index, name in enumerate(result["names"]):
+        rows.append((name, *(f"{column[index] / 1e6:.2f}" for column in columns)))
+    rows.append(("total", *(f"{sum(column) / 1e6:.1f}" for column in columns)))
+    saved = [(group["title"], group["better"], f"{sum(group['flows'][group['better']]) / 1e6:.1f}",
+              f"{100 * group['saved_by_choice']:.1f} %", f"{100 * group['saved_by_run']:.1f} %")
+             for group in result["groups"]]
+    memories = ", ".join(f"{name} {count / 1e6:.2f}" for name, count in
+                         result["memories"].items())
+    return (
+        f"## External bytes per flow\nVGG16, batch 1, α = 4, MB. `{result['config']}` has "
+        f"{sum(result['memories'].values()) / 1e6:.1f} MB on chip ({memories}); what it moves is "
+        "counted in RTL, the rest is computed (docs/dataflow.md, \"Against fixed flows\").\n\n"
+        + table(("model and buffers", "better fixed flow", "its MB", "choice per layer saves",
+                 f"{result['config']} saves"), saved)
+        + "\n\n" + table([*head], rows) + "\n\n"
+        + "; ".join(f"{group['key']}: {group['title']}" for group in result["groups"])
+        + ".\n\n![bytes per flow](results/flows.png)\n\nCommand: `python -m sim.benchmark flows`.\n"
+    )
+
+
+def scaling(result: dict, table: Tabler) -> str:
+    """Whole VGG16 against lanes and bandwidth."""
+    clock = result["clock_hz"]
+    simulated = {(p["lanes"], p["bytes_per_cycle"]): p for p in result["simulated"]}
+    rows = []
+    for key in sorted({(p["lanes"], p["bytes_per_cycle"])
+                       for p in result["estimated"] if p["bytes_per_cycle"] in (256, CHANNEL_BYTES)}
+                      | set(simulated)):
+        estimate = next((p["cycles"] for p in result["estimated"]
+                         if (p["lanes"], p["bytes_per_cycle"]) == key), None)
+        point = simulated.get(key)
+        if point is not None and estimate is None:
+            estimate = point["estimated_cycles"]
+        cycles = point["cycles"] if point else estimate or 0
+        rows.append((
+            key[0], f"{key[1]:g}", estimate, point["cycles"] if point else "",
+            f"{100 * (point['estimated_cycles'] / point['cycles'] - 1):+.1f} %" if point else "",
+            f"{1000 * cycles / clock:.2f}",
+            f"{point['bytes_read'] / 1e6:.1f}" if point else "",
+            point["words_compared"] if point else "",
+        ))
+    return (
+        "## VGG16 against lanes and bandwidth\n"
+        f"`{result['config']}` with other numbers of tile lanes and the same tile buffer in all, "
+        f"and behind slower memories; {result['pattern']}. Simulated: the whole network in RTL at "
+        f"latency {next((p['latency'] for p in result['simulated']), 'of the memory')}, every word "
+        f"equal to the golden model; ms at {clock / 1e6:g} MHz, of the simulation where there is "
+        "one. Where the curves bend: docs/dataflow.md, \"Lanes and bandwidth\".\n\n"
+        + table(("lanes", "bytes/cycle", "estimate", "simulated", "error", "ms", "MB read",
+                 "words equal"), rows)
+        + "\n\n![lanes](results/scaling-lanes.png)\n![bandwidth](results/scaling-bandwidth.png)\n\n"
+        "Commands: `python -m sim.benchmark scaling --network FILE`; a point in RTL: `--simulate "
+        "--tile-lanes P --bandwidth BYTES --image FILE`.\n"
+    )
+
+
+def tiles(result: dict, table: Tabler) -> str:
+    """K = 8 beside K = 16."""
+    small, large = result["fft"]
+    rows = []
+    for layer in result["layers"]:
+        pair = layer[small], layer[large]
+        rows.append((layer["name"], *(
+            " / ".join(style.format(item[key] * scale) for item in pair)
+            for key, style, scale in (
+                ("tiles", "{}", 1), ("lanes_filled", "{:.0f} %", 100),
+                ("words_per_pixel", "{:.2f}", 1), ("products", "{:.1f}", 1e-6),
+                ("kernel_bytes", "{:.2f}", 1e-6), ("cycles", "{}", 1), ("cycles_96", "{}", 1),
+                ("fft_additions", "{:.0f}", 1e-6)))))
+    totals = {key: [sum(layer[size][key] for layer in result["layers"]) for size in (small, large)]
+              for key in ("products", "kernel_bytes", "cycles", "cycles_96", "fft_additions")}
+    best = {key: sum(min(layer[small][key], layer[large][key]) for layer in result["layers"])
+            for key in ("cycles", "cycles_96")}
+    rows.append((
+        "total", "", "", "", " / ".join(f"{value / 1e6:.1f}" for value in totals["products"]),
+        " / ".join(f"{value / 1e6:.1f}" for value in totals["kernel_bytes"]),
+        " / ".join(map(str, totals["cycles"])), " / ".join(map(str, totals["cycles_96"])),
+        " / ".join(f"{value / 1e6:.0f}" for value in totals["fft_additions"])))
+    costs = "; ".join(f"K = {size}: {work['additions']} additions and {work['constants']} constant "
+                      "multiplications" for size, work in result["fft"].items())
+    gains = " and ".join(
+        f"{100 * (1 - best[key] / totals[key][0]):.1f} % fewer cycles at {width} bytes a cycle"
+        for key, width in (("cycles", result["port_bytes"]), ("cycles_96", CHANNEL_BYTES)))
+    return (
+        f"## Tiles of K = {small} and K = {large}\n"
+        f"Computed for {result['tile_lanes']} × {result['kernel_lanes']} lanes, α = "
+        f"{result['alpha']}, kernels read once; each cell K = {small} / K = {large}. Cycles: the "
+        "slower of array and port. A 2-D transform of a real tile, half plane, radix 2: "
+        f"{costs}. The better size in each layer gives {gains}; which layers: docs/dataflow.md, "
+        "\"Larger tiles\".\n\n"
+        + table(("layer", "tiles", "lanes filled", "words per pixel", "products, million",
+                 "kernels, MB", f"cycles at {result['port_bytes']}", f"cycles at {CHANNEL_BYTES}",
+                 "FFT additions, million"), rows)
+        + "\n\n![K = 8 and K = 16](results/tiles.png)\n\n"
+        "Command: `python -m sim.benchmark tiles`.\n"
+    )
+
+
+SECTIONS: tuple[tuple[str, Callable[[dict, Tabler], str]], ...] = (
+    ("roofline", roofline), ("scaling", scaling), ("flows", flows), ("tiles", tiles),
+    ("nngen", nngen),
+)
