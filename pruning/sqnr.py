@@ -20,6 +20,7 @@ from model import golden, photographs
 from model.errors import Parser, UserError, command
 from model.files import check_target
 from model.lower import lower_layer
+from model.netfile import load_network
 from model.network import Conv, QuantisedLayer, QuantisedNetwork
 from pruning.calibration import calibration_images
 from pruning.layersettings import Settings
@@ -147,8 +148,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_target(args.json)
     if args.images < 0 or args.held_out < 1:
         raise UserError(f"--images {args.images} --held-out {args.held_out}: give at least 0 and 1")
-    network = QuantisedNetwork.load(args.network)
-    pruned = QuantisedNetwork.load(args.pruned) if args.pruned else network
+    network = load_network(args.network)
+    pruned = load_network(args.pruned) if args.pruned else network
     if pruned.network != network.network:
         raise UserError(f"{args.pruned} is another network than {args.network}")
     use_threads(args.threads)

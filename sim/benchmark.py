@@ -3,7 +3,6 @@
 nngen: single layers of VGG16 on config vgg16-144, in RTL, beside NNgen's engine.
 layers: roofline, cycles and utilisation of the simulated VGG16 run on u200.
 flows: external bytes of that run beside fixed and flexible dataflows.
-schedule: busy lanes against addresses, from schedule.json.
 tiles: K = 8 beside K = 16, computed.
 scaling: whole VGG16 against lanes and bandwidth, estimated, or in RTL with --simulate.
 """
@@ -19,6 +18,7 @@ from typing import Any
 from model.config import AcceleratorConfig, load_config
 from model.errors import Parser, UserError, command
 from model.files import write_output
+from model.netfile import load_network
 from model.network import NETWORKS, QuantisedNetwork
 from model.synthetic import synthetic_network
 from sim.inputs import Photograph, photograph_files
@@ -58,7 +58,7 @@ def _network(args: argparse.Namespace, config: AcceleratorConfig) -> QuantisedNe
     """VGG16 from a file, or synthetic."""
     if args.network is None:
         return synthetic_network(NETWORKS["vgg16"], weight_bits=config.weight_bits)
-    network = QuantisedNetwork.load(args.network)
+    network = load_network(args.network)
     if network.network.name != "vgg16":
         raise UserError(f"{args.network} is a {network.network.name}, not a vgg16")
     return network
@@ -156,16 +156,6 @@ def _flows(args: argparse.Namespace) -> None:
     plots.bytes_per_flow(args.results / "flows.png", result)
 
 
-def _schedule(args: argparse.Namespace) -> None:
-    from sim.bench import plots
-
-    result = _read(args.results / "schedule.json")
-    if result is None:
-        raise UserError(f"{args.results / 'schedule.json'} does not exist: python -m "
-                        "model.benchmark_schedule --json docs/results/schedule.json")
-    plots.schedule(args.results / "schedule.png", result)
-
-
 def _tiles(args: argparse.Namespace) -> None:
     from sim.bench import plots, tiles
 
@@ -181,7 +171,7 @@ def _tiles(args: argparse.Namespace) -> None:
 
 PARTS: dict[str, Callable[[argparse.Namespace], None]] = {
     "nngen": _nngen, "scaling": _scaling, "layers": _layers, "flows": _flows,
-    "schedule": _schedule, "tiles": _tiles,
+    "tiles": _tiles,
 }
 
 
@@ -193,7 +183,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("part", choices=sorted(PARTS))
     parser.add_argument("--results", type=Path, default=ROOT / "docs" / "results", metavar="DIR",
                         help="where to write (default: docs/results)")
-    parser.add_argument("--network", metavar="FILE.npz",
+    parser.add_argument("--network", metavar="FILE",
                         help="pruned VGG16 (default: synthetic weights)")
     parser.add_argument("--image", metavar="FILE", help="photograph (default: a synthetic one)")
     parser.add_argument("--config", metavar="NAME|FILE", help="accelerator to run instead")

@@ -9,7 +9,7 @@ from typing import Any
 from model.errors import UserError
 from sim.bench.layers import CHANNEL_BYTES
 
-__all__ = ["bandwidth", "bytes_per_flow", "cycles", "lanes", "roofline", "schedule", "tiles"]
+__all__ = ["bandwidth", "bytes_per_flow", "cycles", "lanes", "roofline", "tiles"]
 
 
 def _draw(path: Path, size: tuple[float, float], draw: Callable[[Any], None]) -> None:
@@ -111,24 +111,6 @@ def bytes_per_flow(path: Path, result: dict[str, Any]) -> None:
             axes.legend(fontsize=7)
 
     _draw(path, (9, 3 * len(result["groups"])), draw)
-
-
-def schedule(path: Path, result: dict[str, Any]) -> None:
-    """Busy lanes against the number of addresses, a line per method."""
-    def draw(figure: Any) -> None:
-        axes = figure.subplots()
-        lines: dict[str, list[tuple[int, float]]] = {}
-        for run in result["runs"]:
-            lines.setdefault(run["label"], []).append((run["addresses"], run["utilisation"]))
-        for label, points in lines.items():
-            axes.plot(*zip(*((r, 100 * share) for r, share in sorted(points)), strict=True),
-                      marker="o", label=label)
-        axes.set(xlabel="addresses per cycle, r", ylabel=f"busy lanes of {result['lanes']}, %",
-                 title=f"{result['weights']}, {result['pattern']}")
-        axes.grid(alpha=0.3)
-        axes.legend(fontsize=7)
-
-    _draw(path, (8, 6), draw)
 
 
 def _points(axes: Any, points: Sequence[dict[str, Any]], key: str, clock: int, **style: Any

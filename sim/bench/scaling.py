@@ -29,7 +29,7 @@ __all__ = ["BANDWIDTHS", "LATENCY", "TILE_LANES", "curve", "limited", "merge", "
            "with_lanes"]
 
 #: P' of the estimated curve, with the 64 kernel lanes of `u200`: 64 to 1024 complex lanes.
-TILE_LANES = (1, 2, 4, 6, 8, 11, 14, 16)
+TILE_LANES = (1, 2, 4, 8, 14, 16)
 #: Bytes per cycle of the estimated curve; 96 is one DDR4 channel of 19.2 GB/s at 200 MHz.
 BANDWIDTHS = (16, 24, 32, 48, 64, 80, 96, 112, 128, 160, 192, 224, 256)
 #: Cycles of latency of the simulated memory.

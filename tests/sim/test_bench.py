@@ -248,7 +248,6 @@ def test_flows_are_compared_with_the_run(tmp_path):
     (["nngen", "--config", "huge"], "unknown config 'huge'"),
     (["scaling", "--simulate", "--bandwidth", "1,x"], "'1,x' is no list of numbers"),
     (["layers", "--results", "{tmp}"], "u200-vgg16-channel.json does not exist"),
-    (["schedule", "--results", "{tmp}"], "schedule.json does not exist"),
 ])
 def test_mistakes_are_one_line(tmp_path, capsys, arguments, message):
     assert main([text.replace("{tmp}", str(tmp_path)) for text in arguments]) == 2
