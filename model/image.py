@@ -47,6 +47,8 @@ class ErrorCode(enum.IntEnum):
     NOT_LOADED = 9
     LAYERS = 10
     ABORTED = 11
+    TIMEOUT = 12
+    OWING = 13
 
 
 class ImageError(UserError):

@@ -4,6 +4,9 @@ LOAD: the checker reads the image. RUN: reset the engine, start it together with
 for the last layer, then the output DMA and the acknowledgement of all it wrote. Both end with the
 read port drained, so that a command that failed leaves nothing behind. ABORT ends a run as a bus
 error does, up to its last layer; LOAD and the output DMA end by themselves.
+
+A memory that does nothing any more ends every command (``expired``). What it owes cannot be taken
+back: it is awaited and dropped while the core is idle for the host, and no command begins before.
 """
 
 from amaranth.hdl import Module, Signal
@@ -24,14 +27,20 @@ class Controller(wiring.Component):
         Commands; the first two are ignored while busy. ``load`` goes before ``run``.
     abort : In(1)
         Stop the run, if its last layer is not written yet; else ignored.
+    expired : In(1)
+        Pulse: the memory has done nothing for too long (`rtl.watchdog`).
     busy, done, loaded : Out(1)
         At work; the last command ended well; a program is loaded.
+    owing : Out(1)
+        The memory owes answers to a command that ``expired`` ended: another one is refused.
     error : Out(4)
         `ErrorCode` of the last command, none while busy.
     checker_start : Out(1)
         Begin to load.
     checker_done, checker_error : In(1), In(4)
         The load has ended.
+    checker_reset : Out(1)
+        Reset the checker: its load was given up.
     engine_reset : Out(1)
         Reset everything that takes part in a run.
     engine_start : Out(1)
@@ -43,7 +52,7 @@ class Controller(wiring.Component):
     output_start, output_done : Out(1), In(1)
         Output DMA.
     flush, idle : Out(1), In(1)
-        Drop what is read; nothing is under way.
+        Drop what is read, offer no write; nothing is under way.
     w_busy, w_error : In(1), In(1)
         Writes are not yet acknowledged; one has failed (see `MemorySignature`).
     r_taken, w_taken : In(1)
@@ -56,13 +65,16 @@ class Controller(wiring.Component):
     run: In(1)
     clear: In(1)
     abort: In(1)
+    expired: In(1)
     busy: Out(1)
     done: Out(1)
     loaded: Out(1)
+    owing: Out(1)
     error: Out(4)
     checker_start: Out(1)
     checker_done: In(1)
     checker_error: In(4)
+    checker_reset: Out(1)
     engine_reset: Out(1)
     engine_start: Out(1)
     bus_error: In(1)
@@ -97,13 +109,21 @@ class Controller(wiring.Component):
         reset, start = Signal(), Signal()
         m.d.sync += [
             self.engine_reset.eq(reset), self.engine_start.eq(start), self.output_start.eq(0),
+            self.checker_reset.eq(0),
         ]
         aborted = Signal()
         with m.If(self.abort):
             m.d.sync += aborted.eq(1)
 
+        def give_up():
+            m.d.sync += self.error.eq(ErrorCode.TIMEOUT)
+            m.next = "OWING"
+
         with m.FSM() as fsm:
-            m.d.comb += self.busy.eq(~fsm.ongoing("IDLE"))
+            m.d.comb += [
+                self.owing.eq(fsm.ongoing("OWING")),
+                self.busy.eq(~fsm.ongoing("IDLE") & ~self.owing),
+            ]
             with m.State("IDLE"):
                 m.d.sync += [outcome.eq(ErrorCode.NONE), aborted.eq(0)]
                 with m.If(self.load):
@@ -126,6 +146,9 @@ class Controller(wiring.Component):
                         self.loaded.eq(self.checker_error == ErrorCode.NONE),
                     ]
                     m.next = "DRAIN"
+                with m.Elif(self.expired):
+                    m.d.sync += self.checker_reset.eq(1)
+                    give_up()
             with m.State("RESET"):
                 m.d.comb += [running.eq(1), reset.eq(1)]
                 m.next = "START"
@@ -140,6 +163,8 @@ class Controller(wiring.Component):
                 with m.Elif(aborted):
                     m.d.sync += outcome.eq(ErrorCode.ABORTED)
                     m.next = "DRAIN"
+                with m.Elif(self.expired):
+                    give_up()
                 with m.Elif(self.finished):
                     m.d.sync += self.output_start.eq(1)
                     m.next = "OUTPUT"
@@ -149,11 +174,22 @@ class Controller(wiring.Component):
                     m.d.sync += outcome.eq(ErrorCode.BUS)
                 with m.If(self.output_done & ~self.output_start & ~self.w_busy):
                     m.next = "DRAIN"
+                with m.Elif(self.expired):
+                    give_up()
             with m.State("DRAIN"):
                 # The engine is silenced first, then the port runs dry. Leaving before the reset
                 # is there would let a unit ask for a last burst, which nobody takes.
                 m.d.comb += [reset.eq(1), self.flush.eq(1)]
                 with m.If(self.idle & self.engine_reset):
                     m.d.sync += [self.error.eq(outcome), self.done.eq(outcome == ErrorCode.NONE)]
+                    m.next = "IDLE"
+                with m.Elif(self.expired):
+                    give_up()
+            with m.State("OWING"):
+                # As DRAIN, but the host has its answer.
+                m.d.comb += [reset.eq(1), self.flush.eq(1)]
+                with m.If(self.load | self.run):
+                    m.d.sync += self.error.eq(ErrorCode.OWING)
+                with m.If(self.idle & self.engine_reset):
                     m.next = "IDLE"
         return m

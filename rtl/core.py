@@ -19,6 +19,7 @@ from rtl.feature import FeatureMemory
 from rtl.memory import OnChipMemory, ReadArbiter
 from rtl.prefetch import burst_beats
 from rtl.signatures import Column, Event, FeatureWrite, MemorySignature, SumWrite
+from rtl.watchdog import Watchdog
 
 __all__ = ["Core", "Top", "first_bursts"]
 
@@ -90,18 +91,22 @@ class Core(wiring.Component):
         config = self.config
         m.submodules.csr = csr = Csr(config=config)
         m.submodules.control = control = Controller()
-        m.submodules.checker = checker = Checker(config=config)
+        checker = Checker(config=config)
+        m.submodules.checker = ResetInserter(control.checker_reset)(checker)
         m.submodules.arbiter = arbiter = ReadArbiter(clients=3, port_bits=config.port_bits)
         input_dma, output_dma, engine = (
             unit(config=config) for unit in (InputDma, OutputDma, Engine)
         )
-        # A run that failed leaves nothing behind: the next one starts from reset.
-        for name, unit in (("input_dma", input_dma), ("output_dma", output_dma),
-                           ("engine", engine)):
-            m.submodules[name] = ResetInserter(control.engine_reset)(unit)
+        # A run that failed leaves nothing behind: the next one starts from reset. A write that is
+        # offered to the memory is not taken back.
+        reset = control.engine_reset
+        m.submodules.input_dma = ResetInserter(reset)(input_dma)
+        m.submodules.engine = ResetInserter(reset)(engine)
+        m.submodules.output_dma = ResetInserter(reset & ~output_dma.w.valid)(output_dma)
 
         self._registers(m, csr, control, checker)
         self._port(m, control, arbiter, (checker, input_dma, engine), output_dma)
+        self._watchdog(m, csr, control, arbiter)
         for bank in range(config.feature_banks):
             m.submodules[f"feature{bank}"] = feature = FeatureMemory(config=config)
             self._features(
@@ -146,7 +151,8 @@ class Core(wiring.Component):
             *(getattr(control, name).eq(getattr(csr, name)) for name in (
                 "load", "run", "clear", "abort")),
             *(getattr(csr, name).eq(getattr(control, name)) for name in (
-                "busy", "done", "loaded", "error", "cycles", "read_beats", "write_beats")),
+                "busy", "done", "loaded", "owing", "error", "cycles", "read_beats",
+                "write_beats")),
         ]
 
     def _port(self, m: Module, control: Controller, arbiter: ReadArbiter, readers,
@@ -180,10 +186,23 @@ class Core(wiring.Component):
         connect(m, flipped(self.mem.r), arbiter.mem_r)
         connect(m, output_dma.w, flipped(self.mem.w))
         m.d.comb += [
-            arbiter.flush.eq(control.flush), control.idle.eq(arbiter.idle),
+            arbiter.flush.eq(control.flush), output_dma.stop.eq(control.flush),
+            control.idle.eq(arbiter.idle & ~self.mem.w.valid & ~self.mem.w_busy),
             control.w_busy.eq(self.mem.w_busy), control.w_error.eq(self.mem.w_error),
             control.r_taken.eq(self.mem.r.valid & self.mem.r.ready),
             control.w_taken.eq(self.mem.w.valid & self.mem.w.ready),
+        ]
+
+    def _watchdog(self, m: Module, csr: Csr, control: Controller, arbiter: ReadArbiter) -> None:
+        """Watch the memory; a beat that waits for the core shows that it lives."""
+        mem = self.mem
+        m.submodules.watchdog = watchdog = Watchdog()
+        m.d.comb += [
+            watchdog.timeout.eq(csr.timeout), control.expired.eq(watchdog.expired),
+            watchdog.owed.eq((~arbiter.idle & ~mem.r.valid) | mem.w.valid | mem.w_busy),
+            watchdog.moved.eq(
+                (mem.ar.valid & mem.ar.ready) | (mem.w.valid & mem.w.ready) | mem.alive
+            ),
         ]
 
     def _features(self, m: Module, feature: FeatureMemory, input_write, output_read,

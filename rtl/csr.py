@@ -7,17 +7,18 @@ address  name          access  meaning
 1        VERSION       r       version of the register map and the image format
 2        CONFIG        r       `AcceleratorConfig.digest`
 3        CONTROL       w       bit 0 LOAD, 1 RUN, 2 clear done and error, 3 ABORT a run
-4        STATUS        r       busy 0, done 1, loaded 2, error 11:8, interrupt enable 16
+4        STATUS        r       busy 0, done 1, loaded 2, owing 3, error 11:8, interrupt enable 16
 5        IRQ_ENABLE    rw      bit 0
 6, 7     IMAGE_*       rw      beat address and beats of the program image
 8, 9     INPUT, OUTPUT rw      beat address of the input and of the output map
 10       CYCLES        r       of the present or last run
 11, 12   *_BEATS       r       read and written in it
 13       LAYERS        r       of the loaded program
+14       TIMEOUT       rw      cycles the memory may do nothing; 0: any number
 512+16L  profile       r       of layer L in the last run: `PROFILE`
 ======== ============= ======= ===================================================================
 
-Addresses are ignored in writes while the core is busy. Latency of a read: 1 cycle.
+Addresses and TIMEOUT are ignored in writes while the core is busy. Latency of a read: 1 cycle.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from amaranth.lib.wiring import In, Out
 from model.config import AcceleratorConfig
 from model.image import VERSION
 from rtl.signatures import Event, LayerStats
+from rtl.watchdog import DEFAULT_TIMEOUT
 
 __all__ = ["ADDRESS_BITS", "ID", "PROFILE", "PROFILE_BASE", "PROFILE_WORDS", "Csr"]
 
@@ -69,9 +71,9 @@ class Csr(wiring.Component):
         Done or error, if enabled; level.
     load, run, clear, abort : Out(1)
         Commands, in the cycle of the write; the first two only while not busy.
-    image_addr, image_beats, input_addr, output_addr : Out(32)
+    image_addr, image_beats, input_addr, output_addr, timeout : Out(32)
         Registers.
-    busy, done, loaded, error : In(1), In(1), In(1), In(4)
+    busy, done, loaded, owing, error : In(1), In(1), In(1), In(1), In(4)
         State of the core.
     cycles, read_beats, write_beats, layers : In(32)
         Read-only registers.
@@ -88,7 +90,8 @@ class Csr(wiring.Component):
             "irq": Out(1), "load": Out(1), "run": Out(1), "clear": Out(1), "abort": Out(1),
             "image_addr": Out(32), "image_beats": Out(32),
             "input_addr": Out(32), "output_addr": Out(32),
-            "busy": In(1), "done": In(1), "loaded": In(1), "error": In(4),
+            "timeout": Out(32, init=DEFAULT_TIMEOUT),
+            "busy": In(1), "done": In(1), "loaded": In(1), "owing": In(1), "error": In(4),
             "cycles": In(32), "read_beats": In(32), "write_beats": In(32), "layers": In(32),
             **{unit: In(Event(LayerStats)) for unit in UNITS},
         })
@@ -97,14 +100,15 @@ class Csr(wiring.Component):
         """Build the registers, the tables of the units and the read register."""
         m = Module()
         irq_enable = Signal()
-        status = Cat(self.busy, self.done, self.loaded).as_unsigned() | self.error << 8 \
-            | irq_enable << 16
+        status = Cat(self.busy, self.done, self.loaded, self.owing).as_unsigned() \
+            | self.error << 8 | irq_enable << 16
         read_only = {
             0: ID, 1: VERSION, 2: self._config.digest, 4: status, 5: irq_enable,
             10: self.cycles, 11: self.read_beats, 12: self.write_beats, 13: self.layers,
         }
         addresses = {
             6: self.image_addr, 7: self.image_beats, 8: self.input_addr, 9: self.output_addr,
+            14: self.timeout,
         }
 
         control = self.w_en & (self.addr == 3)

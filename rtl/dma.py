@@ -189,6 +189,8 @@ class OutputDma(wiring.Component):
         Read ports of the feature memory.
     w : Out(stream.Signature(WriteRequest(port_bits)))
         Memory writes.
+    stop : In(1)
+        Level: offer no write beyond the one that is offered already; only a reset resumes.
     done : Out(1)
         Level: every write since ``start`` has been accepted.
     """
@@ -204,7 +206,7 @@ class OutputDma(wiring.Component):
             "start": In(1), "addr": In(32), "base": In(ROW_BITS), "rows": In(ROW_BITS),
             "read": Out(FeatureReadSignature()).array(config.feature_banks),
             "w": Out(stream.Signature(WriteRequest(config.port_bits))),
-            "done": Out(1),
+            "stop": In(1), "done": Out(1),
         })
 
     def elaborate(self, platform) -> Module:
@@ -216,7 +218,7 @@ class OutputDma(wiring.Component):
         send_left = Signal(ROW_BITS + beats_log2)
         credits = Signal(range(self.QUEUE + 1), init=self.QUEUE)
         addr, position, started = Signal(32), Signal(beats_log2), Signal()
-        fetch = Signal()
+        fetch, offered = Signal(), Signal()
         arrived = Signal(FeatureMemory.LATENCY)
         sent = self.w.valid & self.w.ready
         row_sent = sent & position.all() if beats_log2 else sent
@@ -224,7 +226,7 @@ class OutputDma(wiring.Component):
             fetch.eq((fetch_left != 0) & (credits != 0)),
             queue.w_en.eq(arrived[-1]),
             queue.w_data.eq(Cat(Cat(read.even, read.odd) for read in self.read)),
-            self.w.valid.eq(queue.r_rdy),
+            self.w.valid.eq(queue.r_rdy & (~self.stop | offered)),
             self.w.payload.addr.eq(addr),
             self.w.payload.data.eq(queue.r_data.word_select(position, self._bits)),
             queue.r_en.eq(row_sent),
@@ -235,7 +237,10 @@ class OutputDma(wiring.Component):
                 read.en.eq(fetch),
                 read.even_addr.eq(row), read.odd_addr.eq(row), read.offset.eq(0),
             ]
-        m.d.sync += [arrived.eq(Cat(fetch, arrived)), credits.eq(credits - fetch + row_sent)]
+        m.d.sync += [
+            arrived.eq(Cat(fetch, arrived)), credits.eq(credits - fetch + row_sent),
+            offered.eq(self.w.valid & ~self.w.ready),
+        ]
         with m.If(fetch):
             m.d.sync += [row.eq(row + 1), fetch_left.eq(fetch_left - 1)]
         with m.If(sent):

@@ -64,7 +64,8 @@ class MemorySignature(wiring.Signature):
     """Master side of a memory port of ``port_bits`` (in-order bursts of reads, posted writes).
 
     ``w_busy``: a write that was taken is not yet acknowledged (a memory that writes at once leaves
-    it 0); ``w_error``: pulse, not later than the last cycle of ``w_busy``, a write failed.
+    it 0); ``w_error``: pulse, not later than the last cycle of ``w_busy``, a write failed;
+    ``alive``: pulse, the memory did something that the port does not show (for the watchdog only).
     """
 
     def __init__(self, port_bits: int) -> None:
@@ -72,7 +73,7 @@ class MemorySignature(wiring.Signature):
             "ar": Out(stream.Signature(ReadRequest)),
             "r": In(stream.Signature(ReadData(port_bits))),
             "w": Out(stream.Signature(WriteRequest(port_bits))),
-            "w_busy": In(1), "w_error": In(1),
+            "w_busy": In(1), "w_error": In(1), "alive": In(1),
         })
 
 

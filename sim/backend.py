@@ -20,12 +20,12 @@ __all__ = ["Backend", "RunResult", "CoreError", "Watchdog", "CSR", "ERRORS", "PR
 #: CSR word addresses.
 CSR = {name: address for address, name in enumerate((
     "id", "version", "config", "control", "status", "irq_enable", "image_addr", "image_beats",
-    "input_addr", "output_addr", "cycles", "read_beats", "write_beats", "layers",
+    "input_addr", "output_addr", "cycles", "read_beats", "write_beats", "layers", "timeout",
 ))}
 PROFILE_BASE, PROFILE_WORDS = 512, 16
 CORE_ID = 0x53504543
 CONTROL_LOAD, CONTROL_RUN, CONTROL_CLEAR, CONTROL_ABORT = 1, 2, 4, 8
-STATUS_BUSY, STATUS_LOADED = 1, 4
+STATUS_BUSY, STATUS_LOADED, STATUS_OWING = 1, 4, 8
 
 #: What each check of the core is about.
 ERRORS = {
@@ -40,6 +40,8 @@ ERRORS = {
     ErrorCode.NOT_LOADED: "no program is loaded",
     ErrorCode.LAYERS: "more layers than the core holds",
     ErrorCode.ABORTED: "the host stopped the run",
+    ErrorCode.TIMEOUT: "the memory stopped answering",
+    ErrorCode.OWING: "the memory still owes answers to the command before",
 }
 
 #: Beat address of the image; not 0, so that a lost base address shows.

@@ -92,6 +92,7 @@ struct Sim {
         top.csr_w_en = 0;
         top.PORT2(mem, w_busy) = 0;  // writes are done when they are taken
         top.PORT2(mem, w_error) = 0;
+        top.PORT2(mem, alive) = 0;
         drive(false, false);
     }
 

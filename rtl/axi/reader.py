@@ -79,6 +79,8 @@ class AxiReader(wiring.Component):
         Bus side.
     idle : Out(1)
         No request, burst or beat is under way.
+    moved : Out(1)
+        The slave took an address or brought a beat.
     """
 
     LATENCY = 3
@@ -97,7 +99,7 @@ class AxiReader(wiring.Component):
             "ar": In(stream.Signature(ReadBurst(len_bits))),
             "r": Out(stream.Signature(ReadBeat(data_bits))),
             "axi": Out(axi),
-            "idle": Out(1),
+            "idle": Out(1), "moved": Out(1),
         })
 
     def elaborate(self, platform) -> Module:
@@ -157,6 +159,7 @@ class AxiReader(wiring.Component):
             self.r.valid.eq(beats.r_rdy), self.r.payload.eq(beats.r_data),
             beats.r_en.eq(self.r.ready), taken.eq(self.r.valid & self.r.ready),
             self.idle.eq((left == 0) & ~s1_valid & (room == self._depth)),
+            self.moved.eq((axi.arvalid & axi.arready) | axi.rvalid),
         ]
         m.d.sync += room.eq(room - Mux(issue, s1_size, 0) + taken)
         return m

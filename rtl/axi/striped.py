@@ -42,6 +42,8 @@ class StripedReader(wiring.Component):
         Bus side.
     idle : Out(1)
         Nothing is under way.
+    moved : Out(1)
+        A slave took an address or brought a beat.
     """
 
     def __init__(self, *, ports: int, data_bits: int = 512, addr_bits: int = 64, id_bits: int = 1,
@@ -60,7 +62,7 @@ class StripedReader(wiring.Component):
             "r": Out(stream.Signature(ReadBeat(ports * data_bits))),
             "base": In(32).array(ports),
             "axi": Out(axi).array(ports),
-            "idle": Out(1),
+            "idle": Out(1), "moved": Out(1),
         })
 
     def elaborate(self, platform) -> Module:
@@ -86,6 +88,7 @@ class StripedReader(wiring.Component):
             self.r.payload.last.eq(readers[0].r.payload.last),
             self.r.payload.error.eq(Cat(reader.r.payload.error for reader in readers).any()),
             self.idle.eq(Cat(reader.idle for reader in readers).all() & (sent == 0)),
+            self.moved.eq(Cat(reader.moved for reader in readers).any()),
         ]
         with m.If(self.ar.valid):
             m.d.sync += sent.eq(accepted)

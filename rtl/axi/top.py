@@ -69,6 +69,7 @@ class AxiTop(wiring.Component):
         connect_pins(m, self, "s_axi", lite.axi)
         m.d.comb += [
             core.mem.w_busy.eq(writer.busy), core.mem.w_error.eq(writer.error),
+            core.mem.alive.eq(reader.moved | writer.moved),
             core.csr_addr.eq(lite.csr_addr), core.csr_w_en.eq(lite.csr_w_en),
             core.csr_w_data.eq(lite.csr_w_data), lite.csr_r_data.eq(core.csr_r_data),
             self.irq.eq(core.irq),

@@ -45,6 +45,8 @@ class AxiWriter(wiring.Component):
     error : Out(1)
         Pulse, not later than the last cycle of ``busy``: a burst was answered with SLVERR or
         DECERR.
+    moved : Out(1)
+        The slave took an address or a beat, or answered.
     """
 
     #: Cycles without a write after which a burst is closed.
@@ -58,7 +60,7 @@ class AxiWriter(wiring.Component):
         super().__init__({
             "w": In(stream.Signature(WriteBeat(data_bits))),
             "axi": Out(axi),
-            "busy": Out(1), "error": Out(1),
+            "busy": Out(1), "error": Out(1), "moved": Out(1),
         })
 
     def elaborate(self, platform) -> Module:
@@ -126,6 +128,7 @@ class AxiWriter(wiring.Component):
             axi.bready.eq(1), answered.eq(axi.bvalid),
             self.error.eq(answered & axi.bresp[1]),
             self.busy.eq((count != 0) | (under_way != 0)),
+            self.moved.eq((axi.awvalid & axi.awready) | beats.r_en | axi.bvalid),
         ]
         m.d.sync += under_way.eq(under_way + close - answered)
         return m

@@ -240,3 +240,83 @@ def test_a_run_ends_with_the_last_acknowledgement():
             assert state(ctx, dut) == (0, int(not failed), 1, ErrorCode.BUS if failed else 0)
 
         simulate(dut, bench)
+
+
+def test_a_silent_memory_ends_a_run():
+    """In the layers, in the output and in the drain: told at once, and no command until it woke."""
+    dut = Controller()
+
+    async def bench(ctx):
+        await load(ctx, dut)
+        for phase in ("layers", "output", "drain"):
+            await begin_run(ctx, dut)
+            await ctx.tick().repeat(3)
+            if phase == "output":
+                await pulse(ctx, dut.finished)
+                ctx.set(dut.w_busy, 1)
+                await ctx.tick().repeat(3)
+            elif phase == "drain":
+                await pulse(ctx, dut.abort)
+                await ctx.tick().repeat(3)
+            await pulse(ctx, dut.expired)
+            assert state(ctx, dut) == (0, 0, 1, ErrorCode.TIMEOUT) and ctx.get(dut.owing)
+            counted = ctx.get(dut.cycles)
+            for command in (dut.run, dut.load):
+                await pulse(ctx, dut.clear)
+                assert state(ctx, dut) == (0, 0, 1, 0) and ctx.get(dut.owing)
+                ctx.set(dut.checker_done, 1)        # nobody listens
+                await pulse(ctx, command)
+                ctx.set(dut.checker_done, 0)
+                await pulse(ctx, dut.expired)
+                assert state(ctx, dut) == (0, 0, 1, ErrorCode.OWING) and ctx.get(dut.owing)
+                assert not ctx.get(dut.checker_start) and not ctx.get(dut.checker_reset)
+                assert ctx.get(dut.flush) and ctx.get(dut.engine_reset)
+            ctx.set(dut.w_busy, 0)
+            await pulse(ctx, dut.idle)
+            assert state(ctx, dut) == (0, 0, 1, ErrorCode.OWING) and not ctx.get(dut.owing)
+            assert ctx.get(dut.cycles) == counted
+        await begin_run(ctx, dut)       # forgets the error
+        await pulse(ctx, dut.finished)
+        ctx.set(dut.idle, 1)
+        await ctx.tick()
+        ctx.set(dut.output_done, 1)
+        await ctx.tick().repeat(4)
+        assert state(ctx, dut) == (0, 1, 1, 0)
+
+    simulate(dut, bench)
+
+
+def test_a_silent_memory_ends_a_load():
+    """The checker is reset before the next command can begin."""
+    dut = Controller()
+
+    async def bench(ctx):
+        ctx.set(dut.idle, 1)
+        await pulse(ctx, dut.load)
+        await ctx.tick().repeat(4)
+        await pulse(ctx, dut.expired)
+        assert state(ctx, dut) == (0, 0, 0, ErrorCode.TIMEOUT) and ctx.get(dut.owing)
+        assert ctx.get(dut.checker_reset)
+        while ctx.get(dut.owing):
+            assert ctx.get(dut.flush)
+            await ctx.tick()
+        assert not ctx.get(dut.checker_reset)
+        ctx.set(dut.idle, 0)
+        await load(ctx, dut)
+
+    simulate(dut, bench)
+
+
+def test_the_end_goes_before_the_watchdog():
+    dut = Controller()
+
+    async def bench(ctx):
+        await load(ctx, dut)
+        await begin_run(ctx, dut)
+        await pulse(ctx, dut.bus_error)
+        await ctx.tick()
+        ctx.set(dut.idle, 1)
+        await pulse(ctx, dut.expired)
+        assert state(ctx, dut) == (0, 0, 1, ErrorCode.BUS) and not ctx.get(dut.owing)
+
+    simulate(dut, bench)

@@ -10,12 +10,13 @@ from amaranth.lib.wiring import In, Out
 from model.compile import compile_network
 from model.config import PRESETS
 from model.image import ErrorCode
+from model.network import Conv, Linear
 from rtl.core import Core, Top
 from sim.backend import CSR, CoreError
 from sim.memory import MemoryOptions
 from sim.session import open_backend, simulate_image
 from tests.model.test_image import with_header
-from tests.model.toys import toy_image
+from tests.model.toys import toy_image, toy_network
 from tests.sim.toys import two_layers
 
 CONFIG = PRESETS["tiny"]
@@ -117,3 +118,20 @@ def test_ports():
 def test_config_type(component):
     with pytest.raises(TypeError, match="config must be an AcceleratorConfig, not 'tiny'"):
         component("tiny")
+
+
+def test_beats_that_wait_for_the_core_are_no_timeout():
+    """A full kernel buffer keeps the memory waiting for longer than it may keep the core."""
+    config = dataclasses.replace(CONFIG, kernel_depth=64)
+    network = toy_network(
+        [Conv("conv1", 1, 6, 5, pool=2), Linear("fc1", 96, 40, relu=False)],
+        ["channel 1:4", "channel 1:2"], (1, 12, 12), seed=7,
+    )
+    program = compile_network(network, config)
+    timeout = 15
+    with open_backend("pysim", config, options=MemoryOptions(latency=8)) as backend:
+        backend.load(program.image.astype("<u8").tobytes())
+        backend.csr_write(CSR["timeout"], timeout)
+        result = simulate_image(backend, program, toy_image((1, 12, 12)))
+    assert result.comparison.exact, result.failure
+    assert result.run.profile[1][5] > 2 * timeout       # in one piece

@@ -9,6 +9,7 @@ import pytest
 from model.config import PRESETS
 from rtl.csr import PROFILE, PROFILE_BASE, PROFILE_WORDS, UNITS, Csr
 from rtl.signatures import LayerStats
+from rtl.watchdog import DEFAULT_TIMEOUT
 from sim.backend import CSR
 from sim.backend import PROFILE_BASE as HOST_PROFILE_BASE
 from tests.rtl.helpers import pack, raw, simulate
@@ -37,7 +38,8 @@ def test_registers():
         assert await read(ctx, dut, "id") == 0x53504543
         assert await read(ctx, dut, "version") == 2
         assert await read(ctx, dut, "config") == CONFIG.digest
-        addresses = ("image_addr", "image_beats", "input_addr", "output_addr")
+        assert await read(ctx, dut, "timeout") == DEFAULT_TIMEOUT == ctx.get(dut.timeout)
+        addresses = ("image_addr", "image_beats", "input_addr", "output_addr", "timeout")
         for index, name in enumerate(addresses):
             await write(ctx, dut, name, 0xDEADBEE0 + index)
         ctx.set(dut.busy, 1)
@@ -50,7 +52,7 @@ def test_registers():
         for index, name in enumerate(("cycles", "read_beats", "write_beats", "layers")):
             ctx.set(getattr(dut, name), 1000 + index)
             assert await read(ctx, dut, name) == 1000 + index
-        assert await read(ctx, dut, 14) == 0
+        assert await read(ctx, dut, 15) == 0
 
     simulate(dut, bench)
 
@@ -83,12 +85,15 @@ def test_status_and_interrupt():
         for enable in (0, 1):
             await write(ctx, dut, "irq_enable", enable)
             assert await read(ctx, dut, "irq_enable") == enable
-            for busy, done, loaded, error in ((1, 0, 0, 0), (0, 1, 1, 0), (0, 0, 1, 10)):
+            for busy, done, loaded, owing, error in (
+                (1, 0, 0, 0, 0), (0, 1, 1, 0, 0), (0, 0, 1, 0, 10), (0, 0, 0, 1, 12),
+            ):
                 for port, value in ((dut.busy, busy), (dut.done, done), (dut.loaded, loaded),
-                                    (dut.error, error)):
+                                    (dut.owing, owing), (dut.error, error)):
                     ctx.set(port, value)
                 status = await read(ctx, dut, "status")
-                assert status == busy | done << 1 | loaded << 2 | error << 8 | enable << 16
+                assert status == (busy | done << 1 | loaded << 2 | owing << 3 | error << 8
+                                  | enable << 16)
                 assert ctx.get(dut.irq) == (enable & (done | (error != 0)))
 
     simulate(dut, bench)

@@ -148,6 +148,38 @@ def test_bus_error_is_reported(config):
     assert sum(seen) == 1
 
 
+@pytest.mark.parametrize("name", ["64 bits", "8 banks, 1024 bits"])
+def test_stop_takes_no_write_back_and_offers_no_other(name):
+    m, _, out = bench_module(CONFIGS[name])
+    taken = []
+
+    async def watch(ctx):
+        async for _, _, *levels in ctx.tick().sample(out.w.valid, out.w.ready, out.stop):
+            if levels[:2] == [1, 1]:
+                taken.append(levels[2])
+
+    async def bench(ctx):
+        ctx.set(out.rows, 20)
+        await ctx.tick()
+        ctx.set(out.start, 1)
+        await ctx.tick()
+        ctx.set(out.start, 0)
+        ctx.set(out.w.ready, 1)
+        await ctx.tick().repeat(8)
+        ctx.set(out.w.ready, 0)
+        await ctx.tick()
+        assert ctx.get(out.w.valid)     # refused once: offered until it is taken
+        ctx.set(out.stop, 1)
+        await ctx.tick().repeat(10)
+        assert ctx.get(out.w.valid)
+        ctx.set(out.w.ready, 1)
+        await ctx.tick().repeat(10)
+        assert not ctx.get(out.w.valid) and not ctx.get(out.done)
+
+    simulate(m, bench, monitors=[watch, contract(out.w)])
+    assert 1 < len(taken) < 20 and taken == [0] * (len(taken) - 1) + [1]
+
+
 @pytest.mark.parametrize("component", [InputDma, OutputDma])
 def test_refuses_other_configs(component):
     with pytest.raises(TypeError, match=r"^config must be an AcceleratorConfig, not 8$"):

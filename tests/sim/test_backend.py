@@ -285,7 +285,7 @@ def test_two_processes_build_at_once(library, tmp_path):
     script = (
         "from sim.verilator import build_library; "
         "print(build_library('module top(input clk, rst, csr_w_en, mem__ar__ready, "
-        "mem__r__valid, mem__w__ready, mem__w_busy, mem__w_error, "
+        "mem__r__valid, mem__w__ready, mem__w_busy, mem__w_error, mem__alive, "
         "input [9:0] csr_addr, input [31:0] csr_w_data, "
         "input [65:0] mem__r__payload, output [31:0] csr_r_data, output mem__ar__valid, "
         "mem__r__ready, mem__w__valid, irq, probe_tile__0__valid, probe_sum__valid, "

@@ -1,7 +1,7 @@
 """AXI4 slave in Python: a memory that checks the master's side of the protocol as it goes."""
 
 import random
-from collections import deque
+from collections import Counter, deque
 
 WORD = 0x9E37_79B9_7F4A_7C15
 READ = ("arvalid", "araddr", "arlen", "arsize", "arburst", "rready")
@@ -15,6 +15,10 @@ class AxiMemory:
     ``p`` is the chance, per channel and cycle, that ready or valid is given; ``bad`` beat addresses
     answer with SLVERR (even) or DECERR (odd). ``order`` "aw" takes no W before its AW, "w" no AW
     before all of its W; None takes both as they come.
+
+    ``stop``: transfers after which a channel (ar, r, aw, w, b) stands still, as long as it is in
+    there; ``moved`` counts them. ``pause``: chance of any transfer that nothing moves for so many
+    cycles.
     """
 
     def __init__(self, data_bits, *, latency=1, p=1.0, seed=0, bad=(), order=None):
@@ -24,6 +28,8 @@ class AxiMemory:
         self.words = {}
         self.reads, self.writes = [], []        # (beat address, beats) as accepted
         self.answered = 0
+        self.stop, self.moved = {}, Counter()
+        self.pause, self._sleeps = (0, 0), 0    # until this cycle
         self.most = 0                           # bursts of reads under way at once
         self._rng = random.Random(seed)
         self._bursts, self._aw, self._w, self._b = deque(), deque(), deque(), deque()
@@ -36,6 +42,21 @@ class AxiMemory:
 
     def word(self, address):
         return self.words.get(address, self.default(address))
+
+    def _willing(self, channel):
+        """Whether the channel moves in the next cycle."""
+        awake = channel not in self.stop or self.moved[channel] < self.stop[channel]
+        return self._rng.random() < self.p and awake and self._cycle >= self._sleeps
+
+    def _move(self, channel):
+        self.moved[channel] += 1
+        if self.pause[0] and self._rng.random() < self.pause[0]:
+            self._sleeps = self._cycle + self.pause[1]
+
+    @property
+    def owes(self):
+        """Something that was accepted is not answered yet."""
+        return bool(self._bursts or self._aw or self._w or self._b)
 
     def _stable(self, channel, valid, ready, payload):
         before = self._held.get(channel)
@@ -56,15 +77,17 @@ class AxiMemory:
         assert rready, "room was not reserved"
         self._stable("ar", valid, out["arready"], values[1:5])
         if valid and out["arready"]:
+            self._move("ar")
             self.reads.append(self._burst(address, length, size, kind))
             self._bursts.append([*self.reads[-1], self._cycle + self.latency])
         if out["rvalid"]:
+            self._move("r")
             out["rvalid"] = 0
             if out["rlast"]:
                 self._bursts.popleft()
         self.most = max(self.most, len(self._bursts))
-        out["arready"] = int(self._rng.random() < self.p)
-        if self._bursts and self._bursts[0][2] <= self._cycle + 1 and self._rng.random() < self.p:
+        out["arready"] = int(self._willing("ar"))
+        if self._bursts and self._bursts[0][2] <= self._cycle + 1 and self._willing("r"):
             burst = self._bursts[0]
             out.update(rvalid=1, rdata=self.word(burst[0]), rresp=self._response(burst[0]),
                        rlast=int(burst[1] == 1))
@@ -76,12 +99,15 @@ class AxiMemory:
         self._stable("aw", valid, out["awready"], values[1:5])
         self._stable("w", wvalid, out["wready"], (wdata, wstrb, wlast))
         if valid and out["awready"]:
+            self._move("aw")
             self.writes.append(self._burst(address, length, size, kind))
             self._aw.append(self.writes[-1])
         if wvalid and out["wready"]:
+            self._move("w")
             assert wstrb == (1 << self.bytes) - 1
             self._w.append((wdata, wlast))
         if out["bvalid"] and bready:
+            self._move("b")
             out["bvalid"] = 0
             self.answered += 1
         while self._aw and len(self._w) >= self._aw[0][1]:
@@ -97,10 +123,10 @@ class AxiMemory:
         waiting_w = any(last for _, last in self._w)
         room_aw = self.order != "w" or waiting_w and not self._aw
         room_w = self.order != "aw" or self._aw and len(self._w) < self._aw[0][1]
-        out["awready"] = int(bool(room_aw) and self._rng.random() < self.p)
-        out["wready"] = int(bool(room_w) and self._rng.random() < self.p)
+        out["awready"] = int(bool(room_aw) and self._willing("aw"))
+        out["wready"] = int(bool(room_w) and self._willing("w"))
         if (not out["bvalid"] and self._b and self._b[0][0] <= self._cycle + 1
-                and self._rng.random() < self.p):
+                and self._willing("b")):
             out.update(bvalid=1, bresp=self._b.popleft()[1])
 
     def process(self, *ports, prefix=""):
