@@ -159,6 +159,11 @@ class Backend(abc.ABC):
         """Step until STATUS says not busy; False if it still is after ``max_cycles``."""
 
     @abc.abstractmethod
+    def inject(self, *, error_beat: int | None = None, error_write: int | None = None,
+               stop: int | None = None) -> None:
+        """Let the memory fail as these of the `MemoryOptions` say, counted from now; None: not."""
+
+    @abc.abstractmethod
     def take_events(self) -> dict[str, Events]:
         """Hand out the events recorded so far and forget them."""
 

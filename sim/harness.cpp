@@ -29,8 +29,7 @@ constexpr uint32_t STATUS = 4, BUSY = 1;
 constexpr uint32_t BEAT = 1 << 16;  // units of bandwidth that a beat takes
 
 struct Options {
-    uint32_t latency, threshold, rate, gap_period, gap_length, outstanding;
-    int64_t error_beat;
+    uint32_t latency, threshold, rate, gap_period, gap_length, outstanding, answer;
     uint32_t seeds[3];
     uint32_t record;
 };
@@ -38,6 +37,11 @@ struct Options {
 struct Request {
     uint32_t addr, beats;
     uint64_t due;
+};
+
+struct Answer {
+    uint64_t due;
+    bool error;
 };
 
 struct Probe {
@@ -67,11 +71,14 @@ struct Sim {
     uint64_t *memory;
     uint64_t size;      // beats
     uint64_t cycle = 0, faults = 0;
-    int64_t beats = 0;
+    // Failures to come (-1: none), and what has been done since they were asked for.
+    int64_t error_beat = -1, error_write = -1, stop = -1;
+    int64_t beats = 0, writes = 0, transfers = 0;
     uint32_t random[3];
     uint32_t tokens[2] = {0, 0};  // bandwidth saved up: reads, writes
-    bool r_valid = false;
+    bool r_valid = false, answering = false;
     std::deque<Request> requests;
+    std::deque<Answer> answers;  // to writes
     Probe probes[PROBE_COUNT];
 #if TRACE_KIND
     Trace trace;
@@ -90,8 +97,6 @@ struct Sim {
         top.clk = 0;
         top.rst = 0;
         top.csr_w_en = 0;
-        top.PORT2(mem, w_busy) = 0;  // writes are done when they are taken
-        top.PORT2(mem, w_error) = 0;
         top.PORT2(mem, alive) = 0;
         drive(false, false);
     }
@@ -100,6 +105,8 @@ struct Sim {
         top.PORT3(mem, ar, ready) = ar_ready;
         top.PORT3(mem, r, valid) = r_valid;
         top.PORT3(mem, w, ready) = w_ready;
+        top.PORT2(mem, w_busy) = !answers.empty();
+        top.PORT2(mem, w_error) = answering && answers.front().error;
     }
 
     bool stall(int channel) {
@@ -119,7 +126,7 @@ struct Sim {
 
     void present() {
         Request &request = requests.front();
-        bool error = beats++ == options.error_beat;
+        bool error = beats++ == error_beat;
         const bool inside = request.addr < size;
         if (!inside) {
             error = true;
@@ -147,13 +154,22 @@ struct Sim {
             const uint64_t payload = top.PORT3(mem, ar, payload);
             requests.push_back({uint32_t(payload), uint32_t(payload >> 32) + 1,
                                 cycle + options.latency});
+            ++transfers;
         }
         if (r_valid && top.PORT3(mem, r, ready)) {
             r_valid = false;
+            ++transfers;
+        }
+        if (answering) {
+            answers.pop_front();
+            ++transfers;
         }
         if (top.PORT3(mem, w, valid) && top.PORT3(mem, w, ready)) {
             const auto &payload = top.PORT3(mem, w, payload);
             tokens[1] -= BEAT;
+            ++transfers;
+            if (options.answer) answers.push_back({cycle + options.answer, writes == error_write});
+            ++writes;
             if (payload[0] < size) {
                 for (uint32_t i = 0; i < WORDS; ++i)
                     memory[uint64_t(payload[0]) * WORDS + i] =
@@ -173,7 +189,8 @@ struct Sim {
         // No more than the beat that is waiting and a fraction of the next is saved up.
         for (uint32_t &saved : tokens) saved = std::min(saved + options.rate, 2 * BEAT - 1);
         const bool awake =
-            cycle % options.gap_period < options.gap_period - options.gap_length;
+            cycle % options.gap_period < options.gap_period - options.gap_length &&
+            (stop < 0 || transfers < stop);
         const bool stall_ar = stall(0), stall_r = stall(1), stall_w = stall(2);
         const bool ar_ready = awake && !stall_ar && requests.size() < options.outstanding;
         const bool w_ready = awake && !stall_w && tokens[1] >= BEAT;
@@ -182,6 +199,7 @@ struct Sim {
             tokens[0] -= BEAT;
             present();
         }
+        answering = awake && !answers.empty() && answers.front().due <= cycle;
         drive(ar_ready, w_ready);
     }
 };
@@ -213,6 +231,23 @@ EXPORT int sim_trace(Sim *sim, const char *path) {
     (void)sim, (void)path;
     return 0;
 #endif
+}
+
+EXPORT void sim_inject(Sim *sim, int64_t error_beat, int64_t error_write, int64_t stop) {
+    sim->error_beat = error_beat;
+    sim->error_write = error_write;
+    sim->stop = stop;
+    sim->beats = sim->writes = sim->transfers = 0;
+}
+
+EXPORT void sim_reset(Sim *sim) {
+    sim->top.rst = 1;
+    sim->step();
+    sim->top.rst = 0;
+    sim->requests.clear();
+    sim->answers.clear();
+    sim->r_valid = sim->answering = false;
+    sim->drive(false, false);
 }
 
 EXPORT void sim_csr_write(Sim *sim, uint32_t addr, uint32_t value) {

@@ -1,4 +1,4 @@
-"""Memory behind the core's port: latency, bandwidth, gaps, random stalls and bus errors.
+"""Memory behind the core's port: latency, bandwidth, gaps, random stalls, bus errors, silence.
 
 `MemoryModel` is the Python twin of the model in ``harness.cpp``: the same options give the same
 cycle count on both backends.
@@ -7,7 +7,7 @@ cycle count on both backends.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +37,14 @@ class MemoryOptions:
         Every so many cycles the memory does nothing for so many (the last ones of the period), as
         when it refreshes: it neither takes nor begins to give anything. A length of 0: no gaps.
     error_beat : int or None
-        Number (from 0, counted from reset) of the read beat answered with a bus error.
+        Number (from 0, counted from the start) of the read beat answered with a bus error.
+    answer : int
+        Cycles from a write to its acknowledgement, one per cycle; 0: at once, and none can fail.
+    error_write : int or None
+        Number of the write answered with a bus error (its data are stored).
+    stop : int or None
+        Transfers (of all channels and answers) after which the memory does nothing any more; it
+        may be off by one or two, channels move in the same cycle.
     outstanding : int
         Read requests held before ``ar`` stops.
     """
@@ -49,6 +56,9 @@ class MemoryOptions:
     gaps: tuple[int, int] = (1, 0)
     error_beat: int | None = None
     outstanding: int = 8
+    answer: int = 0
+    error_write: int | None = None
+    stop: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse what the model cannot do."""
@@ -65,8 +75,12 @@ class MemoryOptions:
                              f"{length!r} of every {period!r} cycles")
         if self.outstanding < 1:
             raise ValueError(f"outstanding must be at least 1, not {self.outstanding!r}")
-        if self.error_beat is not None and self.error_beat < 0:
-            raise ValueError(f"error_beat must not be negative, not {self.error_beat!r}")
+        for name in ("error_beat", "error_write", "stop", "answer"):
+            value = getattr(self, name)
+            if value is not None and value < 0:
+                raise ValueError(f"{name} must not be negative, not {value!r}")
+        if self.error_write is not None and not self.answer:
+            raise ValueError("error_write needs writes that are answered: set answer to 1 or more")
 
     @property
     def threshold(self) -> int:
@@ -92,7 +106,7 @@ class MemoryModel:
     ----------
     data : uint64 array
         The memory, one element per 64-bit word; ``port_bits`` / 64 of them are a beat.
-    ar_ready, r_valid, r_payload, w_ready : int
+    ar_ready, r_valid, r_payload, w_ready, w_busy, w_error : int
         What the memory drives in the present cycle.
     faults : int
         Accesses outside the memory (reads of these answer with a bus error).
@@ -104,13 +118,23 @@ class MemoryModel:
         self._bits, self._words = port_bits, port_bits // 64
         self._size = len(data) // self._words           # beats
         self.ar_ready = self.r_valid = self.r_payload = self.w_ready = 0
+        self.w_busy = self.w_error = 0
         self.faults = 0
         self._options = options
         self._random = list(channel_seeds(options.seed))
         self._cycle = 0
         self._requests: deque[list[int]] = deque()      # [address, beats left, due cycle]
         self._tokens = [0, 0]       # bandwidth saved up: reads, writes
-        self._beats = 0
+        self._beats = self._writes = self._transfers = 0
+        self._answers: deque[tuple[int, int]] = deque()     # (due cycle, error)
+        self._answering = False     # in the present cycle
+
+    def inject(self, error_beat: int | None, error_write: int | None, stop: int | None) -> None:
+        """Count errors and silence of the options from now on."""
+        self._options = replace(
+            self._options, error_beat=error_beat, error_write=error_write, stop=stop
+        )
+        self._beats = self._writes = self._transfers = 0
 
     def _stall(self, channel: int) -> bool:
         if self._options.threshold == 0:
@@ -129,10 +153,20 @@ class MemoryModel:
         if ar_valid and self.ar_ready:
             beats = (ar_payload >> 32) + 1
             self._requests.append([ar_payload & _MASK32, beats, self._cycle + options.latency])
+            self._transfers += 1
         if self.r_valid and r_ready:
             self.r_valid = 0
+            self._transfers += 1
+        if self._answering:
+            self._answers.popleft()
+            self._transfers += 1
         if w_valid and self.w_ready:
             self._tokens[1] -= BEAT
+            self._transfers += 1
+            if options.answer:
+                error = int(self._writes == options.error_write)
+                self._answers.append((self._cycle + options.answer, error))
+            self._writes += 1
             address = w_payload & _MASK32
             if address < self._size:
                 beat = (w_payload >> 32).to_bytes(8 * self._words, "little")
@@ -144,6 +178,7 @@ class MemoryModel:
         self._tokens = [min(tokens + options.rate, 2 * BEAT - 1) for tokens in self._tokens]
         period, length = options.gaps
         awake = self._cycle % period < period - length
+        awake = awake and (options.stop is None or self._transfers < options.stop)
         stall_ar, stall_r, stall_w = (self._stall(channel) for channel in range(3))
         self.ar_ready = int(awake and not stall_ar and len(self._requests) < options.outstanding)
         self.w_ready = int(awake and not stall_w and self._tokens[1] >= BEAT)
@@ -151,6 +186,9 @@ class MemoryModel:
                 and self._requests and self._requests[0][2] <= self._cycle):
             self._tokens[0] -= BEAT
             self._present()
+        self.w_busy = int(bool(self._answers))
+        self._answering = awake and self.w_busy == 1 and self._answers[0][0] <= self._cycle
+        self.w_error = self._answers[0][1] if self._answering else 0
 
     def _place(self, address: int) -> slice:
         return slice(self._words * address, self._words * (address + 1))

@@ -97,6 +97,8 @@ class PysimBackend(Backend):
         model, mem = self._model, self._core.mem
         ctx.set(mem.ar.ready, model.ar_ready)
         ctx.set(mem.w.ready, model.w_ready)
+        ctx.set(mem.w_busy, model.w_busy)
+        ctx.set(mem.w_error, model.w_error)
         ctx.set(mem.r.valid, model.r_valid)
         if model.r_valid:
             ctx.set(Value.cast(mem.r.payload), model.r_payload)
@@ -156,6 +158,11 @@ class PysimBackend(Backend):
                 await self._step(ctx)
             return False
         return self._do(job)
+
+    def inject(self, *, error_beat: int | None = None, error_write: int | None = None,
+               stop: int | None = None) -> None:
+        """Let the memory fail, counted from now."""
+        self._model.inject(error_beat, error_write, stop)
 
     def take_events(self) -> dict[str, Events]:
         """Hand out the recorded events and forget them."""

@@ -237,7 +237,7 @@ class _Options(ctypes.Structure):
     _fields_ = [
         ("latency", ctypes.c_uint32), ("threshold", ctypes.c_uint32), ("rate", ctypes.c_uint32),
         ("gap_period", ctypes.c_uint32), ("gap_length", ctypes.c_uint32),
-        ("outstanding", ctypes.c_uint32), ("error_beat", ctypes.c_int64),
+        ("outstanding", ctypes.c_uint32), ("answer", ctypes.c_uint32),
         ("seeds", ctypes.c_uint32 * 3), ("record", ctypes.c_uint32),
     ]
 
@@ -245,10 +245,13 @@ class _Options(ctypes.Structure):
 def _open(path: Path) -> ctypes.CDLL:
     library = ctypes.CDLL(str(path))
     handle, u32, u64 = ctypes.c_void_p, ctypes.c_uint32, ctypes.c_uint64
+    i64 = ctypes.c_int64
     for name, result, arguments in (
         ("sim_new", handle, [ctypes.POINTER(_Options), ctypes.c_void_p, u64]),
         ("sim_delete", None, [handle]),
         ("sim_trace", ctypes.c_int, [handle, ctypes.c_char_p]),
+        ("sim_inject", None, [handle, i64, i64, i64]),
+        ("sim_reset", None, [handle]),
         ("sim_csr_write", None, [handle, u32, u32]),
         ("sim_csr_read", u32, [handle, u32]),
         ("sim_wait_idle", ctypes.c_int, [handle, u64]),
@@ -287,12 +290,12 @@ class FastBackend(Backend):
         chosen = self.options
         raw = _Options(
             chosen.latency, chosen.threshold, chosen.rate, *chosen.gaps, chosen.outstanding,
-            -1 if chosen.error_beat is None else chosen.error_beat,
-            (ctypes.c_uint32 * 3)(*channel_seeds(chosen.seed)), int(record),
+            chosen.answer, (ctypes.c_uint32 * 3)(*channel_seeds(chosen.seed)), int(record),
         )
         self._handle = self._library.sim_new(
             ctypes.byref(raw), self.memory.ctypes.data, len(self.memory) // self.config.port_words
         )
+        self.inject(error_beat=chosen.error_beat, error_write=chosen.error_write, stop=chosen.stop)
         self._finalizer = weakref.finalize(self, self._library.sim_delete, self._handle)
         if trace and not self._library.sim_trace(self._handle, str(trace).encode()):
             raise UserError(f"cannot write waveform {trace}")
@@ -326,6 +329,17 @@ class FastBackend(Backend):
             if self.watch is not None:
                 self.watch(done)
         return False
+
+    def inject(self, *, error_beat: int | None = None, error_write: int | None = None,
+               stop: int | None = None) -> None:
+        """Let the memory fail, counted from now."""
+        self._library.sim_inject(self._handle, *(
+            -1 if number is None else number for number in (error_beat, error_write, stop)
+        ))
+
+    def reset(self) -> None:
+        """Reset the core for a cycle, and the memory's side of the port with it."""
+        self._library.sim_reset(self._handle)
 
     def take_events(self) -> dict[str, Events]:
         """Copy the recorded events out and clear them."""

@@ -33,12 +33,6 @@ def backend():
         yield opened
 
 
-def bus_error(backend, beats):
-    """Let the memory fail at the given read beat from now."""
-    model = backend._model
-    model._options = dataclasses.replace(model._options, error_beat=model._beats + beats)
-
-
 def flip(image, beat, bit):
     image = image.copy()
     image[beat] ^= np.uint64(1 << bit)
@@ -64,7 +58,7 @@ def test_commands_errors_and_recovery(backend, program):
     assert load(backend, with_header(image, 1, int(image[1]) ^ 1 << 32)) == ErrorCode.CONFIG
     assert load(backend, flip(image, 17, 60)) == ErrorCode.DESCRIPTOR_CRC
     assert load(backend, flip(image, len(image) - 1, 0)) == ErrorCode.KERNEL_CRC
-    bus_error(backend, len(image) - 3)
+    backend.inject(error_beat=len(image) - 3)
     assert load(backend, image) == ErrorCode.BUS
     with pytest.raises(CoreError, match="NOT_LOADED"):      # none of these loaded anything
         backend.run(program.pack_input(pixels).tobytes())
@@ -76,7 +70,7 @@ def test_commands_errors_and_recovery(backend, program):
     assert backend.csr_read(CSR["status"]) == 1 << 16 | 0b110
     input_beats = 2 * program.input_region.rows
     for beats in (3, input_beats + 5, input_beats + 60):    # input, kernels of either layer
-        bus_error(backend, beats)
+        backend.inject(error_beat=beats)
         with pytest.raises(CoreError, match="BUS"):
             backend.run(program.pack_input(pixels).tobytes())
         assert backend.csr_read(CSR["status"]) == 1 << 16 | ErrorCode.BUS << 8 | 0b100

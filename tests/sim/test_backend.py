@@ -249,7 +249,7 @@ def test_memory_options_are_checked():
     for wrong in ({"latency": 0}, {"stall": 1.0}, {"outstanding": 0},
                   {"bandwidth": 0}, {"bandwidth": 1.01}, {"bandwidth": float("nan")},
                   {"gaps": (5, 5)}, {"gaps": (0, 0)}, {"gaps": (1 << 32, 1)},
-                  {"error_beat": -1}):
+                  {"error_beat": -1}, {"error_write": 0}, {"stop": -1}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             MemoryOptions(**wrong)
 
