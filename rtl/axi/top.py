@@ -8,9 +8,8 @@ from amaranth.lib.wiring import In, Out, connect
 
 from model.config import AcceleratorConfig
 from rtl.axi.lite import AxiLite
-from rtl.axi.reader import AxiReader
+from rtl.axi.port import AxiPort
 from rtl.axi.signatures import Axi4LiteSignature, Axi4Signature, connect_pins, pins
-from rtl.axi.writer import AxiWriter
 from rtl.core import Core
 
 __all__ = ["AxiIp", "AxiTop"]
@@ -52,24 +51,19 @@ class AxiTop(wiring.Component):
                  outstanding: int = 8) -> None:
         super().__init__(_members(config, addr_bits, id_bits))
         self.config = config
-        self._bus = {"data_bits": config.port_bits, "addr_bits": addr_bits, "id_bits": id_bits}
-        self._outstanding = outstanding
+        self._options = {"data_bits": config.port_bits, "addr_bits": addr_bits, "id_bits": id_bits,
+                         "outstanding": outstanding}
 
     def elaborate(self, platform) -> Module:
-        """Core, two masters and a slave."""
+        """Core, master and slave."""
         m = Module()
         m.submodules.core = core = Core(self.config)
         m.submodules.lite = lite = AxiLite()
-        m.submodules.reader = reader = AxiReader(**self._bus, outstanding=self._outstanding)
-        m.submodules.writer = writer = AxiWriter(**self._bus, outstanding=self._outstanding)
-        connect(m, core.mem.ar, reader.ar)
-        connect(m, reader.r, core.mem.r)
-        connect(m, core.mem.w, writer.w)
-        connect_pins(m, self, "m_axi", reader.axi, writer.axi)
+        m.submodules.port = port = AxiPort(**self._options)
+        connect(m, core.mem, port.mem)
+        connect_pins(m, self, "m_axi", port.axi)
         connect_pins(m, self, "s_axi", lite.axi)
         m.d.comb += [
-            core.mem.w_busy.eq(writer.busy), core.mem.w_error.eq(writer.error),
-            core.mem.alive.eq(reader.moved | writer.moved),
             core.csr_addr.eq(lite.csr_addr), core.csr_w_en.eq(lite.csr_w_en),
             core.csr_w_data.eq(lite.csr_w_data), lite.csr_r_data.eq(core.csr_r_data),
             self.irq.eq(core.irq),
