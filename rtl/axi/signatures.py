@@ -137,9 +137,8 @@ def pins(prefix: str, signature: wiring.Signature) -> dict:
     return {f"{prefix}_{name}": member for name, member in signature.members.items()}
 
 
-def connect_pins(m: Module, component, prefix: str, *ports) -> None:
-    """Connect the members that `pins` made to the inner ports that share them."""
-    for port in ports:
-        for name, member in port.signature.members.items():
-            inner, outer = getattr(port, name), getattr(component, f"{prefix}_{name}")
-            m.d.comb += outer.eq(inner) if member.flow is Out else inner.eq(outer)
+def connect_pins(m: Module, component, prefix: str, port) -> None:
+    """Connect the members that `pins` made to the inner port they stand for."""
+    for name, member in port.signature.members.items():
+        inner, outer = getattr(port, name), getattr(component, f"{prefix}_{name}")
+        m.d.comb += outer.eq(inner) if member.flow is Out else inner.eq(outer)

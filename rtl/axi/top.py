@@ -8,19 +8,30 @@ from amaranth.lib.wiring import In, Out, connect
 
 from model.config import AcceleratorConfig
 from rtl.axi.lite import AxiLite
-from rtl.axi.port import AxiPort
+from rtl.axi.port import AxiPort, split
 from rtl.axi.signatures import Axi4LiteSignature, Axi4Signature, connect_pins, pins
 from rtl.core import Core
 
 __all__ = ["AxiIp", "AxiTop"]
 
 
-def _members(config: AcceleratorConfig, addr_bits: int, id_bits: int) -> dict:
+def _names(ports: int) -> list[str]:
+    return ["m_axi"] if ports == 1 else [f"m_axi_{port}" for port in range(ports)]
+
+
+def _members(config: AcceleratorConfig, ports: int | None, stride: int, addr_bits: int,
+             id_bits: int) -> dict:
     if not isinstance(config, AcceleratorConfig):
         raise TypeError(f"config must be an AcceleratorConfig, not {config!r}")
-    memory = Axi4Signature(data_bits=config.port_bits, addr_bits=addr_bits, id_bits=id_bits)
+    count, _ = split(config.port_bits, ports, stride, addr_bits)
+    memory = Axi4Signature(
+        data_bits=config.port_bits // count, addr_bits=addr_bits, id_bits=id_bits
+    )
     registers = Axi4LiteSignature(addr_bits=AxiLite.ADDR_BITS).flip()
-    return pins("m_axi", memory) | pins("s_axi", registers) | {"irq": Out(1)}
+    members = pins("s_axi", registers) | {"irq": Out(1)}
+    for name in _names(count):
+        members |= pins(name, memory)
+    return members
 
 
 class AxiTop(wiring.Component):
@@ -32,36 +43,36 @@ class AxiTop(wiring.Component):
     ----------
     config : AcceleratorConfig
         What to build; ``port_bits`` is the width of the memory port.
-    addr_bits, id_bits : int
-        Of the memory port.
-    outstanding : int
-        Bursts under way at once, in each direction.
+    ports, stride, addr_bits, id_bits, outstanding
+        See `AxiPort`.
 
     Attributes
     ----------
-    m_axi_* : Axi4Signature
-        Memory, master; a beat address of a register is a byte address / (``port_bits`` / 8).
+    m_axi_*, or m_axi_0_*, m_axi_1_* ... : Axi4Signature
+        Memory, master; a beat address of a register is a byte address of each of the ``ports`` /
+        (``port_bits`` / ``ports`` / 8).
     s_axi_* : Axi4LiteSignature, flipped
         Registers, slave, see docs/registers.md.
     irq : Out(1)
         Interrupt, level.
     """
 
-    def __init__(self, config: AcceleratorConfig, *, addr_bits: int = 64, id_bits: int = 1,
-                 outstanding: int = 8) -> None:
-        super().__init__(_members(config, addr_bits, id_bits))
+    def __init__(self, config: AcceleratorConfig, *, ports: int | None = None, stride: int = 0,
+                 addr_bits: int = 64, id_bits: int = 1, outstanding: int = 8) -> None:
+        super().__init__(_members(config, ports, stride, addr_bits, id_bits))
         self.config = config
-        self._options = {"data_bits": config.port_bits, "addr_bits": addr_bits, "id_bits": id_bits,
-                         "outstanding": outstanding}
+        self._options = {"ports": ports, "stride": stride, "addr_bits": addr_bits,
+                         "id_bits": id_bits, "outstanding": outstanding}
 
     def elaborate(self, platform) -> Module:
-        """Core, master and slave."""
+        """Core, masters and slave."""
         m = Module()
         m.submodules.core = core = Core(self.config)
         m.submodules.lite = lite = AxiLite()
-        m.submodules.port = port = AxiPort(**self._options)
+        m.submodules.port = port = AxiPort(port_bits=self.config.port_bits, **self._options)
         connect(m, core.mem, port.mem)
-        connect_pins(m, self, "m_axi", port.axi)
+        for name, axi in zip(_names(len(port.axi)), port.axi, strict=True):
+            connect_pins(m, self, name, axi)
         connect_pins(m, self, "s_axi", lite.axi)
         m.d.comb += [
             core.csr_addr.eq(lite.csr_addr), core.csr_w_en.eq(lite.csr_w_en),
@@ -76,24 +87,25 @@ class AxiIp(wiring.Component):
 
     Parameters
     ----------
-    config, addr_bits, id_bits, outstanding
+    config, ports, stride, addr_bits, id_bits, outstanding
         See `AxiTop`.
 
     Attributes
     ----------
     aclk, aresetn : In(1), In(1)
         Clock, and reset: synchronous, active low.
-    m_axi_*, s_axi_*, irq
+    m_axi_* or m_axi_0_* ..., s_axi_*, irq
         See `AxiTop`.
     """
 
-    def __init__(self, config: AcceleratorConfig, *, addr_bits: int = 64, id_bits: int = 1,
-                 outstanding: int = 8) -> None:
+    def __init__(self, config: AcceleratorConfig, *, ports: int | None = None, stride: int = 0,
+                 addr_bits: int = 64, id_bits: int = 1, outstanding: int = 8) -> None:
         super().__init__(
-            {"aclk": In(1), "aresetn": In(1)} | _members(config, addr_bits, id_bits)
+            {"aclk": In(1), "aresetn": In(1)} | _members(config, ports, stride, addr_bits, id_bits)
         )
         self.config = config
-        self._options = {"addr_bits": addr_bits, "id_bits": id_bits, "outstanding": outstanding}
+        self._options = {"ports": ports, "stride": stride, "addr_bits": addr_bits,
+                         "id_bits": id_bits, "outstanding": outstanding}
 
     def elaborate(self, platform) -> Module:
         """Make a clock domain of the pins and put the top into it."""

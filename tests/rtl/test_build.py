@@ -37,16 +37,22 @@ def folder(tmp_path_factory):
 def stub(monkeypatch):
     """The command without the minutes."""
     used = {"LUT4": 41820, "FF": 1000, "MULT18X18D": 100, "DP16KD": 52}
-    monkeypatch.setattr(rtl.build, "verilog_of", lambda config, bus: "module m; endmodule\n")
+    monkeypatch.setattr(rtl.build, "verilog_of",
+                        lambda config, bus, **axi: "module m; endmodule\n")
     monkeypatch.setattr(rtl.build, "Top", lambda config: None)
     monkeypatch.setattr(rtl.build, "have_yosys", lambda: True)
     monkeypatch.setattr(rtl.build, "ecp5_resources", lambda component, name: used)
 
 
-def test_a_port_too_wide_for_axi(tmp_path, capsys):
-    assert main(["--config", "u200", "--bus", "axi", "--out", str(tmp_path / "out")]) == 2
-    error = capsys.readouterr().err
-    assert "port_bits = 2048, an AXI port has 64, 128, 256, 512" in " ".join(error.split())
+@pytest.mark.parametrize(("options", "text"), [
+    (["--bus", "axi", "--ports", "2"], "ports must divide 2048 bits into 64, 128, 256 or 512"),
+    (["--bus", "axi", "--stride", "100"], "stride must be a multiple of 4096 bytes, and 4 mem"),
+    (["--bus", "axi", "--stride", "0x2000000000"], "must begin within 0x4000000000 bytes"),
+    (["--ports", "4"], "--ports and --stride belong to --bus axi"),
+])
+def test_ports_that_do_not_fit(tmp_path, capsys, options, text):
+    assert main(["--config", "u200", *options, "--out", str(tmp_path / "out")]) == 2
+    assert text in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "out").exists()
 
 

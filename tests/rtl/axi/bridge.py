@@ -82,10 +82,10 @@ class BridgedCore(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.core = core = self._core
-        m.submodules.port = port = AxiPort(data_bits=self._bits)
+        m.submodules.port = port = AxiPort(port_bits=self._bits)
         m.submodules.bridge = bridge = Bridge(data_bits=self._bits)
         connect(m, core.mem, port.mem)
-        connect(m, port.axi, bridge.axi)
+        connect(m, port.axi[0], bridge.axi)
         connect(m, bridge.mem, flipped(self.mem))
         for name in self.signature.members:
             if name.startswith("probe"):
