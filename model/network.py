@@ -316,16 +316,32 @@ def _require_integers(name: str, raw: NDArray) -> None:
     raise ValueError(f"layer {name}: weights are {raw.dtype}, not integers")
 
 
-def _vgg16() -> Network:
-    """VGG16's 13 convolutions (configuration D of Simonyan and Zisserman, ICLR 2015)."""
-    layers = []
+def _vgg16(
+    name: str = "vgg16", size: int = 224, divisor: int = 1, classes: int | None = None
+) -> Network:
+    """VGG16's 13 convolutions (configuration D of Simonyan and Zisserman, ICLR 2015).
+
+    Parameters
+    ----------
+    name : str
+        Name of the network.
+    size : int
+        Edge of the input, a multiple of 32.
+    divisor : int
+        Every width is divided by it.
+    classes : int or None
+        Ends in a fully connected layer of that many scores; None: convolutions only.
+    """
+    layers: list[Layer] = []
     channels = 3
     for block, (width, count) in enumerate(((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)), 1):
         for index in range(1, count + 1):
-            layers.append(Conv(f"conv{block}_{index}", channels, width, 3, padding=1,
+            layers.append(Conv(f"conv{block}_{index}", channels, width // divisor, 3, padding=1,
                                pool=2 if index == count else 1))
-            channels = width
-    return Network("vgg16", (3, 224, 224), tuple(layers))
+            channels = width // divisor
+    if classes is not None:
+        layers.append(Linear("fc", channels * (size // 32) ** 2, classes, relu=False))
+    return Network(name, (3, size, size), tuple(layers))
 
 
 NETWORKS = {
@@ -344,5 +360,9 @@ NETWORKS = {
         )),
         # Convolutions only: the published spectral accelerators report no more either.
         _vgg16(),
+        # VGG16 as CIFAR-10 networks have it (one classifier layer; batch norm folded), and the
+        # same with a quarter of the channels.
+        _vgg16("vgg16-cifar", 32, classes=10),
+        _vgg16("vgg16-cifar-quarter", 32, 4, classes=10),
     )
 }

@@ -3,14 +3,14 @@ import dataclasses
 import numpy as np
 import pytest
 
-from model import layout
+from model import golden, layout
 from model.compile import compile_network
 from model.config import PRESETS
 from model.cost import estimate
 from model.descriptor import FIELDS, pack, unpack
 from model.errors import UserError
 from model.image import ProgramImage
-from model.network import Conv, Linear
+from model.network import NETWORKS, Conv, Linear
 from model.stream import unpack_layer
 from tests.model.toys import toy_image, toy_lenet, toy_network
 
@@ -35,6 +35,18 @@ def test_the_image_holds_every_weight_and_parameter(pattern):
         # An idle lane has weight zero, so the sums of magnitudes agree.
         packed = sum(np.abs(block["weights"]).sum() for block in blocks)
         assert packed == np.abs(layer.lowered.weight).sum()
+
+
+def test_maps_smaller_than_the_tile_and_a_classifier_behind_one_pixel():
+    vgg = NETWORKS["vgg16-cifar-quarter"]
+    patterns = ["channel 1:4"] * 13 + ["channel 1:1"]
+    network = toy_network(vgg.layers, patterns, vgg.input_shape, name=vgg.name)
+    program = compile_network(network, CONFIG)
+    assert [layer.descriptor["dot"] for layer in program.layers] == [0] * 13 + [1]
+    traces = golden.run(program.network, toy_image(vgg.input_shape))
+    # 4x4 and 2x2 maps are one tile each, with zeros around the map.
+    assert [len(trace.tiles) for trace in traces[7:13]] == [1] * 6
+    assert traces[-1].out.shape == (10, 1, 1) and np.ptp(traces[-1].out) > 100
 
 
 def test_descriptors_round_trip_and_refuse_what_does_not_fit():

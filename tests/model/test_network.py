@@ -24,6 +24,14 @@ def test_vgg16_is_configuration_d():
     assert macs == 15_346_630_656
 
 
+def test_vgg16_for_small_images_ends_in_one_pixel():
+    for name, divisor in (("vgg16-cifar", 1), ("vgg16-cifar-quarter", 4)):
+        small = NETWORKS[name]
+        assert [layer.out_channels * divisor for layer in small.layers[:-1]] == [
+            layer.out_channels for layer in NETWORKS["vgg16"].layers]
+        assert small.shapes()[-2:] == [(512 // divisor, 1, 1), (10, 1, 1)]
+
+
 @pytest.mark.parametrize("signed", [False, True])
 def test_save_and_load(tmp_path, signed):
     network = dataclasses.replace(toy_lenet(), in_signed=signed)
