@@ -25,6 +25,11 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from model.projection import largest, project_balanced, project_channel, project_groups
+
+#: A compression that need not be whole.
+_RATIO = r"\d+(?:\.\d+)?(?:e[+-]?\d+)?"
+
 
 @dataclass(frozen=True)
 class _Compression:
@@ -103,11 +108,77 @@ class ChannelPattern:
         return f"channel {self.n}:{self.m}"
 
 
-Pattern = KernelPattern | ChannelPattern | BalancedPattern
+@dataclass(frozen=True)
+class UnstructuredPattern:
+    """Keep the N*C*F / alpha largest words of the layer.
+
+    Parameters
+    ----------
+    alpha : float
+        Compression of the layer, at least 1.
+    """
+
+    alpha: float
+
+    def __post_init__(self) -> None:
+        """Refuse a compression below one."""
+        _require_ratio(self.alpha)
+
+    @property
+    def density(self) -> float:
+        """Largest share of words kept."""
+        return 1 / self.alpha
+
+    def __str__(self) -> str:
+        """Text that `parse` reads."""
+        return f"unstructured {_number(self.alpha)}"
+
+
+@dataclass(frozen=True)
+class LocalityPattern:
+    """Keep the groups with the most energy, each as a whole or not at all.
+
+    Parameters
+    ----------
+    alpha : float
+        Compression of the layer, at least 1.
+    lanes, channels : int
+        A group is so many consecutive outputs times so many consecutive channels at one
+        frequency; the groups at the upper ends may be smaller.
+    """
+
+    alpha: float
+    lanes: int = 8
+    channels: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse a compression below one and empty groups."""
+        _require_ratio(self.alpha)
+        _require_count("lanes", self.lanes)
+        _require_count("channels", self.channels)
+
+    @property
+    def density(self) -> float:
+        """Largest share of words kept."""
+        return 1 / self.alpha
+
+    def groups(self, shape: tuple[int, int, int]) -> int:
+        """Count the groups a layer of shape (N, C, F) may keep: full ones that hold its words."""
+        n, c, _ = shape
+        return _share(shape, self.alpha) // (min(n, self.lanes) * min(c, self.channels))
+
+    def __str__(self) -> str:
+        """Text that `parse` reads."""
+        return f"locality {_number(self.alpha)} {self.lanes}x{self.channels}"
+
+
+Pattern = (
+    KernelPattern | ChannelPattern | BalancedPattern | UnstructuredPattern | LocalityPattern
+)
 
 
 def parse(text: str) -> Pattern:
-    """Read a pattern from its text: ``"kernel 4"``, ``"balanced 4"`` or ``"channel 1:4"``."""
+    """Read a pattern from its text, as ``"kernel 4"``, ``"channel 1:4"``, ``"locality 4 8x1"``."""
     if not isinstance(text, str):
         raise TypeError(f"pattern must be text, not {text!r}")
     if found := re.fullmatch(r"\s*kernel\s+(\d+)\s*", text):
@@ -116,8 +187,13 @@ def parse(text: str) -> Pattern:
         return BalancedPattern(int(found[1]))
     if found := re.fullmatch(r"\s*channel\s+(\d+):(\d+)\s*", text):
         return ChannelPattern(int(found[1]), int(found[2]))
-    raise ValueError(f"unknown pattern {text!r}: expected 'kernel ALPHA', 'balanced ALPHA' "
-                     "or 'channel N:M'")
+    if found := re.fullmatch(rf"\s*unstructured\s+({_RATIO})\s*", text):
+        return UnstructuredPattern(float(found[1]))
+    if found := re.fullmatch(rf"\s*locality\s+({_RATIO})(?:\s+(\d+)x(\d+))?\s*", text):
+        size = (int(found[2]), int(found[3])) if found[2] else ()
+        return LocalityPattern(float(found[1]), *size)
+    raise ValueError(f"unknown pattern {text!r}: expected 'kernel ALPHA', 'balanced ALPHA', "
+                     "'channel N:M', 'unstructured ALPHA' or 'locality ALPHA LANESxCHANNELS'")
 
 
 def project(energy: NDArray, pattern: Pattern) -> NDArray[np.bool_]:
@@ -127,7 +203,7 @@ def project(energy: NDArray, pattern: Pattern) -> NDArray[np.bool_]:
     ----------
     energy : ndarray, shape (N, C, F)
         Non-negative energy of every word.
-    pattern : KernelPattern, BalancedPattern or ChannelPattern
+    pattern : Pattern
         The constraint.
 
     Returns
@@ -141,12 +217,17 @@ def project(energy: NDArray, pattern: Pattern) -> NDArray[np.bool_]:
         raise ValueError(f"expected energies (N, C, F), not shape {energy.shape}")
     if not np.all(energy >= 0):
         raise ValueError("energies must be numbers and not negative")
+    n, c, f = energy.shape
     if isinstance(pattern, KernelPattern):
-        kept = _largest(energy, energy.shape[-1] // pattern.alpha)
+        kept = largest(energy, f // pattern.alpha)
     elif isinstance(pattern, ChannelPattern):
-        kept = _project_channel(energy, pattern)
+        kept = project_channel(energy, pattern.n, pattern.m, budget((n, c, f), pattern))
     elif isinstance(pattern, BalancedPattern):
-        kept = _project_balanced(energy, pattern)
+        kept = project_balanced(energy, c * f // pattern.alpha)
+    elif isinstance(pattern, UnstructuredPattern):
+        kept = largest(energy.reshape(-1), budget((n, c, f), pattern)).reshape(energy.shape)
+    elif isinstance(pattern, LocalityPattern):
+        kept = project_groups(energy, pattern.lanes, pattern.channels, pattern.groups((n, c, f)))
     else:
         raise TypeError(f"no projection for {pattern!r}")
     return kept & (energy > 0)
@@ -159,6 +240,10 @@ def budget(shape: tuple[int, int, int], pattern: Pattern) -> int:
         return n * c * (f // pattern.alpha)
     if isinstance(pattern, BalancedPattern):
         return n * (c * f // pattern.alpha)
+    if isinstance(pattern, UnstructuredPattern):
+        return _share(shape, pattern.alpha)
+    if isinstance(pattern, LocalityPattern):
+        return pattern.groups(shape) * min(n, pattern.lanes) * min(c, pattern.channels)
     return int(Fraction(pattern.n, pattern.m) * (n * c * f))
 
 
@@ -188,70 +273,27 @@ def linear_mask(words: NDArray, length: int) -> NDArray[np.bool_]:
     return np.repeat(words[..., 0], 2, axis=1)[:, :length]
 
 
-def _project_channel(energy: NDArray, pattern: ChannelPattern) -> NDArray[np.bool_]:
-    """Top n of each group, then the largest winners of the layer up to its budget.
-
-    The two rules form a truncated partition matroid, on which greedy choice is optimal.
-    """
-    outputs, channels, words = energy.shape
-    groups = -(-channels // pattern.m)
-    missing = groups * pattern.m - channels
-    padded = energy
-    if missing:
-        padded = np.pad(energy, ((0, 0), (0, missing), (0, 0)), constant_values=-1)
-    grouped = padded.reshape(outputs, groups, pattern.m, words)
-    winners = _largest(grouped, pattern.n, axis=2)
-    winners = winners.reshape(outputs, groups * pattern.m, words)[:, :channels]
-    most = budget(energy.shape, pattern)
-    if np.count_nonzero(winners) <= most:
-        return winners
-    ranked = np.where(winners, energy, -1).reshape(-1)
-    return _largest(ranked, most).reshape(energy.shape) & winners
-
-
-def _project_balanced(energy: NDArray, pattern: BalancedPattern) -> NDArray[np.bool_]:
-    """Choose the row lengths with the most energy, then the largest words of each row.
-
-    The energy of all outputs' k-th largest words at a frequency falls with k, so taking the largest
-    of these gains is optimal.
-    """
-    outputs, channels, words = energy.shape
-    rank = np.argsort(-energy, axis=1, kind="stable")
-    gains = np.take_along_axis(energy, rank, axis=1).sum(axis=0)            # (C, F)
-    chosen = _largest(gains.T.reshape(-1), channels * words // pattern.alpha)
-    lengths = chosen.reshape(words, channels).sum(axis=1)
-    kept = np.zeros(energy.shape, dtype=bool)
-    np.put_along_axis(kept, rank, np.arange(channels)[None, :, None] < lengths, axis=1)
-    return kept
-
-
-def _largest(values: NDArray, count: int, axis: int = -1) -> NDArray[np.bool_]:
-    """Mask of the `count` largest entries along an axis, ties to the lowest index."""
-    length = values.shape[axis]
-    if count >= length:
-        return np.ones(values.shape, dtype=bool)
-    if count == 0:
-        return np.zeros(values.shape, dtype=bool)
-    # Selection is much faster than sorting; only lines with equal values at the limit need order.
-    if count == 1:
-        limit = values.max(axis=axis, keepdims=True)
-    else:
-        parted = np.partition(values, length - count, axis=axis)
-        limit = np.take(parted, [length - count], axis=axis)
-    mask = values >= limit
-    tied = np.count_nonzero(mask, axis=axis) > count
-    if tied.any():
-        rows = np.moveaxis(values, axis, -1)[tied]
-        order = np.argsort(-rows, axis=-1, kind="stable")[..., :count]
-        exact = np.zeros(rows.shape, dtype=bool)
-        np.put_along_axis(exact, order, True, axis=-1)
-        np.moveaxis(mask, axis, -1)[tied] = exact
-    return mask
-
-
 def _require_count(name: str, value: object) -> None:
     """Raise unless `value` is a positive integer."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
         raise TypeError(f"{name} must be an integer, not {value!r}")
     if value < 1:
         raise ValueError(f"{name} must be at least 1, not {value}")
+
+
+def _require_ratio(value: object) -> None:
+    """Raise unless `value` is a finite number of at least one."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
+        raise TypeError(f"alpha must be a number, not {value!r}")
+    if not 1 <= value < float("inf"):
+        raise ValueError(f"alpha must be at least 1 and finite, not {value}")
+
+
+def _share(shape: tuple[int, int, int], alpha: float) -> int:
+    """Words of a layer over `alpha`, rounded down but for the rounding of `alpha` itself."""
+    return int(shape[0] * shape[1] * shape[2] / alpha + 1e-6)
+
+
+def _number(value: float) -> str:
+    """Shortest text of a number."""
+    return str(int(value)) if value == int(value) else repr(float(value))

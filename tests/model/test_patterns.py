@@ -11,18 +11,23 @@ from model.patterns import (
     BalancedPattern,
     ChannelPattern,
     KernelPattern,
-    _largest,
+    LocalityPattern,
+    UnstructuredPattern,
     budget,
     linear_energy,
     linear_mask,
     parse,
     project,
 )
+from model.projection import largest
 
+RATIOS = st.one_of(st.integers(1, 8), st.sampled_from([4 / 3, 1 / 0.3, 2.5]))
 PATTERNS = st.one_of(
     st.integers(1, 8).map(KernelPattern),
     st.integers(1, 8).map(BalancedPattern),
     st.integers(1, 8).flatmap(lambda m: st.integers(1, m).map(lambda n: ChannelPattern(n, m))),
+    RATIOS.map(UnstructuredPattern),
+    st.builds(LocalityPattern, RATIOS, st.integers(1, 4), st.integers(1, 3)),
 )
 
 
@@ -43,6 +48,11 @@ def obeys(mask, pattern):
     if isinstance(pattern, BalancedPattern):
         rows = mask.sum(axis=1).max(axis=0)     # the longest row of each frequency
         return bool(rows.sum() <= mask[0].size // pattern.alpha)
+    if isinstance(pattern, UnstructuredPattern):
+        return True
+    if isinstance(pattern, LocalityPattern):
+        spots = {(n // pattern.lanes, c // pattern.channels, f) for n, c, f in np.argwhere(mask)}
+        return len(spots) <= pattern.groups(mask.shape)
     starts = range(0, mask.shape[1], pattern.m)
     return all((mask[:, s : s + pattern.m].sum(axis=1) <= pattern.n).all() for s in starts)
 
@@ -53,6 +63,15 @@ def test_projection_obeys_its_pattern(energy, pattern):
     assert obeys(mask, pattern)
     assert mask.mean() <= pattern.density + 1e-12
     assert not (mask & (energy == 0)).any()
+
+
+@given(st.integers(1, 3), st.integers(1, 3), st.integers(0, 99), PATTERNS)
+def test_the_whole_budget_is_used(outputs, channels, seed, pattern):
+    # Whole groups of every size: 12 = 3·4 outputs, 840 channels divide by all m up to 8.
+    shape = (12 * outputs, 840 if isinstance(pattern, ChannelPattern) else 6 * channels, 8)
+    energy = np.random.default_rng(seed).random(shape) + 1e-3
+    assert project(energy, pattern).sum() == budget(shape, pattern)
+    assert budget(shape, pattern) >= np.prod(shape) * pattern.density - np.prod(shape[:2]) - 12
 
 
 @given(energies(), PATTERNS)
@@ -90,6 +109,16 @@ def test_balanced_rows_are_equally_long_for_every_output():
     assert rows[0, -1] > rows[0, 0]
 
 
+def test_groups_of_locality_are_kept_whole():
+    energy = np.random.default_rng(0).random((16, 6, 32))
+    mask = project(energy, LocalityPattern(4, 8, 2))
+    groups = mask.reshape(2, 8, 3, 2, 32)
+    assert (groups.all(axis=(1, 3)) == groups.any(axis=(1, 3))).all()
+    assert mask.sum() == 16 * 6 * 32 // 4
+    # Four outputs: the block of lanes is only so wide, and as many words are kept.
+    assert project(energy[:4], LocalityPattern(4, 8, 2)).sum() == 4 * 6 * 32 // 4
+
+
 def test_full_groups_are_all_used():
     energy = np.random.default_rng(0).random((5, 16, 32))
     mask = project(energy, ChannelPattern(1, 4))
@@ -109,7 +138,10 @@ def test_linear_words_pair_adjacent_inputs():
     assert linear_mask(mask, 5).tolist() == [[False, False, False, False, True]]
 
 
-@pytest.mark.parametrize("text", ["", "kernel", "channel 4", "channel 1:4 x", "block 4"])
+@pytest.mark.parametrize("text", [
+    "", "kernel", "channel 4", "channel 1:4 x", "block 4", "kernel 2.5", "unstructured",
+    "locality 4 8", "locality 4 8x",
+])
 def test_unknown_text_is_refused(text):
     with pytest.raises(ValueError, match="unknown pattern"):
         parse(text)
@@ -122,6 +154,13 @@ def test_bad_arguments_are_refused():
         KernelPattern(0)
     with pytest.raises(TypeError, match="2.5"):
         KernelPattern(2.5)
+    for wrong, error in ((0.5, ValueError), (float("nan"), ValueError), ("4", TypeError)):
+        with pytest.raises(error, match="alpha must be"):
+            UnstructuredPattern(wrong)
+        with pytest.raises(error, match="alpha must be"):
+            LocalityPattern(wrong)
+    with pytest.raises(ValueError, match="lanes must be at least 1, not 0"):
+        LocalityPattern(4, 0)
     with pytest.raises(TypeError, match="None"):
         parse(None)
     with pytest.raises(TypeError, match="no projection for 'kernel 4'"):
@@ -142,4 +181,4 @@ def test_selection_is_a_stable_sort(axis, count):
     expected = np.take(order, range(min(count, values.shape[axis])), axis=axis)
     mask = np.zeros(values.shape, dtype=bool)
     np.put_along_axis(mask, expected, True, axis=axis)
-    np.testing.assert_array_equal(_largest(values, count, axis), mask)
+    np.testing.assert_array_equal(largest(values, count, axis), mask)
