@@ -34,7 +34,7 @@ class ActivationQuantiser(nn.Module):
         if self.mode == "observe":
             self.seen.append(x.detach().flatten()[::7].clone())
             return x
-        clipped = x.clamp(0, float(self.LEVELS * self.scale))
+        clipped = x.clamp(torch.zeros_like(self.scale), self.LEVELS * self.scale)
         integers = torch.floor(clipped / self.scale + 0.5)
         return clipped + (integers * self.scale - clipped).detach()
 

@@ -8,89 +8,249 @@ fits convolutions and fully connected layers alike.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from model.patterns import Pattern, project
+from model.patterns import Pattern, budget
 from pruning.layers import Compressed
-from pruning.nets import SpectralNet
+from pruning.masks import free_weight, mask_of, set_mask
+from pruning.projection import project_words
+from pruning.selection import Choice, choose
+from pruning.spectral import compressed_layers
+
+__all__ = ["ADMMPruner", "parameter_groups", "projection_mask", "require_finite", "rho_at"]
+
+
+class ADMMPruner:
+    """Prunes the compressible layers of a module while the user's own loop trains it.
+
+    Per step: add `penalty` to the loss, then call `step` after the optimiser's step.  At the end
+    call `finalise`, and train on with the masks.
+
+    Parameters
+    ----------
+    model : Module
+        What `pruning.spectral.spectralise` returned, or a `DistributedDataParallel` of it.
+    pattern : str or Pattern
+        ``"channel"``, ``"kernel"``, ``"balanced"``, ``"unstructured"`` or ``"locality"`` at
+        `density`, or a pattern with its numbers, as ``"channel 1:4"``.
+    density : float
+        Share of the words to keep, for a pattern without numbers.
+    layers : mapping of str to str, float, Pattern or None
+        Other choices for single layers, by path or by a pattern of paths (``"fc*"``): a pattern,
+        a density, or None to leave the layer dense.  The last that fits counts.
+    rho : pair of float
+        Penalty at the first and after the last update; it grows geometrically.
+    updates : int
+        Updates of Z and U that `step` shall make in all.
+    every : int
+        Steps between two updates that `step` makes.
+
+    Raises
+    ------
+    ValueError
+        The model has no compressible layer, `layers` names none, or a number is out of range.
+    """
+
+    def __init__(
+        self, model: nn.Module, pattern: str | Pattern = "channel", density: float = 0.25,
+        layers: Mapping[str, Choice] | None = None, *, rho: tuple[float, float] = (2e-2, 1.0),
+        updates: int = 16, every: int = 100,
+    ) -> None:
+        if isinstance(model, nn.parallel.DistributedDataParallel):
+            model = model.module
+        if not (rho[0] > 0 and rho[1] > 0):
+            raise ValueError(f"rho must be positive, not {rho}")
+        if updates < 1 or every < 1:
+            raise ValueError(f"updates and every must be at least 1, not {updates} and {every}")
+        found = dict(compressed_layers(model))
+        if not found:
+            raise ValueError("the model has no layer to prune: call spectralise on it first")
+        chosen = choose(found, pattern, density, layers or {})
+        self.layers = {path: found[path] for path in chosen}
+        self.patterns = chosen
+        self.first, self.last = rho
+        self.updates, self.every = updates, every
+        self.rho = self.first
+        self.steps = 0
+        self.finalised = False
+        self.z: dict[str, Tensor] = {}
+        self.u: dict[str, Tensor] = {}
+        with torch.no_grad():
+            for path, module in self.layers.items():
+                weight = free_weight(module).detach()
+                self.z[path] = weight * self._mask(path, weight)
+                self.u[path] = torch.zeros_like(weight)
+
+    def penalty(self) -> Tensor:
+        """``sum_l rho/2 * ||W_l - Z_l + U_l||**2``, differentiable in W; in single precision."""
+        self._require_open()
+        first = next(iter(self.z.values()))
+        total = torch.zeros((), device=first.device)
+        with torch.autocast(first.device.type, enabled=False):
+            for path, module in self.layers.items():
+                gap = free_weight(module) - self.z[path] + self.u[path]
+                total = total + (gap.square() * module.metric).sum()
+            return self.rho / 2 * total
+
+    def step(self) -> bool:
+        """Count a step of the optimiser; every `every` of them, `update`.  True if it did."""
+        self._require_open()
+        self.steps += 1
+        index, rest = divmod(self.steps, self.every)
+        if rest or index > self.updates:
+            return False
+        self.update(rho_at(index, self.updates, self.first, self.last))
+        return True
+
+    @torch.no_grad()
+    def update(self, rho: float | None = None) -> None:
+        """Z and U step, then go on with penalty `rho` (the scaled dual shrinks as rho grows)."""
+        self._require_open()
+        rho = self.rho if rho is None else rho
+        for path, module in self.layers.items():
+            shifted = free_weight(module) + self.u[path]
+            self.z[path] = shifted * self._mask(path, shifted)
+            self.u[path] = (shifted - self.z[path]) * (self.rho / rho)
+        self.rho = rho
+
+    @torch.no_grad()
+    def residual(self) -> dict[str, float]:
+        """Relative distance ``||W - Z|| / ||W||`` of every layer."""
+        result = {}
+        for path, module in self.layers.items():
+            weight = free_weight(module)
+            gap = ((weight - self.z[path]).square() * module.metric).sum()
+            norm = (weight.square() * module.metric).sum().clamp_min(1e-30)
+            result[path] = float((gap / norm).sqrt())
+        return result
+
+    @contextmanager
+    def projected(self) -> Iterator[None]:
+        """Within the block every layer computes with the nearest point of its pattern."""
+        self._require_open()
+        kept = {path: free_weight(module).detach().clone() for path, module in self.layers.items()}
+        try:
+            with torch.no_grad():
+                for path, module in self.layers.items():
+                    free_weight(module).mul_(self._mask(path, kept[path]))
+            yield
+        finally:
+            with torch.no_grad():
+                for path, module in self.layers.items():
+                    free_weight(module).copy_(kept[path])
+
+    @torch.no_grad()
+    def finalise(self) -> dict[str, float]:
+        """Freeze the patterns: every layer keeps the words of ``project(W + U)``.
+
+        From now on ``module.weight`` is masked (`pruning.masks.Mask`); Z and U are given back.
+
+        Returns
+        -------
+        dict of str to float
+            Share of the weights each layer keeps.
+        """
+        self._require_open()
+        for path, module in self.layers.items():
+            weight = free_weight(module)
+            mask = self._mask(path, weight + self.u[path])
+            weight.mul_(mask)
+            set_mask(module, mask)
+        self.finalised, self.z, self.u = True, {}, {}
+        return self.densities()
+
+    def densities(self) -> dict[str, float]:
+        """Share of the weights each layer may use; 1 before `finalise`."""
+        masks = {path: mask_of(module) for path, module in self.layers.items()}
+        return {path: 1.0 if mask is None else float(mask.mean()) for path, mask in masks.items()}
+
+    def budgets(self) -> dict[str, int]:
+        """Most words each layer may keep."""
+        return {path: budget(_shape(module), self.patterns[path])
+                for path, module in self.layers.items()}
+
+    def state_dict(self) -> dict:
+        """State for a checkpoint; the weights and the masks are in the model's own."""
+        return {
+            "rho": self.rho, "steps": self.steps, "finalised": self.finalised,
+            "patterns": {path: str(pattern) for path, pattern in self.patterns.items()},
+            "z": dict(self.z), "u": dict(self.u),
+        }
+
+    def load_state_dict(self, state: Mapping) -> None:
+        """Restore what `state_dict` gave; load the model's state afterwards.
+
+        If that was after `finalise`, the layers get masks, which the model's state then fills.
+        """
+        patterns = {path: str(pattern) for path, pattern in self.patterns.items()}
+        if state["patterns"] != patterns:
+            wrong = [path for path in patterns | state["patterns"]
+                     if patterns.get(path) != state["patterns"].get(path)]
+            raise ValueError(f"the state is of other layers or patterns: {', '.join(wrong)}")
+        self.rho, self.steps = state["rho"], state["steps"]
+        self.finalised = state["finalised"]
+        for name in ("z", "u"):
+            setattr(self, name, {
+                path: value.to(free_weight(self.layers[path]).device, copy=True)
+                for path, value in state[name].items()
+            })
+        if self.finalised:
+            for module in self.layers.values():
+                set_mask(module, torch.ones_like(free_weight(module)))
+
+    def _mask(self, path: str, weight: Tensor) -> Tensor:
+        """Mask of the nearest point of a layer's pattern."""
+        if not bool(torch.isfinite(weight).all()):
+            raise FloatingPointError(f"layer {path}: the weights hold NaN or infinity; go back to "
+                                     "the last checkpoint with a lower learning rate")
+        return projection_mask(self.layers[path], weight, self.patterns[path])
+
+    def _require_open(self) -> None:
+        """Raise after `finalise`."""
+        if self.finalised:
+            raise ValueError("the pruner is finalised: train on with the masks, without it")
 
 
 def projection_mask(module: Compressed, weight: Tensor, pattern: Pattern) -> Tensor:
     """Weight mask of the nearest point of `pattern` to `weight`."""
-    return module.spread(project(module.word_energy(weight), pattern))
+    return module.spread(project_words(module.word_energy(weight), pattern))
 
 
-class Admm:
-    """State of the splitting: Z and U of every layer.
-
-    Parameters
-    ----------
-    model : SpectralNet
-        Network whose weights are W.
-    patterns : mapping of str to Pattern
-        Pattern of each layer.
-    rho : float
-        First penalty.
-    """
-
-    def __init__(self, model: SpectralNet, patterns: Mapping[str, Pattern], rho: float) -> None:
-        self.layers = dict(model.compressed())
-        self.patterns = dict(patterns)
-        self.rho = rho
-        self.z: dict[str, Tensor] = {}
-        self.u: dict[str, Tensor] = {}
-        for name, module in self.layers.items():
-            weight = module.weight.detach()
-            self.z[name] = weight * projection_mask(module, weight, self.patterns[name])
-            self.u[name] = torch.zeros_like(weight)
-
-    def penalty(self) -> Tensor:
-        """``sum_l rho/2 * ||W_l - Z_l + U_l||**2``, differentiable in W."""
-        total = torch.zeros(())
-        for name, module in self.layers.items():
-            gap = module.weight - self.z[name] + self.u[name]
-            total = total + (gap.square() * module.metric).sum()
-        return self.rho / 2 * total
-
-    def update(self, rho: float) -> None:
-        """Z and U step, then go on with penalty `rho` (the scaled dual shrinks as rho grows)."""
-        with torch.no_grad():
-            for name, module in self.layers.items():
-                shifted = module.weight + self.u[name]
-                self.z[name] = shifted * projection_mask(module, shifted, self.patterns[name])
-                self.u[name] = (shifted - self.z[name]) * (self.rho / rho)
-        self.rho = rho
-
-    def residual(self) -> dict[str, float]:
-        """Relative distance ``||W - Z|| / ||W||`` of every layer."""
-        result = {}
-        with torch.no_grad():
-            for name, module in self.layers.items():
-                gap = ((module.weight - self.z[name]).square() * module.metric).sum()
-                norm = (module.weight.square() * module.metric).sum().clamp_min(1e-30)
-                result[name] = float((gap / norm).sqrt())
-        return result
-
-    def apply_masks(self) -> None:
-        """Freeze the patterns: every layer keeps the words of ``project(W + U)``."""
-        with torch.no_grad():
-            for name, module in self.layers.items():
-                mask = projection_mask(module, module.weight + self.u[name], self.patterns[name])
-                module.mask.copy_(mask)
-                module.weight.mul_(mask)
-
-    def state_dict(self) -> dict:
-        """State for a checkpoint."""
-        return {"rho": self.rho, "z": self.z, "u": self.u}
-
-    def load_state_dict(self, state: dict) -> None:
-        """Restore what `state_dict` gave."""
-        self.rho, self.z, self.u = state["rho"], dict(state["z"]), dict(state["u"])
+def require_finite(loss: Tensor, where: str) -> float:
+    """Value of a loss; `FloatingPointError` that says `where` if it is NaN or infinite."""
+    value = float(loss.detach())
+    if value != value or value in (float("inf"), float("-inf")):
+        raise FloatingPointError(f"loss became {value} in {where}")
+    return value
 
 
 def rho_at(update: int, total: int, first: float, last: float) -> float:
     """Penalty after `update` of `total` updates, growing geometrically."""
     return first * (last / first) ** (update / max(1, total))
+
+
+def parameter_groups(model: nn.Module, rate: float) -> list[dict]:
+    """Optimiser groups of a module with spectral layers, each with its ``gain`` on `rate`.
+
+    A word of a k x k kernel is a sum of k*k weights, about k times as large as one of them, so
+    spectral weights should step k times as far as the others where steps do not grow with the
+    gradient (Adam).
+    """
+    gains = {id(free_weight(module)): module.gain for _, module in compressed_layers(model)}
+    return [
+        {"params": [parameter], "lr": rate * gains.get(id(parameter), 1),
+         "gain": gains.get(id(parameter), 1)}
+        for parameter in model.parameters()
+    ]
+
+
+def _shape(module: Compressed) -> tuple[int, int, int]:
+    """Words (N, C, F) of a layer."""
+    shape = free_weight(module).shape
+    if len(shape) == 4:
+        return shape[0], shape[1], shape[2]
+    return shape[0], -(-shape[1] // 2), 1

@@ -1,8 +1,8 @@
-"""Digits as torch batches with a mild, reproducible augmentation."""
+"""Images as torch batches with a mild, reproducible augmentation."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import pi
 
@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from model.errors import UserError
 from model.network import Network
+from pruning.cifar import Images
 from pruning.data import Digits
 
 ROTATION = 10 * pi / 180
@@ -18,25 +20,52 @@ SCALING = 0.1
 SHIFT = 2.0
 
 
+CROP = 4
+
+
 @dataclass(frozen=True)
 class Samples:
-    """Images (count, C, H, W) of bytes 0 ... 255, zero-padded to the network's input; labels."""
+    """Images (count, C, H, W) of bytes 0 ... 255 of the network's input size; labels.
+
+    Attributes
+    ----------
+    augment : callable
+        From bytes (B, C, H, W) as floats and a CPU generator to augmented ones.
+    kind : str
+        Name of the data set.
+    """
 
     images: Tensor
     labels: Tensor
+    augment: Callable[[Tensor, torch.Generator], Tensor]
+    kind: str
 
     def head(self, count: int) -> Tensor:
         """First `count` images as the network reads them."""
         return self.images[:count].float() / 255
 
+    def to(self, device: torch.device) -> Samples:
+        """Copy of the samples on a device."""
+        return Samples(
+            self.images.to(device), self.labels.to(device), self.augment, self.kind
+        )
 
-def samples(digits: Digits, network: Network) -> Samples:
-    """Centre the digits in the network's input map."""
-    _, height, width = network.input_shape
-    images = torch.tensor(digits.images)[:, None]
-    extra_y, extra_x = height - images.shape[2], width - images.shape[3]
+
+def samples(data: Digits | Images, network: Network) -> Samples:
+    """Centre digits in the network's input map; colour images must have its size already."""
+    channels, height, width = network.input_shape
+    images = torch.tensor(data.images)
+    labels = torch.tensor(data.labels).long()
+    if isinstance(data, Images):
+        if tuple(images.shape[1:]) != network.input_shape:
+            raise UserError(f"{network.name} reads {network.input_shape} images, the data set's "
+                            f"have shape {tuple(images.shape[1:])}")
+        return Samples(images, labels, crop_and_flip, data.kind)
+    if channels != 1:
+        raise UserError(f"{network.name} reads {channels} channels, digits have one")
+    extra_y, extra_x = height - images.shape[1], width - images.shape[2]
     pads = (extra_x // 2, extra_x - extra_x // 2, extra_y // 2, extra_y - extra_y // 2)
-    return Samples(functional.pad(images, pads), torch.tensor(digits.labels).long())
+    return Samples(functional.pad(images[:, None], pads), labels, rotate_and_shift, "MNIST")
 
 
 def epoch_batches(
@@ -48,9 +77,9 @@ def epoch_batches(
     """
     order = torch.randperm(len(data.labels), generator=generator)
     for start in range(0, len(order) - batch + 1, batch):
-        chosen = order[start : start + batch]
+        chosen = order[start : start + batch].to(data.images.device)
         images = data.images[chosen].float()
-        yield _augment(images, generator).round() / 255, data.labels[chosen]
+        yield data.augment(images, generator).round() / 255, data.labels[chosen]
 
 
 def batch_count(data: Samples, batch: int) -> int:
@@ -58,10 +87,10 @@ def batch_count(data: Samples, batch: int) -> int:
     return len(data.labels) // batch
 
 
-def _augment(images: Tensor, generator: torch.Generator) -> Tensor:
+def rotate_and_shift(images: Tensor, generator: torch.Generator) -> Tensor:
     """Random rotation, scale and shift of every image, bilinear."""
     count, _, height, width = images.shape
-    random = 2 * torch.rand((4, count), generator=generator) - 1
+    random = (2 * torch.rand((4, count), generator=generator) - 1).to(images.device)
     angle, scale = random[0] * ROTATION, 1 + random[1] * SCALING
     rows = (
         torch.stack([scale * angle.cos(), -scale * angle.sin(), random[2] * 2 * SHIFT / width], -1),
@@ -69,3 +98,19 @@ def _augment(images: Tensor, generator: torch.Generator) -> Tensor:
     )
     grid = functional.affine_grid(torch.stack(rows, 1), list(images.shape), align_corners=False)
     return functional.grid_sample(images, grid, align_corners=False)
+
+
+def crop_and_flip(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Random crop of the image with `CROP` zeros around it, and a random horizontal flip."""
+    count, channels, height, width = images.shape
+    shifts = torch.randint(0, 2 * CROP + 1, (2, count, 1), generator=generator)
+    flip = torch.rand((count, 1), generator=generator) < 0.5
+    rows = shifts[0] + torch.arange(height)
+    columns = shifts[1] + torch.arange(width)
+    columns = torch.where(flip, columns.flip(1), columns)
+    padded = functional.pad(images, (CROP,) * 4)
+    index = [axis.to(images.device) for axis in (
+        torch.arange(count)[:, None, None, None], torch.arange(channels)[None, :, None, None],
+        rows[:, None, :, None], columns[:, None, None, :],
+    )]
+    return padded[tuple(index)]

@@ -10,7 +10,7 @@ import torch
 
 from model.errors import UserError
 
-FORMAT = 1
+FORMAT = 2
 
 
 def save(path: Path, state: dict) -> None:

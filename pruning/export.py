@@ -14,6 +14,7 @@ from model.network import QuantisedLayer, QuantisedNetwork
 from model.patterns import Pattern
 from pruning.activations import ActivationQuantiser
 from pruning.batches import Samples
+from pruning.masks import masked_weight, rounding_of
 from pruning.nets import SpectralNet
 
 IN_SCALE = 1 / 255
@@ -49,7 +50,9 @@ def export(
     bits = 0
     for name, module in model.compressed():
         integers, scale = module.integers()
-        bits = module.weight_bits or bits
+        rounding = rounding_of(module)
+        assert rounding is not None and module.bias is not None
+        bits = rounding.bits
         if name in model.quantisers:
             quantiser = model.quantisers[name]
             assert isinstance(quantiser, ActivationQuantiser)
@@ -58,9 +61,9 @@ def export(
             out_scale = SCORE_ROOM * max(largest, 1e-6) / SCORE_LIMIT
         layers.append(
             QuantisedLayer(
-                weight=integers.numpy().astype(np.int64),
-                weight_scale=scale.double().numpy(),
-                bias=module.bias.detach().double().numpy(),
+                weight=integers.cpu().numpy().astype(np.int64),
+                weight_scale=scale.cpu().double().numpy(),
+                bias=module.bias.detach().cpu().double().numpy(),
                 out_scale=out_scale,
                 pattern=str(patterns[name]),
             )
@@ -69,14 +72,14 @@ def export(
         network=model.network, layers=tuple(layers), weight_bits=bits, in_scale=IN_SCALE,
         tile=model.tile,
     )
-    pixels = torch.round(calibration[:SHIFT_IMAGES] / IN_SCALE).numpy().astype(np.int64)
+    pixels = torch.round(calibration[:SHIFT_IMAGES] / IN_SCALE).cpu().numpy().astype(np.int64)
     return calibrate(network, pixels)
 
 
 def integer_accuracy(network: QuantisedNetwork, data: Samples) -> float:
     """Share of right answers of the bit-exact golden model, in percent."""
-    scores = golden.scores(lower(network), data.images.numpy().astype(np.int64))
-    return 100 * float((scores.argmax(axis=1) == data.labels.numpy()).mean())
+    scores = golden.scores(lower(network), data.images.cpu().numpy().astype(np.int64))
+    return 100 * float((scores.argmax(axis=1) == data.labels.cpu().numpy()).mean())
 
 
 def sparsity(model: SpectralNet) -> tuple[float, float]:
@@ -84,7 +87,7 @@ def sparsity(model: SpectralNet) -> tuple[float, float]:
     zeros = {True: 0, False: 0}
     total = {True: 0, False: 0}
     for _, module in model.compressed():
-        weight = module.weight.detach() * module.mask
+        weight = masked_weight(module).detach()
         conv = weight.ndim == 4
         used = weight.ne(0).any(-1) if conv else weight.ne(0)
         zeros[conv] += int((~used).sum())

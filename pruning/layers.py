@@ -1,4 +1,4 @@
-"""Torch layers with masks and fake-quantised weights: spectral convolution, linear.
+"""Torch layers whose parameters are the accelerator's words: spectral convolution, linear.
 
 The convolution is `model.tiling` and `model.halfplane` written with torch operations: the same
 patches, the same words, the same crop.
@@ -6,6 +6,7 @@ patches, the same words, the same crop.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import cast
 
 import numpy as np
@@ -15,163 +16,204 @@ from torch.nn import functional
 
 from model import halfplane
 from model.network import Conv, Linear
-from model.patterns import linear_energy, linear_mask
 from model.tiling import Tiling
+from pruning.masks import masked_weight, rounding_of
+
+__all__ = ["Compressed", "CompressedLinear", "SpectralConv"]
 
 # Up to this many input channels one dense matrix product over patches is faster on a CPU than one
 # product per frequency (batch 256: 30 against 297 ms for 1->20, 100 against 65 ms for 20->50).
 DIRECT_CHANNELS = 8
+# The same where the map is one tile and so small that pixels x outputs are at most this many
+# (128 -> 128 channels on 2 x 2, batch 128: see docs/pruning.md).
+DIRECT_PAIRS = 64
 
 
 class Compressed(nn.Module):
-    """A layer whose weights are masked words and may be fake-quantised.
+    """A layer whose weights are words of a sparsity pattern.
 
     Attributes
     ----------
-    weight : Parameter, shape (N, ...)
-        Free weights, one output channel per row.
-    bias : Parameter, shape (N,)
+    weight : Tensor, shape (N, ...)
+        Weights the layer computes with, one output channel per row: the free weights, masked and
+        rounded as `pruning.masks` says.
+    bias : Parameter, shape (N,), or None
         Bias.
-    mask : Tensor, same shape as `weight`
-        1 where a weight may be non-zero.
-    weight_bits : int or None
-        Width of the fake-quantised weights, None for float.
+    metric : Tensor
+        Factor of each squared weight in the energy of the kernel, broadcast against `weight`.
+    gain : int
+        How much larger a weight is than one of the same layer in space; optimisers of the Adam
+        kind should step as much further (`pruning.admm.parameter_groups`).
     """
 
     weight: nn.Parameter
-    bias: nn.Parameter
-    mask: Tensor
+    bias: nn.Parameter | None
     metric: Tensor
+    layer: Conv | Linear
+    gain = 1
 
-    def __init__(self, weight: Tensor, bias: Tensor, metric: Tensor) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None, metric: Tensor) -> None:
         super().__init__()
         self.weight = nn.Parameter(weight)
-        self.bias = nn.Parameter(bias)
-        self.register_buffer("mask", torch.ones_like(weight))
+        self.bias = None if bias is None else nn.Parameter(bias.detach().clone())
         self.register_buffer("metric", metric, persistent=False)
-        self.weight_bits: int | None = None
 
     def integers(self) -> tuple[Tensor, Tensor]:
-        """Integer weights in +-(2**(bits-1) - 1) and their scale per output channel, (N,)."""
-        if self.weight_bits is None:
-            raise ValueError("this layer is not quantised: weight_bits is None")
-        limit = float(2 ** (self.weight_bits - 1) - 1)
+        """Integer weights and their scale per output channel, (N,), of `pruning.masks.Rounding`."""
+        rounding = rounding_of(self)
+        if rounding is None:
+            raise ValueError("this layer is not quantised: it has no rounding")
         with torch.no_grad():
-            masked = self.weight * self.mask
-            scale = masked.abs().flatten(1).amax(1).clamp_min(1e-9) / limit
-            shape = (-1,) + (1,) * (masked.ndim - 1)
-            return torch.round(masked / scale.view(shape)).clamp(-limit, limit), scale
+            return rounding.integers(masked_weight(self))
 
-    def effective(self) -> Tensor:
-        """Weights the layer computes with; gradients pass the rounding straight through."""
-        masked = self.weight * self.mask
-        if self.weight_bits is None:
-            return masked
-        integers, scale = self.integers()
-        shape = (-1,) + (1,) * (masked.ndim - 1)
-        return masked + (integers * scale.view(shape) - masked).detach()
-
-    def word_energy(self, weight: Tensor) -> np.ndarray:
-        """Energy of every word of `weight`, (N, C, F), for `model.patterns.project`."""
+    def word_energy(self, weight: Tensor) -> Tensor:
+        """Energy of every word of `weight`, (N, C, F), in double precision on its device."""
         raise NotImplementedError
 
-    def spread(self, words: np.ndarray) -> Tensor:
-        """Turn a word mask (N, C, F) into a weight mask."""
+    def spread(self, words: Tensor) -> Tensor:
+        """Turn a word mask (N, C, F) into a weight mask of the weight's type."""
         raise NotImplementedError
 
 
 class SpectralConv(Compressed):
     """Overlap-save convolution whose parameters are half-plane words.
 
-    ``y = valid(ifft2(sum_c X_c * H_c))``, see `model.tiling`.
+    ``y = valid(ifft2(sum_c X_c * H_c))``, see `model.tiling`.  The map may have any size, which
+    need not be known before it comes: tiles start at its padded corner.
 
     Parameters
     ----------
     layer : Conv
         Shape of the layer.
-    tiling : Tiling
-        Tiling of its input map.
+    tile : int
+        Edge K of the transform.
     weight : Tensor, shape (N, C, k, k)
         Spatial kernel (torch's correlation) to start from.
-    bias : Tensor, shape (N,)
+    bias : Tensor, shape (N,), or None
         Bias.
+
+    Notes
+    -----
+    Under autocast the transforms stay in the weights' precision and only the products over the
+    channels are computed in the lower one.
     """
 
+    layer: Conv
     analysis: Tensor
     synthesis: Tensor
-    circulant: Tensor
     real_word: Tensor
 
-    def __init__(self, layer: Conv, tiling: Tiling, weight: Tensor, bias: Tensor) -> None:
-        tile = tiling.tile
-        spectrum = halfplane.from_spatial(weight.detach().double().numpy(), tile)
+    def __init__(self, layer: Conv, tile: int, weight: Tensor, bias: Tensor | None) -> None:
+        spectrum = halfplane.from_spatial(weight.detach().cpu().double().numpy(), tile)
         # One over K*K: the metric is then the energy of the K x K kernel in space (Parseval).
         share = halfplane.multiplicity(tile) / tile**2
-        super().__init__(_split(spectrum), bias.detach().clone(), _float(share[:, None]))
+        super().__init__(_split(spectrum), bias, torch.tensor(share[:, None]))
         self.layer = layer
-        self.tiling = tiling
+        self.tile = tile
+        self.gain = layer.kernel
         pixels = np.eye(tile * tile).reshape(-1, tile, tile)
         forward = _split(halfplane.pack(np.fft.fft2(pixels))).flatten(1)
         units = np.eye(tile * tile).reshape(-1, tile * tile // 2, 2)
         inverse = np.fft.ifft2(halfplane.unpack(units[..., 0] + 1j * units[..., 1])).real
         self.register_buffer("analysis", forward, persistent=False)
-        self.register_buffer("synthesis", _float(inverse.reshape(len(units), -1)), persistent=False)
-        self.register_buffer("circulant", _circulant(tiling), persistent=False)
+        self.register_buffer(
+            "synthesis", torch.tensor(inverse.reshape(len(units), -1)), persistent=False
+        )
         self.register_buffer(
             "real_word", torch.tensor(halfplane.is_real_word(tile)), persistent=False
         )
+        self.to(weight.device, weight.dtype)        # the tables came in double precision
+
+    def extra_repr(self) -> str:
+        """Shape, as `print` of a module shows it."""
+        layer = self.layer
+        return (f"{layer.in_channels}, {layer.out_channels}, kernel={layer.kernel}, "
+                f"padding={layer.padding}, pool={layer.pool}, tile={self.tile}")
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve, max-pool and add the bias (pooling first: the bias then meets a smaller map).
 
         Maps (B, C, height, width) to (B, N, out_height // pool, out_width // pool).
         """
-        plan, outputs = self.tiling, self.layer.out_channels
+        if x.ndim != 4 or x.shape[1] != self.layer.in_channels:
+            raise ValueError(f"layer {self.layer.name} expects maps (B, {self.layer.in_channels}, "
+                             f"height, width), not shape {tuple(x.shape)}")
+        plan = _tiling(self.layer, x.shape[2], x.shape[3], self.tile)
+        device = x.device.type
+        product = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+        with torch.autocast(device, enabled=False):
+            y = self._convolve(x.to(self.analysis.dtype), plan, product)
+        if self.layer.pool > 1:
+            y = functional.max_pool2d(y, self.layer.pool)
+        return y if self.bias is None else y + self.bias[:, None, None]
+
+    def _convolve(self, x: Tensor, plan: Tiling, product: torch.dtype | None) -> Tensor:
+        """Convolve maps (B, C, height, width) to (B, N, out_height, out_width)."""
+        outputs = self.layer.out_channels
+        pairs = x.shape[2] * x.shape[3] * plan.out_height * plan.out_width
+        if plan.tiles == 1 and pairs <= DIRECT_PAIRS:
+            return self._one_product(x, plan)
         (top, bottom), (left, right) = plan.pads
         if any((top, bottom, left, right)):
             x = functional.pad(x, (left, right, top, bottom))
         patches = x.unfold(2, plan.tile, plan.step).unfold(3, plan.tile, plan.step)
         direct = self.layer.in_channels <= DIRECT_CHANNELS
-        tiles = self._direct(patches) if direct else self._by_frequency(patches)
+        tiles = self._direct(patches, plan) if direct else self._by_frequency(
+            patches, plan, product
+        )
         full = tiles.permute(0, 1, 3, 2, 4, 5).reshape(
             len(x), plan.tiles_y * plan.step, plan.tiles_x * plan.step, outputs
         )
-        y = full[:, : plan.out_height, : plan.out_width].permute(0, 3, 1, 2)
-        if self.layer.pool > 1:
-            y = functional.max_pool2d(y, self.layer.pool)
-        return y + self.bias[:, None, None]
+        return full[:, : plan.out_height, : plan.out_width].permute(0, 3, 1, 2)
 
-    def _direct(self, patches: Tensor) -> Tensor:
+    def _one_product(self, x: Tensor, plan: Tiling) -> Tensor:
+        """One matrix product for a map of a few pixels, all in one tile."""
+        weight = self.weight
+        outputs, channels = weight.shape[:2]
+        pixels = x.shape[2] * x.shape[3]
+        # Kernel pixels that join the map's pixels to the outputs: of K*K only a few.
+        used, index = _joins(plan, str(x.device))
+        spatial = weight.flatten(2) @ self.synthesis[:, used]
+        matrix = spatial[:, :, index].view(outputs, channels, -1, pixels)
+        matrix = matrix.permute(1, 3, 2, 0).reshape(channels * pixels, -1)
+        rows = x.flatten(1) @ matrix
+        return rows.view(len(x), plan.out_height, plan.out_width, outputs).permute(0, 3, 1, 2)
+
+    def _direct(self, patches: Tensor, plan: Tiling) -> Tensor:
         """One matrix product with the block-circulant matrix of the kernels' inverse DFT.
 
         Maps patches (B, C, tiles_y, tiles_x, K, K) to tiles (B, tiles_y, tiles_x, t, t, N).
         """
-        outputs, channels = self.weight.shape[:2]
-        plan, pixels = self.tiling, self.tiling.tile**2
-        spatial = self.effective().flatten(2) @ self.synthesis
-        matrix = spatial[:, :, self.circulant].view(outputs, channels, -1, pixels)
+        weight, pixels = self.weight, plan.tile**2
+        outputs, channels = weight.shape[:2]
+        spatial = weight.flatten(2) @ self.synthesis
+        index = _circulant(plan.kernel, plan.tile, str(patches.device))
+        matrix = spatial[:, :, index].view(outputs, channels, -1, pixels)
         matrix = matrix.permute(1, 3, 2, 0).reshape(channels * pixels, -1)
         rows = patches.permute(0, 2, 3, 1, 4, 5).reshape(-1, channels * pixels)
         return (rows @ matrix).view(
             -1, plan.tiles_y, plan.tiles_x, plan.step, plan.step, outputs
         )
 
-    def _by_frequency(self, patches: Tensor) -> Tensor:
+    def _by_frequency(
+        self, patches: Tensor, plan: Tiling, product: torch.dtype | None
+    ) -> Tensor:
         """DFT, one product over channels per word, inverse DFT of the valid outputs.
 
         Maps patches (B, C, tiles_y, tiles_x, K, K) to tiles (B, tiles_y, tiles_x, t, t, N).
         Channels stay innermost, so every change of layout moves whole rows.
         """
         outputs, channels, words, _ = self.weight.shape
-        plan = self.tiling
         columns = patches.permute(4, 5, 0, 2, 3, 1).reshape(plan.tile**2, -1)
         spectra = (self.analysis.t() @ columns).view(words, 2, -1, channels)
         same, swapped = self._word_products()
+        if product is not None:
+            spectra, same, swapped = (part.to(product) for part in (spectra, same, swapped))
         crossed = torch.bmm(spectra.flip(1).flatten(0, 1), swapped)
         sums = torch.baddbmm(crossed, spectra.flatten(0, 1), same).view(2 * words, -1)
         grid = self.synthesis.view(-1, plan.tile, plan.tile)
         valid = grid[:, plan.kernel - 1 :, plan.kernel - 1 :].reshape(2 * words, -1)
-        tiles = (valid.t() @ sums).view(
+        tiles = (valid.t() @ sums.to(valid.dtype)).view(
             plan.step, plan.step, -1, plan.tiles_y, plan.tiles_x, outputs
         )
         return tiles.permute(2, 3, 4, 0, 1, 5)
@@ -181,20 +223,21 @@ class SpectralConv(Compressed):
 
         Complex: re' = re wr - im wi, im' = im wr + re wi.  Real bins: re' = re wr, im' = im wi.
         """
-        re, im = self.effective().permute(2, 1, 0, 3).unbind(-1)
+        re, im = self.weight.permute(2, 1, 0, 3).unbind(-1)
         real = self.real_word[:, None, None]
         cross = im.masked_fill(real, 0.0)
         same = torch.stack([re, torch.where(real, im, re)], 1)
         return same.flatten(0, 1), torch.stack([-cross, cross], 1).flatten(0, 1)
 
-    def word_energy(self, weight: Tensor) -> np.ndarray:
-        """Energy of every word, (N, C, K*K/2)."""
-        parts = weight.detach().double().numpy()
-        return halfplane.energy(parts[..., 0] + 1j * parts[..., 1])
+    def word_energy(self, weight: Tensor) -> Tensor:
+        """Energy of every word as `model.halfplane.energy` counts it, (N, C, K*K/2)."""
+        parts = weight.detach().double()
+        squared = parts[..., 0].square() + parts[..., 1].square()
+        return torch.where(self.real_word, squared, 2 * squared)
 
-    def spread(self, words: np.ndarray) -> Tensor:
+    def spread(self, words: Tensor) -> Tensor:
         """Mask of the real and imaginary parts, (N, C, K*K/2, 2)."""
-        return _float(np.repeat(words[..., None], 2, axis=-1))
+        return words[..., None].expand(*words.shape, 2).to(self.metric.dtype)
 
 
 class CompressedLinear(Compressed):
@@ -206,40 +249,69 @@ class CompressedLinear(Compressed):
         Shape of the layer.
     weight : Tensor, shape (N, L)
         Weights to start from.
-    bias : Tensor, shape (N,)
+    bias : Tensor, shape (N,), or None
         Bias.
     """
 
-    def __init__(self, layer: Linear, weight: Tensor, bias: Tensor) -> None:
-        super().__init__(weight.detach().clone(), bias.detach().clone(), torch.ones(1))
+    layer: Linear
+
+    def __init__(self, layer: Linear, weight: Tensor, bias: Tensor | None) -> None:
+        super().__init__(
+            weight.detach().clone(), bias, torch.ones(1, dtype=weight.dtype, device=weight.device)
+        )
         self.layer = layer
 
+    def extra_repr(self) -> str:
+        """Shape, as `print` of a module shows it."""
+        return f"{self.layer.in_features}, {self.layer.out_features}"
+
     def forward(self, x: Tensor) -> Tensor:
-        """Apply the layer; (B, L) to (B, N)."""
-        return functional.linear(x, self.effective(), self.bias)
+        """Apply the layer; (..., L) to (..., N)."""
+        return functional.linear(x, self.weight, self.bias)
 
-    def word_energy(self, weight: Tensor) -> np.ndarray:
-        """Energy of every word, (N, ceil(L/2), 1)."""
-        return linear_energy(weight.detach().double().numpy())
+    def word_energy(self, weight: Tensor) -> Tensor:
+        """Energy of every word as `model.patterns.linear_energy` counts it, (N, ceil(L/2), 1)."""
+        squared = weight.detach().double().square()
+        squared = functional.pad(squared, (0, squared.shape[1] % 2))
+        return squared.view(len(squared), -1, 2).sum(-1)[..., None]
 
-    def spread(self, words: np.ndarray) -> Tensor:
+    def spread(self, words: Tensor) -> Tensor:
         """Mask of the inputs, (N, L)."""
-        return _float(linear_mask(words, self.layer.in_features))
-
-
-def _float(values: np.ndarray) -> Tensor:
-    """Single-precision tensor of an array."""
-    return torch.tensor(values, dtype=torch.float32)
+        both = words.expand(*words.shape[:2], 2).flatten(1)
+        return both[:, : self.layer.in_features].to(self.metric.dtype)
 
 
 def _split(words: np.ndarray) -> Tensor:
     """Complex words as (..., 2) real and imaginary parts."""
-    return _float(np.stack([words.real, words.imag], axis=-1))
+    return torch.tensor(np.stack([words.real, words.imag], axis=-1))
 
 
-def _circulant(tiling: Tiling) -> Tensor:
+@lru_cache(maxsize=256)
+def _tiling(layer: Conv, height: int, width: int, tile: int) -> Tiling:
+    """Tiling of a map, made once per size."""
+    return layer.tiling((layer.in_channels, height, width), tile)
+
+
+def _distances(rows: np.ndarray, columns: np.ndarray, inputs: tuple, tile: int) -> np.ndarray:
+    """Kernel pixel that joins each output to each input pixel of the tile, flat."""
+    down = (rows[:, None] - inputs[0]) % tile
+    right = (columns[:, None] - inputs[1]) % tile
+    return (down[:, None, :, None] * tile + right[None, :, None, :]).reshape(-1)
+
+
+@lru_cache(maxsize=64)
+def _circulant(kernel: int, tile: int, device: str) -> Tensor:
     """Kernel pixel that joins each valid output to each patch pixel, flat (t*t*K*K,)."""
-    outputs = np.arange(tiling.kernel - 1, tiling.tile)
-    distance = (outputs[:, None] - np.arange(tiling.tile)) % tiling.tile
-    index = distance[:, None, :, None] * tiling.tile + distance[None, :, None, :]
-    return cast(Tensor, torch.tensor(index.reshape(-1)))
+    outputs, inputs = np.arange(kernel - 1, tile), np.arange(tile)
+    index = _distances(outputs, outputs, (inputs, inputs), tile)
+    return cast(Tensor, torch.tensor(index, device=device))
+
+
+@lru_cache(maxsize=64)
+def _joins(plan: Tiling, device: str) -> tuple[Tensor, Tensor]:
+    """Kernel pixels between the pixels and the outputs of a one-tile map, and which joins what."""
+    rows = np.arange(plan.out_height) + plan.kernel - 1
+    columns = np.arange(plan.out_width) + plan.kernel - 1
+    inputs = np.arange(plan.height) + plan.padding, np.arange(plan.width) + plan.padding
+    used, index = np.unique(_distances(rows, columns, inputs, plan.tile), return_inverse=True)
+    return torch.tensor(used, device=device), torch.tensor(index.reshape(-1), device=device)

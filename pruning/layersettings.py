@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from model.errors import UserError
 from model.network import NETWORKS, Conv
 from model.patterns import KernelPattern, Pattern
-from pruning.recipe import channel_pattern
+from pruning.selection import channel_pattern
 
 __all__ = ["Settings", "TILE"]
 

@@ -18,16 +18,17 @@ The caller trains: every procedure takes ``retrain``, called after each change o
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
-from pruning.masks import largest, mask_of, prunable, set_mask
+from pruning.masks import mask_of, set_mask
 
-__all__ = ["Step", "accuracy_peak", "density_of", "densities", "histogram_peak", "layerwise",
-           "peak_magnitude", "sensitive_density"]
+__all__ = ["Step", "accuracy_peak", "density_of", "densities", "finalise", "histogram_peak",
+           "kept", "largest", "layerwise", "peak_magnitude", "prunable", "sensitive_density"]
 
 Retrain = Callable[[nn.Module], None]
 Accuracy = Callable[[nn.Module], float]
@@ -47,14 +48,45 @@ class Step:
         return asdict(self)
 
 
+def prunable(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Path and module of every convolution and fully connected layer, in order of definition."""
+    for path, module in model.named_modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            yield path, module
+
+
+def kept(module: nn.Module) -> Tensor:
+    """Mask of a layer's weight; all ones if it has none."""
+    mask = mask_of(module)
+    return torch.ones_like(_weight(module)) if mask is None else mask
+
+
+def largest(weight: Tensor, density: float) -> Tensor:
+    """Mask of the ``round(density * size)`` weights of largest magnitude; the first of equals."""
+    if not 0 < density <= 1:
+        raise ValueError(f"density must lie in (0, 1], not {density!r}")
+    count = round(density * weight.numel())
+    order = torch.sort(weight.detach().abs().flatten(), descending=True, stable=True).indices
+    mask = torch.zeros(weight.numel(), device=weight.device)
+    mask[order[:count]] = 1
+    return mask.view_as(weight)
+
+
+def finalise(model: nn.Module) -> None:
+    """Write the masked weights into the parameters and remove the masks."""
+    for _, module in prunable(model):
+        if mask_of(module) is not None:
+            parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
+
+
 def densities(model: nn.Module) -> dict[str, float]:
     """Share of kept weights of every layer."""
-    return {name: float(mask_of(module).mean()) for name, module in prunable(model)}
+    return {name: float(kept(module).mean()) for name, module in prunable(model)}
 
 
 def density_of(model: nn.Module) -> float:
     """Share of kept weights of all layers together."""
-    masks = [mask_of(module) for _, module in prunable(model)]
+    masks = [kept(module) for _, module in prunable(model)]
     return sum(float(mask.sum()) for mask in masks) / sum(mask.numel() for mask in masks)
 
 
@@ -66,7 +98,7 @@ def _weight(module: nn.Module) -> Tensor:
 
 def _prune(module: nn.Module, density: float) -> None:
     """Keep the largest weights; those already masked are zero and stay out."""
-    set_mask(module, largest(_weight(module), density) * mask_of(module))
+    set_mask(module, largest(_weight(module), density) * kept(module))
 
 
 def sensitive_density(
@@ -91,7 +123,7 @@ def sensitive_density(
     float
         1.0 if even the largest choice costs more.
     """
-    before = mask_of(module).clone()
+    before = kept(module).clone()
     bar = accuracy(model) - drop
     chosen = 1.0
     for density in sorted(choices, reverse=True):
@@ -137,22 +169,22 @@ def layerwise(
             targets.get(name, 1.0) if targets is not None
             else sensitive_density(model, module, accuracy, drop, choices=choices)
         )
-        if density >= float(mask_of(module).mean()):
+        if density >= float(kept(module).mean()):
             continue
         _prune(module, density)
         pruned = accuracy(model)
         retrain(model)
-        steps.append(Step(name, float(mask_of(module).mean()), pruned, accuracy(model)))
+        steps.append(Step(name, float(kept(module).mean()), pruned, accuracy(model)))
     return steps
 
 
 def peak_magnitude(weight: Tensor, mask: Tensor, bins: int = 100) -> float:
     """Magnitude at the peak of the histogram of the kept weights' magnitudes."""
-    kept = weight.detach().abs()[mask.bool()]
-    if not kept.numel():
+    values = weight.detach().abs()[mask.bool()]
+    if not values.numel():
         return 0.0
-    low, high = float(kept.min()), float(kept.max())
-    counts = torch.histc(kept, bins=bins, min=low, max=high)
+    low, high = float(values.min()), float(values.max())
+    counts = torch.histc(values, bins=bins, min=low, max=high)
     return low + (int(counts.argmax()) + 0.5) * (high - low) / bins
 
 
@@ -163,16 +195,16 @@ def histogram_peak(
     steps = []
     layers = list(prunable(model))
     for name, module in reversed(layers) if reverse else layers:
-        weight, mask = _weight(module), mask_of(module)
+        weight, mask = _weight(module), kept(module)
         if bool(mask.all()):
             continue                            # no pass has been over it: no second peak
-        kept = mask * (weight.abs() > peak_magnitude(weight, mask))
-        if not kept.any():
+        beyond = mask * (weight.abs() > peak_magnitude(weight, mask))
+        if not beyond.any():
             continue
-        set_mask(module, kept)
+        set_mask(module, beyond)
         pruned = accuracy(model)
         retrain(model)
-        steps.append(Step(name, float(mask_of(module).mean()), pruned, accuracy(model)))
+        steps.append(Step(name, float(kept(module).mean()), pruned, accuracy(model)))
     return steps
 
 
@@ -191,9 +223,9 @@ def accuracy_peak(
     steps = []
     layers = list(prunable(model))
     for name, module in reversed(layers) if reverse else layers:
-        set_mask(module, mask_of(module))       # so that the state has a place for it
+        set_mask(module, kept(module))       # so that the state has a place for it
         best, state, misses = accuracy(model), copy.deepcopy(model.state_dict()), 0
-        density, found = float(mask_of(module).mean()), None
+        density, found = float(kept(module).mean()), None
         while misses <= patience and density * factor >= floor:
             density *= factor
             _prune(module, density)
@@ -202,7 +234,7 @@ def accuracy_peak(
             now = accuracy(model)
             if now >= best:
                 best, state, misses = now, copy.deepcopy(model.state_dict()), 0
-                found = Step(name, float(mask_of(module).mean()), pruned, now)
+                found = Step(name, float(kept(module).mean()), pruned, now)
             else:
                 misses += 1
         model.load_state_dict(state)

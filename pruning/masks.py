@@ -1,27 +1,29 @@
-"""Masks on the weights of any torch module, as parametrisations.
+"""Parametrisations of a weight: what is pruned is zero, what is kept may be rounded.
 
-The free weights stay the parameter that the optimiser sees; what the layer computes with is their
-product with a mask, so masked weights get no gradient and stay zero in the layer.
+`torch.nn.utils.parametrize` keeps the free weights; ``module.weight`` is what they become.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-__all__ = ["Mask", "finalise", "largest", "mask_of", "prunable", "set_mask"]
+__all__ = [
+    "Mask", "Rounding", "free_weight", "mask_of", "masked_weight", "rounding_of", "set_mask",
+    "set_rounding",
+]
 
 
 class Mask(nn.Module):
-    """Parametrisation that multiplies with a mask.
+    """Sets weights to zero, and their gradients with them.
 
-    Attributes
+    Parameters
     ----------
     mask : Tensor
-        1 where a weight may be non-zero; of the weight's shape.
+        1 where a weight may be non-zero, in the shape of the weight.
     """
 
     mask: Tensor
@@ -31,61 +33,96 @@ class Mask(nn.Module):
         self.register_buffer("mask", mask)
 
     def forward(self, weight: Tensor) -> Tensor:
-        """Masked weights."""
+        """Masked weight."""
         return weight * self.mask
 
 
-def prunable(model: nn.Module, kinds: Iterable[type[nn.Module]] = (nn.Conv2d, nn.Linear)
-             ) -> Iterator[tuple[str, nn.Module]]:
-    """Name and module of every layer with a weight to prune, in the order of definition."""
-    wanted = tuple(kinds)
-    for name, module in model.named_modules():
-        if isinstance(module, wanted):
-            yield name, module
+class Rounding(nn.Module):
+    """Rounds weights (N, ...) to symmetric integers with a scale per output channel.
+
+    Parameters
+    ----------
+    bits : int
+        Width of the integers, which lie in +-(2**(bits-1) - 1).
+    """
+
+    def __init__(self, bits: int) -> None:
+        super().__init__()
+        self.bits = bits
+
+    def integers(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Integers in the shape of the weight and the scale of every output channel, (N,)."""
+        limit = float(2 ** (self.bits - 1) - 1)
+        with torch.no_grad():
+            scale = weight.abs().flatten(1).amax(1).clamp_min(1e-9) / limit
+            rounded = torch.round(weight / _column(scale, weight)).clamp(-limit, limit)
+        return rounded, scale
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Round the weight; gradients pass straight through."""
+        integers, scale = self.integers(weight)
+        return weight + (integers * _column(scale, weight) - weight).detach()
 
 
-def _find(module: nn.Module) -> Mask | None:
-    if not parametrize.is_parametrized(module, "weight"):
-        return None
-    chain = module.parametrizations["weight"]  # type: ignore[index]
-    return next((part for part in chain if isinstance(part, Mask)), None)
+def free_weight(module: nn.Module) -> nn.Parameter:
+    """Return the parameter behind ``module.weight``, which the optimiser moves."""
+    if parametrize.is_parametrized(module, "weight"):
+        return cast(nn.Parameter, _chain(module).original)
+    return cast(nn.Parameter, module.weight)
 
 
-def mask_of(module: nn.Module) -> Tensor:
-    """Mask of a layer's weight; all ones if it has none."""
-    found = _find(module)
-    weight = module.weight
-    assert isinstance(weight, Tensor)
-    return torch.ones_like(weight) if found is None else found.mask
+def mask_of(module: nn.Module) -> Tensor | None:
+    """Find the mask of a module's weight, None if it has none."""
+    found = _find(module, Mask)
+    return found.mask if isinstance(found, Mask) else None
+
+
+def rounding_of(module: nn.Module) -> Rounding | None:
+    """Find the rounding of a module's weight, None if it has none."""
+    found = _find(module, Rounding)
+    return found if isinstance(found, Rounding) else None
 
 
 def set_mask(module: nn.Module, mask: Tensor) -> None:
-    """Put a mask on a layer's weight, in place of the one it has."""
-    weight = module.weight
-    assert isinstance(weight, Tensor)
+    """Mask a module's weight from now on, or with another mask; not after `set_rounding`."""
+    current, weight = mask_of(module), free_weight(module)
     if mask.shape != weight.shape:
         raise ValueError(f"mask has shape {tuple(mask.shape)}, the weight {tuple(weight.shape)}")
-    mask = mask.to(device=weight.device, dtype=weight.dtype)
-    found = _find(module)
-    if found is None:
-        parametrize.register_parametrization(module, "weight", Mask(mask))
+    if current is not None:
+        current.copy_(mask)
+    elif rounding_of(module) is not None:
+        raise ValueError("a rounded weight cannot be masked any more: mask first")
     else:
-        found.mask.copy_(mask)
+        parametrize.register_parametrization(module, "weight", Mask(mask.clone()))
 
 
-def largest(weight: Tensor, density: float) -> Tensor:
-    """Mask of the ``round(density * size)`` weights of largest magnitude; the first of equals."""
-    if not 0 < density <= 1:
-        raise ValueError(f"density must lie in (0, 1], not {density!r}")
-    kept = round(density * weight.numel())
-    order = torch.sort(weight.detach().abs().flatten(), descending=True, stable=True).indices
-    mask = torch.zeros(weight.numel(), device=weight.device)
-    mask[order[:kept]] = 1
-    return mask.view_as(weight)
+def set_rounding(module: nn.Module, bits: int) -> None:
+    """Round a module's weight from now on, after its mask."""
+    current = rounding_of(module)
+    if current is None:
+        parametrize.register_parametrization(module, "weight", Rounding(bits))
+    else:
+        current.bits = bits
 
 
-def finalise(model: nn.Module) -> None:
-    """Write the masked weights into the parameters and remove the masks."""
-    for _, module in prunable(model):
-        if _find(module) is not None:
-            parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
+def masked_weight(module: nn.Module) -> Tensor:
+    """Weight before it is rounded."""
+    mask = mask_of(module)
+    return free_weight(module) if mask is None else free_weight(module) * mask
+
+
+def _chain(module: nn.Module) -> nn.Module:
+    """Parametrisations of ``module.weight`` in order."""
+    return cast(nn.ModuleDict, module.parametrizations)["weight"]
+
+
+def _find(module: nn.Module, kind: type[nn.Module]) -> nn.Module | None:
+    """First parametrisation of ``module.weight`` of a kind."""
+    if not parametrize.is_parametrized(module, "weight"):
+        return None
+    return next((item for item in _chain(module).children() if isinstance(item, kind)), None)
+
+
+def _column(scale: Tensor, weight: Tensor) -> Tensor:
+    """Scale (N,) in as many dimensions as the weight."""
+    return scale.view((-1,) + (1,) * (weight.ndim - 1))

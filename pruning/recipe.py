@@ -7,14 +7,29 @@ from dataclasses import dataclass
 
 from model.errors import UserError
 from model.network import NETWORKS, Conv, Network
-from model.patterns import ChannelPattern, KernelPattern, Pattern
+from model.patterns import ChannelPattern, Pattern
+from pruning.selection import NAMES, named_pattern
 
 # Fully connected layers always use `channel 1:m`; m per layer, in order.
-LINEAR_GROUPS = {"lenet": (32, 8), "lenet5": (16, 8, 4)}
+LINEAR_GROUPS = {
+    "lenet": (32, 8), "lenet5": (16, 8, 4),
+    # One small classifier, kept whole.
+    "vgg16-cifar": (1,), "vgg16-cifar-quarter": (1,),
+}
 # An 8 x 8 tile has 32 words: beyond that `kernel` keeps nothing.
 MOST_ALPHA = 32
-#: Channels the hardware reads together (`model.config.AcceleratorConfig.banks`).
-BANKS = 8
+#: Settings of the networks that need others than the defaults of `Recipe`.
+_CIFAR = {
+    "batch_norm": True, "optimiser_dense": "sgd", "decay": 5e-4, "batch": 128,
+    "epochs_dense": 120, "rate_dense": 0.05, "epochs_admm": 20, "rate_admm": 5e-4,
+    "epochs_masked": 30, "rate_masked": 1e-3, "epochs_retrain": 10, "rate_retrain": 1e-4,
+    "updates": 2,
+}
+PRESETS: dict[str, dict] = {
+    "lenet": {}, "lenet5": {},
+    "vgg16-cifar": _CIFAR,
+    "vgg16-cifar-quarter": _CIFAR | {"epochs_dense": 60},
+}
 
 
 @dataclass(frozen=True)
@@ -26,17 +41,25 @@ class Recipe:
     network : str
         Name in `model.network.NETWORKS`.
     pattern : str
-        ``"channel"`` or ``"kernel"``, for the convolutions.
+        One of `pruning.selection.NAMES`, for the convolutions.
     alpha : int
         Compression of the convolutions.
     weight_bits : int
         8 or 16.
-    epochs_dense, epochs_admm, epochs_retrain : int
-        Length of the stages.
+    epochs_dense, epochs_admm, epochs_masked, epochs_retrain : int
+        Length of the stages; the masked one (float weights, batch norm alive) may be 0.
     batch : int
         Images per step.
-    rate_dense, rate_admm, rate_retrain : float
-        Adam learning rates; the first and the last decay along a cosine.
+    rate_dense, rate_admm, rate_masked, rate_retrain : float
+        Learning rates; all but that of ADMM decay along a cosine.
+    batch_norm : bool
+        Whether batch norm follows each convolution until it is folded for the retraining.
+    optimiser_dense : str
+        ``"adam"``, or ``"sgd"`` with Nesterov momentum 0.9; the other stages use Adam.
+    decay : float
+        Weight decay of the dense stage.
+    precision : str
+        ``"float32"``, or ``"bfloat16"`` for autocast while weights are not rounded.
     rho_first, rho_last : float
         ADMM penalty, growing geometrically over the updates.
     updates : int
@@ -53,15 +76,21 @@ class Recipe:
     weight_bits: int = 8
     epochs_dense: int = 10
     epochs_admm: int = 4
+    epochs_masked: int = 0
     epochs_retrain: int = 8
     batch: int = 256
     rate_dense: float = 2e-3
     rate_admm: float = 1e-3
+    rate_masked: float = 1e-3
     rate_retrain: float = 3e-3
     rho_first: float = 2e-2
     rho_last: float = 1.0
     updates: int = 4
     distill: float = 0.0
+    batch_norm: bool = False
+    optimiser_dense: str = "adam"
+    decay: float = 0.0
+    precision: str = "float32"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -70,8 +99,8 @@ class Recipe:
             raise UserError(
                 f"unknown network {self.network!r}: known are {', '.join(sorted(LINEAR_GROUPS))}"
             )
-        if self.pattern not in ("channel", "kernel"):
-            raise UserError(f"unknown pattern {self.pattern!r}: channel or kernel")
+        if self.pattern not in NAMES:
+            raise UserError(f"unknown pattern {self.pattern!r}: known are {', '.join(NAMES)}")
         if self.weight_bits not in (8, 16):
             raise UserError(f"weight bits must be 8 or 16, not {self.weight_bits}")
         for name in ("alpha", "epochs_dense", "epochs_admm", "epochs_retrain", "batch", "updates"):
@@ -79,11 +108,25 @@ class Recipe:
                 raise UserError(f"{name} must be at least 1, not {getattr(self, name)}")
         if self.alpha > MOST_ALPHA:
             raise UserError(f"alpha must be at most {MOST_ALPHA}, not {self.alpha}")
-        for name in ("rate_dense", "rate_admm", "rate_retrain", "rho_first", "rho_last"):
+        for name in ("rate_dense", "rate_admm", "rate_masked", "rate_retrain", "rho_first",
+                     "rho_last"):
             if not getattr(self, name) > 0:
                 raise UserError(f"{name} must be positive, not {getattr(self, name)}")
+        if self.epochs_masked < 0:
+            raise UserError(f"epochs_masked must not be negative, not {self.epochs_masked}")
+        if self.optimiser_dense not in ("adam", "sgd"):
+            raise UserError(f"unknown optimiser {self.optimiser_dense!r}: adam or sgd")
+        if self.precision not in ("float32", "bfloat16"):
+            raise UserError(f"unknown precision {self.precision!r}: float32 or bfloat16")
+        if not self.decay >= 0:
+            raise UserError(f"decay must not be negative, not {self.decay}")
         if not 0 <= self.distill <= 1:
             raise UserError(f"distill must be 0..1, not {self.distill}")
+
+    @classmethod
+    def preset(cls, network: str, **changes: object) -> Recipe:
+        """Recipe of a network with its own defaults, but for the settings in ``changes``."""
+        return cls(network, **(PRESETS.get(network, {}) | changes))  # type: ignore[arg-type]
 
     @property
     def title(self) -> str:
@@ -99,27 +142,13 @@ class Recipe:
     def patterns(self) -> dict[str, Pattern]:
         """Sparsity pattern of every layer by name."""
         groups = iter(LINEAR_GROUPS[self.network])
-        chosen: dict[str, Pattern] = {}
-        for layer in self.net.layers:
-            if not isinstance(layer, Conv):
-                chosen[layer.name] = ChannelPattern(1, next(groups))
-            elif self.pattern == "kernel":
-                chosen[layer.name] = KernelPattern(self.alpha)
-            else:
-                chosen[layer.name] = channel_pattern(layer.in_channels, self.alpha)
-        return chosen
+        return {
+            layer.name: named_pattern(self.pattern, 1 / self.alpha, layer)
+            if isinstance(layer, Conv) else ChannelPattern(1, next(groups))
+            for layer in self.net.layers
+        }
 
     def to_dict(self) -> dict:
         """Plain JSON types."""
         return dataclasses.asdict(self)
 
-
-def channel_pattern(channels: int, alpha: int) -> ChannelPattern:
-    """Density 1/alpha; groups of a bank row where a layer has no more channels than that.
-
-    Two of eight leave more choice than one of four and take the array as many steps, as long as
-    there is one row: LeNet-5's six channels would fall into groups of four and two.
-    """
-    if channels <= BANKS and BANKS % alpha == 0:
-        return ChannelPattern(BANKS // alpha, BANKS)
-    return ChannelPattern(1, alpha)

@@ -1,39 +1,37 @@
-"""The stages of a run: dense training, ADMM, masked quantised retraining; resumable by epoch."""
+"""The stages of a run, resumable by epoch.
+
+Dense training, ADMM, masked retraining with float weights and live batch norm (where there is one),
+masked retraining with rounded weights and folded batch norm.
+"""
 
 from __future__ import annotations
 
-import sys
 import time
+from contextlib import AbstractContextManager
 from math import cos, pi
 from pathlib import Path
 
 import torch
-from rich.console import Console
-from rich.progress import Progress
 from torch import Tensor, nn
 from torch.nn import functional
 
 from model.errors import UserError
 from pruning import checkpoint
-from pruning.admm import Admm, projection_mask, rho_at
-from pruning.batches import Samples, batch_count, epoch_batches
+from pruning.admm import ADMMPruner, parameter_groups, require_finite, rho_at
+from pruning.batches import Samples, batch_count
 from pruning.export import sparsity
+from pruning.loop import evaluate, train_epoch
 from pruning.nets import SpatialNet, SpectralNet
 from pruning.recipe import Recipe
 
-STAGES = ("dense", "admm", "retrain")
+__all__ = ["CALIBRATION", "Run", "STAGES"]
+
+#: Stages in order, and the place of each in the seeds of its epochs.
+STAGES = {"dense": 0, "admm": 1, "masked": 3, "retrain": 2}
 CALIBRATION = 1024
 TEMPERATURE = 2.0
-
-
-def evaluate(model: nn.Module, data: Samples, batch: int = 500) -> float:
-    """Share of right answers, in percent."""
-    right = 0
-    with torch.no_grad():
-        for start in range(0, len(data.labels), batch):
-            images = data.images[start : start + batch].float() / 255
-            right += int((model(images).argmax(1) == data.labels[start : start + batch]).sum())
-    return 100 * right / len(data.labels)
+#: Settings that may change between an interruption and ``--resume``.
+FREE = ("rate_", "epochs_")
 
 
 class Run:
@@ -44,9 +42,11 @@ class Run:
     recipe : Recipe
         Settings.
     train, test : Samples
-        Training digits, and the test digits that are only reported, never chosen by.
+        Training images, and the test images that are only reported, never chosen by.
     out : Path
         Folder of ``checkpoint.pt`` and ``dense.pt``.
+    device : torch.device
+        Where to train.
 
     Attributes
     ----------
@@ -55,12 +55,17 @@ class Run:
         the ADMM stage), residual, rho, zeros_conv, zeros_linear, seconds.
     """
 
-    def __init__(self, recipe: Recipe, train: Samples, test: Samples, out: Path) -> None:
+    def __init__(
+        self, recipe: Recipe, train: Samples, test: Samples, out: Path,
+        device: torch.device | str = "cpu",
+    ) -> None:
         torch.manual_seed(recipe.seed)
-        self.recipe, self.train, self.test, self.out = recipe, train, test, out
-        self.dense = SpatialNet(recipe.net)
+        self.device = torch.device(device)
+        self.recipe, self.out = recipe, out
+        self.train, self.test = train.to(self.device), test.to(self.device)
+        self.dense = SpatialNet(recipe.net, recipe.batch_norm).to(self.device)
         self.model: SpectralNet | None = None
-        self.admm: Admm | None = None
+        self.pruner: ADMMPruner | None = None
         self.history: list[dict] = []
         self.dense_accuracy = 0.0
         self.steps = batch_count(train, recipe.batch)
@@ -74,8 +79,8 @@ class Run:
             raise ValueError("the dense stage is not over")
         return self.model
 
-    def execute(self, dense_file: Path | None, resume: bool) -> None:
-        """Go through the stages, from the checkpoint if `resume`."""
+    def execute(self, dense_file: Path | None, resume: bool, dense_only: bool = False) -> None:
+        """Go through the stages (or the first alone), from the checkpoint if `resume`."""
         stage, epoch, optimiser = self._restore(resume)
         if stage == "dense" and dense_file is not None:
             self.load_dense(dense_file)
@@ -85,14 +90,17 @@ class Run:
             self.dense_accuracy = evaluate(self.dense, self.test)
             self._save_dense()
             stage, epoch, optimiser = "admm", 0, None
-        if self.model is None:
-            self.model = SpectralNet(self.recipe.net, self.dense)
+        if dense_only:
+            return
+        self.dense.eval()
+        if self.model is None or self.pruner is None:
+            self.model, self.pruner = self._start()
         if stage == "admm":
-            if self.admm is None:
-                self.admm = Admm(self.model, self.recipe.patterns(), self.recipe.rho_first)
             self._stage("admm", self.model, epoch, optimiser)
-            self.admm.apply_masks()
-            self.admm = None
+            self.pruner.finalise()
+            stage, epoch, optimiser = "masked", 0, None
+        if stage == "masked":
+            self._stage("masked", self.model, epoch, optimiser)
             self.model.quantise(self.recipe.weight_bits, self.train.head(CALIBRATION))
             stage, epoch, optimiser = "retrain", 0, None
         self._stage("retrain", self.model, epoch, optimiser)
@@ -102,76 +110,98 @@ class Run:
         state = checkpoint.load(path, "dense")
         if state["network"] != self.recipe.network:
             raise UserError(f"{path} is a dense {state['network']}, not {self.recipe.network}")
+        if bool(self.dense.norms) != any(key.startswith("norms.") for key in state["model"]):
+            raise UserError(f"{path} differs from the recipe in batch norm")
         self.dense.load_state_dict(state["model"])
         self.dense_accuracy = evaluate(self.dense, self.test)
+
+    def _start(self) -> tuple[SpectralNet, ADMMPruner]:
+        """Spectral network of the dense one, and what prunes it."""
+        recipe = self.recipe
+        model = SpectralNet(recipe.net, self.dense)
+        return model, ADMMPruner(
+            model.layers, layers=recipe.patterns(), rho=(recipe.rho_first, recipe.rho_last),
+            updates=recipe.epochs_admm * recipe.updates,
+            every=max(1, self.steps // recipe.updates),
+        )
 
     def _stage(self, stage: str, model: nn.Module, first: int, optimiser: dict | None) -> None:
         """Train `model` through the epochs of one stage, saving after each."""
         total = getattr(self.recipe, f"epochs_{stage}")
         rate = getattr(self.recipe, f"rate_{stage}")
         groups = (
-            model.parameter_groups(rate) if isinstance(model, SpectralNet)
+            parameter_groups(model, rate) if isinstance(model, SpectralNet)
             else [{"params": list(model.parameters()), "lr": rate, "gain": 1}]
         )
-        adam = torch.optim.Adam(groups)
+        steps = self._optimiser(stage, groups)
         if optimiser is not None:
-            adam.load_state_dict(optimiser)
+            steps.load_state_dict(optimiser)
+        model.train()
         for epoch in range(first, total):
             started = time.monotonic()
-            loss = self._epoch(stage, model, adam, epoch, total, rate)
-            entry = {"stage": stage, "epoch": epoch + 1, "loss": loss}
+            loss = self._epoch(stage, model, steps, epoch, total, rate)
+            entry = {"stage": stage, "epoch": epoch + 1, "loss": loss,
+                     "rate": steps.param_groups[-1]["lr"]}
             entry |= self._measure(stage, model)
             entry["seconds"] = round(time.monotonic() - started, 1)
             self.history.append(entry)
-            self._save(stage, epoch + 1, adam)
+            self._save(stage, epoch + 1, steps)
             print(_line(entry, total), flush=True)
 
+    def _optimiser(self, stage: str, groups: list[dict]) -> torch.optim.Optimizer:
+        """Optimiser of a stage."""
+        decay = self.recipe.decay if stage == "dense" else 0.0
+        if stage == "dense" and self.recipe.optimiser_dense == "sgd":
+            return torch.optim.SGD(groups, momentum=0.9, nesterov=True, weight_decay=decay)
+        return torch.optim.Adam(groups, weight_decay=decay)
+
     def _epoch(
-        self, stage: str, model: nn.Module, adam: torch.optim.Adam, epoch: int, total: int,
-        rate: float,
+        self, stage: str, model: nn.Module, optimiser: torch.optim.Optimizer, epoch: int,
+        total: int, rate: float,
     ) -> float:
         """Train one epoch; returns the mean loss without the ADMM penalty."""
-        generator = torch.Generator().manual_seed(
-            1000 * self.recipe.seed + 100 * STAGES.index(stage) + epoch
-        )
         every = max(1, self.steps // self.recipe.updates)
-        summed = 0.0
-        with Progress(console=Console(stderr=True), transient=True,
-                      disable=not sys.stderr.isatty()) as bar:
-            task = bar.add_task(f"{stage} {epoch + 1}/{total}", total=self.steps)
-            for step, (images, labels) in enumerate(
-                epoch_batches(self.train, self.recipe.batch, generator)
-            ):
-                done = (epoch * self.steps + step) / (total * self.steps)
-                share = 1.0 if stage == "admm" else (1 + cos(pi * done)) / 2
-                for group in adam.param_groups:
-                    group["lr"] = rate * group["gain"] * share
-                loss = self._loss(stage, model, images, labels)
-                value = float(loss.detach())
-                if value != value or value == float("inf"):
-                    raise UserError(
-                        f"loss became {value} in stage {stage}, epoch {epoch + 1}, "
-                        f"step {step + 1}; last good state in {self._file}, lower the learning rate"
-                    )
-                summed += value
-                if self.admm is not None:
-                    loss = loss + self.admm.penalty()
-                adam.zero_grad(set_to_none=True)
-                loss.backward()
-                adam.step()
-                if self.admm is not None and (step + 1) % every == 0:
-                    self._admm_update(epoch, step // every)
-                bar.advance(task)
-        return summed / self.steps
+        title = f"stage {stage}, epoch {epoch + 1} of {total}"
 
-    def _admm_update(self, epoch: int, index: int) -> None:
+        def step(index: int, images: Tensor, labels: Tensor) -> Tensor:
+            done = (epoch * self.steps + index) / (total * self.steps)
+            share = 1.0 if stage == "admm" else (1 + cos(pi * done)) / 2
+            for group in optimiser.param_groups:
+                group["lr"] = rate * group["gain"] * share
+            with self._precision(stage):
+                reported = loss = self._loss(stage, model, images, labels)
+            if not images.is_cuda:
+                require_finite(reported, f"{title}, step {index + 1}")
+            if stage == "admm" and self.pruner is not None:
+                loss = loss + self.pruner.penalty()
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            optimiser.step()
+            if stage == "admm" and (index + 1) % every == 0:
+                self._update(epoch, index // every)
+            return reported
+
+        seed = 1000 * self.recipe.seed + 100 * STAGES[stage] + epoch
+        try:
+            return train_epoch(self.train, self.recipe.batch, seed, title, step)
+        except FloatingPointError as error:
+            again = f"last good state in {self._file}: go on with --resume and"
+            raise UserError(f"{error}; {again if self.history else 'start again with'} a lower "
+                            f"--rate-{stage}") from error
+
+    def _update(self, epoch: int, index: int) -> None:
         """Z and U step with the next rho of the schedule."""
-        assert self.admm is not None
+        assert self.pruner is not None
         recipe = self.recipe
         update = epoch * recipe.updates + min(index, recipe.updates - 1) + 1
-        self.admm.update(
+        self.pruner.update(
             rho_at(update, recipe.epochs_admm * recipe.updates, recipe.rho_first, recipe.rho_last)
         )
+
+    def _precision(self, stage: str) -> AbstractContextManager:
+        """Autocast where the recipe asks for it; never where weights are rounded."""
+        low = self.recipe.precision == "bfloat16" and stage != "retrain"
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=low)
 
     def _loss(self, stage: str, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         """Cross entropy, mixed with distillation from the dense network after the dense stage."""
@@ -191,31 +221,28 @@ class Run:
         entry: dict = {"accuracy": evaluate(model, self.test)}
         if not isinstance(model, SpectralNet):
             return entry
-        if self.admm is not None:
-            entry["rho"] = self.admm.rho
-            entry["residuals"] = self.admm.residual()
+        zeros = sparsity(model)
+        if stage == "admm" and self.pruner is not None:
+            entry["rho"] = self.pruner.rho
+            entry["residuals"] = self.pruner.residual()
             entry["residual"] = max(entry["residuals"].values())
-            for name, module in model.compressed():
-                pattern = self.admm.patterns[name]
-                module.mask.copy_(projection_mask(module, module.weight, pattern))
-            entry["accuracy_pruned"] = evaluate(model, self.test)
-        entry["zeros_conv"], entry["zeros_linear"] = (100 * x for x in sparsity(model))
-        if self.admm is not None:
-            for _, module in model.compressed():
-                module.mask.fill_(1)
+            with self.pruner.projected():
+                entry["accuracy_pruned"] = evaluate(model, self.test)
+                zeros = sparsity(model)
+        entry["zeros_conv"], entry["zeros_linear"] = (100 * x for x in zeros)
         return entry
 
     @property
     def _file(self) -> Path:
         return self.out / "checkpoint.pt"
 
-    def _save(self, stage: str, epoch: int, adam: torch.optim.Adam) -> None:
+    def _save(self, stage: str, epoch: int, optimiser: torch.optim.Optimizer) -> None:
         """Write the checkpoint of this run."""
         checkpoint.save(self._file, {
             "kind": "run", "recipe": self.recipe.to_dict(), "stage": stage, "epoch": epoch,
-            "dense": self.dense.state_dict(), "optimiser": adam.state_dict(),
+            "dense": self.dense.state_dict(), "optimiser": optimiser.state_dict(),
             "model": self.model.state_dict() if self.model is not None else None,
-            "admm": self.admm.state_dict() if self.admm is not None else None,
+            "pruner": self.pruner.state_dict() if self.pruner is not None else None,
             "dense_accuracy": self.dense_accuracy, "history": self.history,
         })
 
@@ -231,20 +258,21 @@ class Run:
         if not resume:
             return "dense", 0, None
         state = checkpoint.load(self._file, "run")
-        if state["recipe"] != self.recipe.to_dict():
-            changed = [k for k, v in self.recipe.to_dict().items() if state["recipe"].get(k) != v]
+        # A run that diverged goes on at a lower rate, one that takes too long with fewer epochs;
+        # each epoch's entry tells its rate. All else must be as it was.
+        changed = [name for name, value in self.recipe.to_dict().items()
+                   if state["recipe"].get(name) != value and not name.startswith(FREE)]
+        if changed:
             raise UserError(f"{self._file} was made with other settings: {', '.join(changed)}")
         stage, epoch = state["stage"], state["epoch"]
         self.dense.load_state_dict(state["dense"])
         self.dense_accuracy, self.history = state["dense_accuracy"], state["history"]
         if state["model"] is not None:
-            self.model = SpectralNet(self.recipe.net, self.dense)
+            self.model, self.pruner = self._start()
+            self.pruner.load_state_dict(state["pruner"])
+            if stage == "retrain":
+                self.model.restore_quantisation(self.recipe.weight_bits)
             self.model.load_state_dict(state["model"])
-        if state["admm"] is not None:
-            self.admm = Admm(self.spectral, self.recipe.patterns(), self.recipe.rho_first)
-            self.admm.load_state_dict(state["admm"])
-        if stage == "retrain":
-            self.spectral.restore_quantisation(self.recipe.weight_bits)
         return stage, epoch, state["optimiser"]
 
 

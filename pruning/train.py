@@ -8,45 +8,63 @@ from pathlib import Path
 
 from model.errors import Parser, UserError, command
 from model.files import check_target
+from pruning.cifar import load_cifar
 from pruning.data import data_directory, load_digits
-from pruning.recipe import Recipe
-from pruning.threads import use_threads
-
-_DEFAULT = Recipe("lenet")
+from pruning.recipe import PRESETS, Recipe
+from pruning.selection import NAMES
+from pruning.threads import choose_device, use_threads
 
 
 def _parser() -> argparse.ArgumentParser:
-    """Options of the command; the defaults are those of `Recipe`."""
+    """Options of the command; what is not given comes from `Recipe.preset`."""
     parser = Parser(prog="python -m pruning.train", description=__doc__)
-    parser.add_argument("network", help="lenet or lenet5")
-    parser.add_argument("--data", metavar="DIR", help="folder of the MNIST files")
+    parser.add_argument("network", help=", ".join(PRESETS))
+    parser.add_argument("--data", metavar="DIR", help="folder of the MNIST or CIFAR-10 files")
     parser.add_argument("--out", type=Path, metavar="DIR", help="results (default build/NAME)")
     parser.add_argument("--dense", type=Path, metavar="FILE", help="dense.pt of an earlier run")
     parser.add_argument("--json", type=Path, metavar="FILE", help="log (default OUT/log.json)")
     parser.add_argument("--resume", action="store_true", help="go on from OUT/checkpoint.pt")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default 1)")
-    parser.add_argument("--pattern", default=_DEFAULT.pattern, help="channel (default) or kernel")
+    parser.add_argument("--dense-only", action="store_true",
+                        help="stop when OUT/dense.pt is written")
+    parser.add_argument("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda")
+    parser.add_argument("--pattern", help=f"{', '.join(NAMES)} (default channel)")
     for name, kind, text in (
         ("alpha", int, "compression of the convolutions"),
         ("weight_bits", int, "8 or 16"),
         ("epochs_dense", int, "epochs of the dense stage"),
         ("epochs_admm", int, "epochs of the ADMM stage"),
+        ("epochs_masked", int, "epochs of masked retraining with float weights"),
         ("epochs_retrain", int, "epochs of masked, quantised retraining"),
         ("batch", int, "images per step"),
-        ("rate_dense", float, "Adam learning rate of the dense stage"),
+        ("optimiser_dense", str, "adam or sgd"),
+        ("decay", float, "weight decay of the dense stage"),
+        ("rate_dense", float, "learning rate of the dense stage"),
         ("rate_admm", float, "the same of the ADMM stage"),
-        ("rate_retrain", float, "the same of the retraining"),
+        ("rate_masked", float, "the same of the masked retraining"),
+        ("rate_retrain", float, "the same of the quantised retraining"),
         ("rho_first", float, "ADMM penalty at the start"),
         ("rho_last", float, "ADMM penalty at the end"),
         ("updates", int, "Z and U updates per epoch"),
         ("distill", float, "share of distillation in the loss, 0..1"),
+        ("precision", str, "float32, or bfloat16 for autocast"),
         ("seed", int, "seed of every random choice"),
     ):
         parser.add_argument(
-            f"--{name.replace('_', '-')}", type=kind, default=getattr(_DEFAULT, name),
-            help=f"{text} (default %(default)s)",
+            f"--{name.replace('_', '-')}", type=kind,
+            help=f"{text} (default {_defaults(name)})",
         )
     return parser
+
+
+def _defaults(name: str) -> str:
+    """Default of a setting, of every group of networks with its own."""
+    values: dict[object, list[str]] = {}
+    for network in PRESETS:
+        values.setdefault(getattr(Recipe.preset(network), name), []).append(network)
+    if len(values) == 1:
+        return str(next(iter(values)))
+    return ", ".join(f"{value}: {' '.join(names)}" for value, names in values.items())
 
 
 @command
@@ -54,8 +72,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Parse the options, run the stages, write network, log and plot."""
     args = _parser().parse_args(argv)
     use_threads(args.threads)
-    names = Recipe.__dataclass_fields__
-    recipe = Recipe(**{name: getattr(args, name) for name in names})
+    names = [name for name in Recipe.__dataclass_fields__ if hasattr(args, name)]
+    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    recipe = Recipe.preset(given.pop("network"), **given)
     _train(recipe, args)
     return 0
 
@@ -75,21 +94,28 @@ def _train(recipe: Recipe, args: argparse.Namespace) -> None:
     """Run the stages and write the results."""
     from pruning.batches import samples
     from pruning.export import export, integer_accuracy, sparsity
+    from pruning.loop import evaluate
     from pruning.report import plot, write_json
-    from pruning.stages import CALIBRATION, Run, evaluate
+    from pruning.stages import CALIBRATION, Run
 
     directory = data_directory(args.data)
     out = args.out or Path("build") / recipe.title
     target, log = out / f"{recipe.title}.npz", args.json or out / "log.json"
     picture = out / "convergence.png"
     _check_targets(out, target, log, picture, out / "checkpoint.pt", out / "dense.pt")
-    train = samples(load_digits(directory, "train"), recipe.net)
-    test = samples(load_digits(directory, "t10k"), recipe.net)
-    run = Run(recipe, train, test, out)
-    run.execute(args.dense, args.resume)
-    accuracy = evaluate(run.spectral, test)
+    if recipe.net.input_shape[0] == 1:
+        parts: tuple = load_digits(directory, "train"), load_digits(directory, "t10k")
+    else:
+        parts = load_cifar(directory, "train"), load_cifar(directory, "test")
+    train, test = (samples(part, recipe.net) for part in parts)
+    run = Run(recipe, train, test, out, choose_device(args.device))
+    run.execute(args.dense, args.resume, args.dense_only)
+    if args.dense_only:
+        print(f"{recipe.network}: dense {run.dense_accuracy:.2f} %; {out / 'dense.pt'}")
+        return
+    accuracy = evaluate(run.spectral, run.test)
     zeros_conv, zeros_linear = sparsity(run.spectral)
-    quantised = export(run.spectral, recipe.patterns(), train.head(CALIBRATION))
+    quantised = export(run.spectral, recipe.patterns(), run.train.head(CALIBRATION))
     quantised.save(target)
     golden = integer_accuracy(quantised, test)
     write_json(log, {

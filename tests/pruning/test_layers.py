@@ -8,23 +8,23 @@ from model import halfplane
 from model.network import NETWORKS, Conv, Linear, Network
 from pruning import layers
 from pruning.activations import ActivationQuantiser
-from pruning.layers import CompressedLinear, SpectralConv
+from pruning.layers import SpectralConv
+from pruning.masks import set_mask
 from pruning.nets import SpatialNet, SpectralNet
 
 
 def build(channels=3, outputs=4, kernel=5, padding=2, size=(13, 9), tile=8):
     torch.manual_seed(0)
     layer = Conv("conv", channels, outputs, kernel, padding)
-    plan = layer.tiling((channels, *size), tile)
     weight = torch.randn(outputs, channels, kernel, kernel)
-    return SpectralConv(layer, plan, weight, torch.randn(outputs)), weight
+    return SpectralConv(layer, tile, weight, torch.randn(outputs)), weight
 
 
 def reference(module, x):
     """The layer in NumPy, from `model` alone."""
-    parts = (module.weight * module.mask).detach().double().numpy()
+    parts = module.weight.detach().double().numpy()
     words = parts[..., 0] + 1j * parts[..., 1]
-    plan = module.tiling
+    plan = module.layer.tiling(x.shape[1:], module.tile)
     spectra = halfplane.pack(np.fft.fft2(plan.extract(x)))
     sums = halfplane.multiply(spectra[:, None], words[None, :, :, None]).sum(axis=2)
     tiles = plan.valid(np.fft.ifft2(halfplane.unpack(sums)).real)
@@ -35,23 +35,58 @@ def reference(module, x):
 @pytest.mark.parametrize("shape", [
     {}, {"padding": 0}, {"kernel": 3, "padding": 1, "size": (14, 14)},
     {"tile": 16, "size": (20, 12)}, {"kernel": 1, "padding": 0}, {"channels": 1},
+    # Maps within one tile; the last three small enough for one product.
+    {"kernel": 3, "padding": 1, "size": (4, 4)}, {"kernel": 3, "padding": 1, "size": (2, 2)},
+    {"kernel": 3, "padding": 1, "size": (1, 1)}, {"kernel": 2, "padding": 1, "size": (1, 3)},
 ])
 def test_pruned_convolution_is_the_models(monkeypatch, direct, shape):
     monkeypatch.setattr(layers, "DIRECT_CHANNELS", direct)
     module, weight = build(**shape)
     rng = np.random.default_rng(1)
-    x = rng.standard_normal((2, module.layer.in_channels, *_size(module)))
+    x = rng.standard_normal((2, module.layer.in_channels, *shape.get("size", (13, 9))))
     single = torch.tensor(x, dtype=torch.float32)
     dense = torch.nn.functional.conv2d(single, weight, module.bias, padding=module.layer.padding)
     torch.testing.assert_close(module(single), dense, rtol=1e-4, atol=1e-4)
-    module.mask.copy_(torch.tensor(rng.random(module.mask.shape[:-1]) < 0.3)[..., None])
+    kept = torch.tensor(rng.random(module.weight.shape[:-1]) < 0.3)
+    set_mask(module, module.spread(kept))
     np.testing.assert_allclose(
         module(single).detach().numpy(), reference(module, x), rtol=1e-4, atol=1e-3
     )
 
 
-def _size(module):
-    return module.tiling.height, module.tiling.width
+@pytest.mark.parametrize("size", [(2, 2), (1, 1), (2, 4)])
+def test_one_product_and_frequencies_agree_with_gradients(monkeypatch, size):
+    gradients = []
+    for pairs in (64, 0):
+        monkeypatch.setattr(layers, "DIRECT_PAIRS", pairs)
+        module, _ = build(channels=12, kernel=3, padding=1)
+        x = torch.randn(2, 12, *size, generator=torch.Generator().manual_seed(3)).requires_grad_()
+        module(x).square().sum().backward()
+        gradients.append((x.grad, module.weight.grad, module.bias.grad))
+    for a, b in zip(*gradients, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3)
+
+
+def test_one_layer_takes_maps_of_any_size():
+    module, weight = build()
+    for size in ((13, 9), (30, 8), (5, 5)):
+        x = torch.randn(2, 3, *size)
+        dense = torch.nn.functional.conv2d(x, weight, module.bias, padding=2)
+        torch.testing.assert_close(module(x), dense, rtol=1e-4, atol=1e-4)
+    with pytest.raises(ValueError, match=r"layer conv expects maps \(B, 3, height, width\)"):
+        module(torch.randn(2, 4, 9, 9))
+
+
+def test_autocast_computes_only_the_products_in_low_precision():
+    module, _ = build(channels=12, kernel=3, padding=1)
+    x = torch.randn(2, 12, 14, 14)
+    exact = module(x)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        low = module(x.bfloat16())
+    assert low.dtype == torch.float32
+    assert 1e-4 < float(((low - exact).norm() / exact.norm()).detach()) < 2e-2
+    low.sum().backward()
+    assert module.weight.grad.dtype == torch.float32
 
 
 def test_both_convolution_paths_have_the_same_gradient(monkeypatch):
@@ -81,29 +116,12 @@ def test_the_swap_to_spectral_layers_is_exact(name):
     torch.testing.assert_close(SpectralNet(network, dense)(x), dense(x), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("bits, limit", [(8, 127), (16, 32767)])
-def test_weight_integers_are_symmetric_and_close(bits, limit):
-    module, _ = build()
-    with pytest.raises(ValueError, match="None"):
-        module.integers()
-    module.weight_bits = bits
-    integers, scale = module.integers()
-    assert integers.abs().flatten(1).amax(1).tolist() == [limit] * 4
-    assert torch.equal(integers, integers.round())
-    error = integers * scale.view(-1, 1, 1, 1) - module.weight
-    assert bool((error.abs() <= 0.51 * scale.view(-1, 1, 1, 1)).all())
-    torch.testing.assert_close(module.effective(), integers * scale.view(-1, 1, 1, 1))
-    module.effective().sum().backward()
-    assert torch.equal(module.weight.grad, torch.ones_like(module.weight))
-
-
-def test_masked_weights_get_no_gradient():
-    torch.manual_seed(0)
-    module = CompressedLinear(Linear("fc", 6, 2), torch.randn(2, 6), torch.zeros(2))
-    module.mask[:, ::2] = 0
-    module(torch.ones(1, 6)).sum().backward()
-    assert module.weight.grad[:, ::2].abs().sum() == 0
-    assert module.weight.grad[:, 1::2].abs().min() > 0
+def test_double_precision_stays_double():
+    weight = torch.randn(4, 3, 3, 3, dtype=torch.float64)
+    module = SpectralConv(Conv("conv", 3, 4, 3, 1), 8, weight, None)
+    x = torch.randn(2, 3, 14, 14, dtype=torch.float64)
+    dense = torch.nn.functional.conv2d(x, weight, padding=1)
+    torch.testing.assert_close(module(x), dense, rtol=1e-10, atol=1e-10)
 
 
 def test_activations_round_half_up_and_saturate():

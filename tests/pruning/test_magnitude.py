@@ -10,12 +10,16 @@ from pruning.magnitude import (
     accuracy_peak,
     densities,
     density_of,
+    finalise,
     histogram_peak,
+    kept,
+    largest,
     layerwise,
     peak_magnitude,
+    prunable,
     sensitive_density,
 )
-from pruning.masks import finalise, largest, mask_of, prunable, set_mask
+from pruning.masks import set_mask
 from pruning.threads import use_threads
 
 
@@ -70,9 +74,9 @@ def test_layers_are_pruned_in_order_and_stay_pruned(task, reverse):
     assert [step.layer for step in steps] == order
     assert seen == [set(order[:1]), set(order[:2]), set(order)]
     for name, module in prunable(model):
-        kept = int(mask_of(module).sum())
-        assert kept == round(targets[name] * module.weight.numel())
-        assert int((module.weight != 0).sum()) == kept
+        count = int(kept(module).sum())
+        assert count == round(targets[name] * module.weight.numel())
+        assert int((module.weight != 0).sum()) == count
     assert steps[-1].retrained > accuracy(task[0]) - 6
     before = accuracy(model)
     finalise(model)
@@ -111,7 +115,7 @@ def test_histogram_peak_removes_what_lies_up_to_the_peaks(task):
     before = densities(model)
     expected = {}
     for name, module in prunable(model):
-        mask = mask_of(module)
+        mask = kept(module)
         peak = peak_magnitude(module.weight, mask)
         expected[name] = float((mask * (module.weight.abs() > peak)).mean())
     steps = histogram_peak(model, lambda net: None, accuracy)

@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from model.errors import UserError
-from model.network import QuantisedNetwork
+from model.network import NETWORKS, Conv, Linear, Network, QuantisedNetwork
 from model.patterns import linear_energy, parse, project
 from pruning import checkpoint, report
+from pruning import recipe as recipe_module
+from pruning.cifar import BINARY
 from pruning.recipe import Recipe
 from pruning.train import main
 
@@ -107,6 +109,10 @@ def test_missing_torch_is_one_line(monkeypatch, capsys):
     (["lenet", "--threads", "0"], "--threads must be at least 1, not 0"),
     (["lenet", "--rho-first", "-1"], "rho_first must be positive, not -1.0"),
     (["lenet", "--data", "no/such/folder"], "no/such/folder does not exist"),
+    (["lenet", "--precision", "float16"], "unknown precision 'float16'"),
+    (["lenet", "--decay", "-1"], "decay must not be negative, not -1.0"),
+    (["lenet", "--epochs-masked", "-1"], "epochs_masked must not be negative, not -1"),
+    (["lenet", "--optimiser-dense", "lion"], "unknown optimiser 'lion'"),
 ])
 def test_wrong_options_are_one_line(options, message, capsys):
     assert main(options) == 2
@@ -161,7 +167,8 @@ def test_bad_checkpoints_are_one_line(digits_dir, tmp_path, capsys):
 def test_diverging_loss_stops_and_keeps_the_last_good_state(digits_dir, tmp_path, capsys):
     assert train(digits_dir, tmp_path, "--rate-admm", "1e30") == 2
     err = one_error_line(capsys)
-    assert "loss became" in err and "stage admm" in err and "checkpoint.pt" in err
+    assert "loss became" in err and "stage admm" in err
+    assert "checkpoint.pt: go on with --resume and a lower --rate-admm" in err
     assert checkpoint.load(tmp_path / "checkpoint.pt", "run")["stage"] == "dense"
 
 
@@ -198,3 +205,90 @@ def test_layers_of_one_bank_row_choose_two_of_eight():
     assert str(patterns["conv2"]) == "channel 1:4"
     patterns = Recipe(network="lenet5", pattern="channel", alpha=16).patterns()
     assert str(patterns["conv2"]) == "channel 1:16"
+
+
+TOY = Network("toycifar", (3, 32, 32), (
+    Conv("conv1", 3, 8, 3, padding=1, pool=2), Conv("conv2", 8, 8, 3, padding=1, pool=2),
+    Conv("conv3", 8, 16, 3, padding=1, pool=2), Linear("fc", 16 * 16, 10, relu=False),
+))
+
+
+@pytest.fixture
+def toycifar(monkeypatch, tmp_path):
+    """A small network with batch norm, and images whose class is their colour, as binary files."""
+    monkeypatch.setitem(NETWORKS, "toycifar", TOY)
+    monkeypatch.setitem(recipe_module.LINEAR_GROUPS, "toycifar", (1,))
+    monkeypatch.setitem(recipe_module.PRESETS, "toycifar", recipe_module.PRESETS["vgg16-cifar"] | {
+        "epochs_dense": 3, "epochs_admm": 2, "epochs_masked": 4, "epochs_retrain": 1, "batch": 15,
+    })
+    rng = np.random.default_rng(0)
+    colours = rng.integers(0, 256, (10, 3, 1, 1))
+    for name in [*BINARY["train"], "test_batch.bin"]:
+        labels = rng.integers(0, 10, 60)
+        images = (colours[labels] + rng.integers(-20, 20, (60, 3, 32, 32))).clip(0, 255)
+        records = np.concatenate([labels[:, None], images.reshape(60, -1)], axis=1)
+        (tmp_path / name).write_bytes(records.astype(np.uint8).tobytes())
+    return tmp_path
+
+
+@pytest.mark.parametrize("options", [[], ["--precision", "bfloat16", "--pattern", "locality"]])
+def test_batch_norm_lives_until_the_weights_are_rounded(toycifar, options):
+    out = toycifar / "out"
+    assert main(["toycifar", "--data", str(toycifar), "--out", str(out), *options]) == 0
+    log = json.loads((out / "log.json").read_text())
+    stages = [entry["stage"] for entry in log["epochs"]]
+    assert stages == ["dense"] * 3 + ["admm"] * 2 + ["masked"] * 4 + ["retrain"]
+    result = log["result"]
+    assert result["dense_accuracy"] > 60 and result["integer_accuracy"] > 60
+    assert abs(result["integer_accuracy"] - result["fake_quantised_accuracy"]) < 3
+    assert result["zeros_conv_percent"] >= 75 and result["zeros_linear_percent"] < 1
+    (path,) = out.glob("toycifar-*.npz")
+    assert [layer.pattern for layer in QuantisedNetwork.load(path).layers][1:3] == (
+        ["locality 4 8x1"] * 2 if options else ["channel 2:8"] * 2
+    )
+
+
+def test_a_run_with_batch_norm_resumes_exactly(toycifar, monkeypatch):
+    call = ["toycifar", "--data", str(toycifar), "--epochs-dense", "1", "--epochs-masked", "1",
+            "--batch", "30", "--out"]
+    assert main([*call, str(toycifar / "whole")]) == 0
+    real, calls = checkpoint.save, []
+
+    def save(path, state):
+        real(path, state)
+        calls.append(path.name)
+        if len(calls) in (4, 5, 6):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoint, "save", save)
+    assert main([*call, str(toycifar / "parts")]) == 130
+    for expected in (130, 130, 0):
+        assert main([*call, str(toycifar / "parts"), "--resume"]) == expected
+    first, second = (QuantisedNetwork.load(toycifar / name / "toycifar-channel-a4.npz")
+                     for name in ("whole", "parts"))
+    for a, b in zip(first.layers, second.layers, strict=True):
+        np.testing.assert_array_equal(a.weight, b.weight)
+        np.testing.assert_array_equal(a.bias, b.bias)
+
+
+def test_a_run_that_takes_too_long_goes_on_with_fewer_epochs(toycifar):
+    call = ["toycifar", "--data", str(toycifar), "--out", str(toycifar / "out")]
+    assert main([*call, "--dense-only", "--epochs-dense", "2"]) == 0
+    assert main([*call, "--dense-only", "--resume", "--epochs-dense", "4"]) == 0
+    state = checkpoint.load(toycifar / "out" / "dense.pt", "dense")
+    assert [entry["epoch"] for entry in state["history"]] == [1, 2, 3, 4]
+    assert state["history"][2]["rate"] > state["history"][1]["rate"]
+
+
+def test_the_data_must_fit_the_network(toycifar, digits_dir, capsys):
+    assert main(["toycifar", "--data", str(digits_dir), "--out", str(toycifar / "o")]) == 2
+    assert "no CIFAR-10 in" in one_error_line(capsys)
+
+
+def test_a_dense_file_of_another_kind_is_refused(toycifar, monkeypatch, capsys):
+    call = ["toycifar", "--data", str(toycifar), "--out", str(toycifar / "out")]
+    assert main([*call, "--dense-only", "--epochs-dense", "1"]) == 0
+    monkeypatch.setitem(recipe_module.PRESETS, "toycifar", {})
+    capsys.readouterr()
+    assert main([*call, "--dense", str(toycifar / "out" / "dense.pt")]) == 2
+    assert "differs from the recipe in batch norm" in one_error_line(capsys)
