@@ -17,7 +17,7 @@ from torch.nn import functional
 from model import halfplane
 from model.network import Conv, Linear
 from model.tiling import Tiling
-from pruning.masks import masked_weight, rounding_of
+from pruning.masks import masked_weight, open_mask, rounding_of
 
 __all__ = ["Compressed", "CompressedLinear", "SpectralConv"]
 
@@ -57,6 +57,7 @@ class Compressed(nn.Module):
         self.weight = nn.Parameter(weight)
         self.bias = None if bias is None else nn.Parameter(bias.detach().clone())
         self.register_buffer("metric", metric, persistent=False)
+        open_mask(self)
 
     def integers(self) -> tuple[Tensor, Tensor]:
         """Integer weights and their scale per output channel, (N,), of `pruning.masks.Rounding`."""

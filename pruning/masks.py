@@ -1,6 +1,8 @@
 """Parametrisations of a weight: what is pruned is zero, what is kept may be rounded.
 
-`torch.nn.utils.parametrize` keeps the free weights; ``module.weight`` is what they become.
+`torch.nn.utils.parametrize` keeps the free weights; ``module.weight`` is what they become.  Layers
+are made with their mask still open: `DistributedDataParallel` would lose sight of a weight whose
+first parametrisation came after it was wrapped.
 """
 
 from __future__ import annotations
@@ -12,29 +14,29 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 __all__ = [
-    "Mask", "Rounding", "free_weight", "mask_of", "masked_weight", "rounding_of", "set_mask",
-    "set_rounding",
+    "Mask", "Rounding", "free_weight", "mask_of", "masked_weight", "open_mask", "rounding_of",
+    "set_mask", "set_rounding",
 ]
 
 
 class Mask(nn.Module):
     """Sets weights to zero, and their gradients with them.
 
-    Parameters
+    Attributes
     ----------
-    mask : Tensor
-        1 where a weight may be non-zero, in the shape of the weight.
+    mask : Tensor or None
+        1 where a weight may be non-zero, in the shape of the weight; None: everywhere.
     """
 
-    mask: Tensor
+    mask: Tensor | None
 
-    def __init__(self, mask: Tensor) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("mask", mask)
+        self.register_buffer("mask", None)
 
     def forward(self, weight: Tensor) -> Tensor:
-        """Masked weight."""
-        return weight * self.mask
+        """Apply the mask."""
+        return weight if self.mask is None else weight * self.mask
 
 
 class Rounding(nn.Module):
@@ -66,34 +68,31 @@ class Rounding(nn.Module):
 
 def free_weight(module: nn.Module) -> nn.Parameter:
     """Return the parameter behind ``module.weight``, which the optimiser moves."""
-    if parametrize.is_parametrized(module, "weight"):
-        return cast(nn.Parameter, _chain(module).original)
-    return cast(nn.Parameter, module.weight)
+    return cast(nn.Parameter, _chain(module).original)
 
 
 def mask_of(module: nn.Module) -> Tensor | None:
-    """Find the mask of a module's weight, None if it has none."""
-    found = _find(module, Mask)
-    return found.mask if isinstance(found, Mask) else None
+    """Find the mask of a module's weight, None if it is open."""
+    return _first(module).mask
 
 
 def rounding_of(module: nn.Module) -> Rounding | None:
     """Find the rounding of a module's weight, None if it has none."""
-    found = _find(module, Rounding)
-    return found if isinstance(found, Rounding) else None
+    return next((item for item in _chain(module).children() if isinstance(item, Rounding)), None)
+
+
+def open_mask(module: nn.Module) -> None:
+    """Give a module's weight a mask that is open, which `set_mask` may close."""
+    parametrize.register_parametrization(module, "weight", Mask())
 
 
 def set_mask(module: nn.Module, mask: Tensor) -> None:
-    """Mask a module's weight from now on, or with another mask; not after `set_rounding`."""
-    current, weight = mask_of(module), free_weight(module)
+    """Mask a module's weight from now on, or with another mask."""
+    weight = free_weight(module)
     if mask.shape != weight.shape:
-        raise ValueError(f"mask has shape {tuple(mask.shape)}, the weight {tuple(weight.shape)}")
-    if current is not None:
-        current.copy_(mask)
-    elif rounding_of(module) is not None:
-        raise ValueError("a rounded weight cannot be masked any more: mask first")
-    else:
-        parametrize.register_parametrization(module, "weight", Mask(mask.clone()))
+        raise ValueError(f"a mask of shape {tuple(mask.shape)} does not fit a weight of shape "
+                         f"{tuple(weight.shape)}")
+    _first(module).mask = mask.detach().to(weight.device, weight.dtype, copy=True)
 
 
 def set_rounding(module: nn.Module, bits: int) -> None:
@@ -116,11 +115,9 @@ def _chain(module: nn.Module) -> nn.Module:
     return cast(nn.ModuleDict, module.parametrizations)["weight"]
 
 
-def _find(module: nn.Module, kind: type[nn.Module]) -> nn.Module | None:
-    """First parametrisation of ``module.weight`` of a kind."""
-    if not parametrize.is_parametrized(module, "weight"):
-        return None
-    return next((item for item in _chain(module).children() if isinstance(item, kind)), None)
+def _first(module: nn.Module) -> Mask:
+    """Mask of ``module.weight``, which comes before all else."""
+    return cast(Mask, cast(nn.ModuleList, _chain(module))[0])
 
 
 def _column(scale: Tensor, weight: Tensor) -> Tensor:

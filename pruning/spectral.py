@@ -11,6 +11,7 @@ from torch.nn.utils import parametrize
 
 from model.network import Conv, Linear
 from pruning.layers import Compressed, CompressedLinear, SpectralConv
+from pruning.masks import free_weight
 
 __all__ = ["UnsupportedLayer", "compressed_layers", "convert", "spectralise"]
 
@@ -102,7 +103,7 @@ def convert(layer: nn.Module, path: str, tile: int = 8, pool: int = 1) -> Compre
     else:
         raise UnsupportedLayer(f"layer {path}: {type(layer).__name__} has no spectral form; only "
                                "torch.nn.Conv2d and torch.nn.Linear have (or name it in skip)")
-    new.weight.requires_grad_(layer.weight.requires_grad)
+    free_weight(new).requires_grad_(layer.weight.requires_grad)
     if new.bias is not None and layer.bias is not None:
         new.bias.requires_grad_(layer.bias.requires_grad)
     return new.train(layer.training)

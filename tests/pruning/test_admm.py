@@ -184,7 +184,7 @@ def test_broken_weights_and_losses_are_named():
     model = small()
     admm = ADMMPruner(model)
     with torch.no_grad():
-        model[3].weight[0, 0, 0, 0] = float("nan")
+        free_weight(model[3])[0, 0, 0, 0] = float("nan")
     for call in (admm.update, admm.finalise):
         with pytest.raises(FloatingPointError, match="layer 3: the weights hold NaN"):
             call()
