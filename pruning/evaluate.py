@@ -1,6 +1,7 @@
-"""Integer accuracy of quantised networks on all MNIST test digits: ``python -m pruning.evaluate``.
+"""Integer accuracy of quantised networks on all test images: ``python -m pruning.evaluate``.
 
-Runs the golden model, so it is the accuracy of the RTL, bit for bit. Needs no torch.
+MNIST for networks that read one channel, CIFAR-10 for those that read 3×32×32.  Runs the golden
+model, so it is the accuracy of the RTL, bit for bit.  Needs no torch.
 """
 
 from __future__ import annotations
@@ -15,35 +16,47 @@ from rich.console import Console
 from rich.progress import track
 
 from model import golden
-from model.errors import Parser, command
+from model.errors import Parser, UserError, command
 from model.files import check_target, write_output
 from model.lower import lower
 from model.netfile import load_network
 from model.network import Conv, QuantisedNetwork
-from pruning.data import Digits, data_directory, load_digits
+from pruning.cifar import SHAPE, load_cifar
+from pruning.data import data_directory, load_digits
 
-__all__ = ["accuracy", "sparsity", "main"]
+__all__ = ["accuracy", "layer_density", "load_tests", "sparsity", "main"]
 
 ZOO = Path(__file__).resolve().parents[1] / "model" / "zoo"
 BATCH = 500
 
-
-def as_inputs(digits: Digits, shape: tuple[int, int, int]) -> NDArray[np.int64]:
-    """Digits (B, 28, 28) as input maps (B, 1, H, W), zero-padded evenly."""
-    margin = [(size - 28) // 2 for size in shape[1:]]
-    padding = ((0, 0), (margin[0], margin[0]), (margin[1], margin[1]))
-    return np.pad(digits.images, padding).astype(np.int64)[:, None]
+#: Images (B, C, H, W) as the network reads them, labels (B,), name of the data set.
+Tests = tuple[NDArray[np.uint8], NDArray[np.uint8], str]
 
 
-def accuracy(network: QuantisedNetwork, digits: Digits) -> float:
-    """Percentage of digits the integer network classifies correctly."""
+def load_tests(directory: Path, shape: tuple[int, int, int]) -> Tests:
+    """Test images of the data set for input maps of ``shape``; digits are zero-padded evenly."""
+    if shape == SHAPE:
+        images = load_cifar(directory, "test")
+        return images.images, images.labels, images.kind
+    if shape[0] != 1 or min(shape[1:]) < 28:
+        raise UserError(f"no test images for an input of shape {shape}: MNIST needs (1, 28, 28) or "
+                        f"more, CIFAR-10 {SHAPE}")
+    digits = load_digits(directory, "t10k")
+    before = [(size - 28) // 2 for size in shape[1:]]
+    pads = [(margin, size - 28 - margin) for margin, size in zip(before, shape[1:], strict=True)]
+    return np.pad(digits.images, ((0, 0), *pads))[:, None], digits.labels, "MNIST"
+
+
+def accuracy(
+    network: QuantisedNetwork, images: NDArray[np.integer], labels: NDArray[np.integer]
+) -> float:
+    """Percentage of images (B, C, H, W) the integer network classifies correctly."""
     lowered = lower(network)
-    images = as_inputs(digits, network.network.input_shape)
     right = 0
     starts = range(0, len(images), BATCH)
     for start in track(starts, network.network.name, console=Console(stderr=True), transient=True):
-        scores = golden.scores(lowered, images[start:start + BATCH])
-        right += int((scores.argmax(axis=1) == digits.labels[start:start + BATCH]).sum())
+        scores = golden.scores(lowered, images[start:start + BATCH].astype(np.int64))
+        right += int((scores.argmax(axis=1) == labels[start:start + BATCH]).sum())
     return 100 * right / len(images)
 
 
@@ -58,31 +71,46 @@ def sparsity(network: QuantisedNetwork) -> dict[str, float]:
     return {kind: 100 * zeros[kind] / max(1, total[kind]) for kind in zeros}
 
 
+def layer_density(network: QuantisedNetwork) -> dict[str, float]:
+    """Share of non-zero words (convolutions) or weights (fully connected) of every layer."""
+    result = {}
+    for layer, data in zip(network.network.layers, network.layers, strict=True):
+        kept = data.weight.any(axis=-1) if isinstance(layer, Conv) else data.weight != 0
+        result[layer.name] = float(kept.mean())
+    return result
+
+
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Evaluate the given networks, or all that are shipped."""
     parser = Parser(prog="python -m pruning.evaluate", description=__doc__)
     parser.add_argument("networks", nargs="*", type=Path, metavar="FILE.npz",
                         help="networks (default: all shipped ones)")
-    parser.add_argument("--data", metavar="DIR", help="folder of the MNIST files")
+    parser.add_argument("--data", metavar="DIR", help="folder of the MNIST and CIFAR-10 files")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results as JSON")
     args = parser.parse_args(argv)
     check_target(args.json)
-    digits = load_digits(data_directory(args.data), "t10k")
+    directory = data_directory(args.data)
     files = args.networks or sorted(ZOO.glob("lenet*.npz"))
+    loaded: dict[tuple[int, int, int], Tests] = {}
     results = []
     for path in files:
         network = load_network(path)
+        shape = network.network.input_shape
+        if shape not in loaded:
+            loaded[shape] = load_tests(directory, shape)
+        images, labels, kind = loaded[shape]
         zeros = sparsity(network)
-        results.append({
-            "file": path.name, "network": network.network.name,
+        entry = {
+            "file": path.name, "network": network.network.name, "data": kind,
             "patterns": [data.pattern for data in network.layers],
-            "weight_bits": network.weight_bits, "digits": len(digits.labels),
-            "accuracy": accuracy(network, digits),
+            "weight_bits": network.weight_bits, "images": len(labels),
+            "accuracy": accuracy(network, images, labels),
             "zeros_conv": zeros["conv"], "zeros_linear": zeros["linear"],
-        })
-        entry = results[-1]
-        print(f"{entry['file']}: {entry['accuracy']:.2f} % of {entry['digits']} digits, "
+            "density": layer_density(network),
+        }
+        results.append(entry)
+        print(f"{path.name}: {entry['accuracy']:.2f} % of {len(labels)} images of {kind}, "
               f"{zeros['conv']:.1f} % of the spectral words and {zeros['linear']:.1f} % of the "
               "linear weights are zero")
     if args.json:
