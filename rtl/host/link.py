@@ -1,0 +1,245 @@
+"""Commands of the host on the core's registers and its on-chip memory (docs/host-link.md)."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.lib import data, memory, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from model.config import AcceleratorConfig
+from model.hostlink import (
+    CRC_BYTES,
+    HEADER_BYTES,
+    INFO_WORDS,
+    MAX_PAYLOAD,
+    REPLY,
+    VERSION,
+    Command,
+    Info,
+    Space,
+    Status,
+)
+from rtl.csr import ADDRESS_BITS, ID
+from rtl.host.framing import FrameReceiver, FrameSender
+from rtl.memory import OnChipMemory
+
+__all__ = ["Header", "HostLink"]
+
+
+class Header(data.StructLayout):
+    """Header of a frame, first byte lowest."""
+
+    def __init__(self) -> None:
+        super().__init__({
+            "version": 8, "command": 8, "sequence": 16, "length": 16, "count": 16, "address": 32,
+        })
+
+
+class HostLink(wiring.Component):
+    """Receive requests, execute them one after the other, reply to each.
+
+    Bytes that come while a request is executed or its reply is sent are ignored.
+
+    Throughput: a written 64-bit word in 17 cycles, a register in 9; a reply as fast as the line.
+
+    Parameters
+    ----------
+    config : AcceleratorConfig
+        Uses ``digest``, ``onchip_kib`` and ``clock_hz``.
+    timeout : int
+        See `rtl.host.framing.FrameReceiver`.
+
+    Attributes
+    ----------
+    rx_valid, rx_data, rx_error : In(1), In(8), In(1)
+        Bytes from the host.
+    tx : Out(stream.Signature(8))
+        Bytes to the host.
+    csr_addr, csr_w_en, csr_w_data, csr_r_data : Out(10), Out(1), Out(32), In(32)
+        Registers of the core.
+    host_addr, host_en, host_w_en, host_w_data, host_r_data
+        On-chip memory, see `rtl.memory.OnChipMemory`.
+    """
+
+    def __init__(self, *, config: AcceleratorConfig, timeout: int) -> None:
+        if not isinstance(config, AcceleratorConfig):
+            raise TypeError(f"config must be an AcceleratorConfig, not {config!r}")
+        if not config.onchip_kib:
+            raise ValueError(
+                f"config {config.name} has no on-chip memory for the host: set onchip_kib"
+            )
+        self._config, self._timeout = config, timeout
+        self._words = 128 * config.onchip_kib
+        super().__init__({
+            "rx_valid": In(1), "rx_data": In(8), "rx_error": In(1),
+            "tx": Out(stream.Signature(8)),
+            "csr_addr": Out(ADDRESS_BITS), "csr_w_en": Out(1), "csr_w_data": Out(32),
+            "csr_r_data": In(32),
+            "host_addr": Out(range(self._words)), "host_en": Out(1), "host_w_en": Out(1),
+            "host_w_data": Out(64), "host_r_data": In(64),
+        })
+
+    def elaborate(self, platform) -> Module:
+        """Receiver, payload memory, state machine, sender."""
+        m = Module()
+        m.submodules.receiver = receiver = FrameReceiver(timeout=self._timeout)
+        m.submodules.sender = sender = FrameSender()
+        m.submodules.payload = payload = memory.Memory(shape=8, depth=MAX_PAYLOAD, init=[])
+        write_port, read_port = payload.write_port(), payload.read_port()
+        wiring.connect(m, sender.o, wiring.flipped(self.tx))
+
+        header = Signal(Header())
+        shifted = header.as_value()
+        m.d.comb += [
+            receiver.i_valid.eq(self.rx_valid), receiver.i_data.eq(self.rx_data),
+            receiver.i_error.eq(self.rx_error),
+            write_port.addr.eq(receiver.index - HEADER_BYTES),
+            write_port.data.eq(receiver.content),
+            write_port.en.eq(receiver.content_valid & (receiver.index >= HEADER_BYTES)
+                             & (receiver.index < HEADER_BYTES + MAX_PAYLOAD)),
+        ]
+        with m.If(receiver.content_valid & (receiver.index < HEADER_BYTES)):
+            m.d.sync += shifted.eq(Cat(shifted[8:], receiver.content))
+
+        accepted, dropped = Signal(32), Signal(32)
+        m.d.sync += [
+            accepted.eq(accepted + receiver.done), dropped.eq(dropped + receiver.dropped),
+        ]
+        self._execute(m, header, receiver, sender, read_port, self._info(accepted, dropped))
+        return m
+
+    def _info(self, accepted: Signal, dropped: Signal) -> dict:
+        return {
+            Info.ID: ID, Info.LINK_VERSION: VERSION, Info.CONFIG: self._config.digest,
+            Info.MEMORY_WORDS: self._words, Info.CLOCK_HZ: self._config.clock_hz,
+            Info.MAX_PAYLOAD: MAX_PAYLOAD, Info.ACCEPTED: accepted, Info.DROPPED: dropped,
+        }
+
+    def _check(self, m: Module, header, size: Signal) -> Signal:
+        """Status of the request in ``header``, combinational; the first failure counts."""
+        status = Signal(Status)
+        space = header.command >> 1
+        length = Mux(space == Space.MEMORY, header.count << 3, header.count << 2)
+        limits = {
+            Space.INFO: INFO_WORDS, Space.REGISTERS: 1 << ADDRESS_BITS, Space.MEMORY: self._words,
+        }
+        limit = Signal(32)
+        with m.Switch(space):
+            for key, value in limits.items():
+                with m.Case(key):
+                    m.d.comb += limit.eq(value)
+        known = Signal()
+        with m.Switch(header.command):
+            with m.Case(*Command):
+                m.d.comb += known.eq(1)
+        with m.If(header.version != VERSION):
+            m.d.comb += status.eq(Status.VERSION)
+        with m.Elif(~known):
+            m.d.comb += status.eq(Status.COMMAND)
+        with m.Elif((header.count == 0) | (length > MAX_PAYLOAD)
+                    | (header.length != Mux(header.command[0], length, 0))
+                    | (size != header.length + (HEADER_BYTES + CRC_BYTES))):
+            m.d.comb += status.eq(Status.LENGTH)
+        with m.Elif(header.address + header.count > limit):
+            m.d.comb += status.eq(Status.ADDRESS)
+        return status
+
+    def _execute(self, m: Module, header, receiver: FrameReceiver, sender: FrameSender,
+                 payload, info: dict) -> None:
+        """One request at a time: check, write, reply, read while replying."""
+        size = Signal.like(receiver.size)
+        status = self._check(m, header, size)
+        memory_side = header.command >> 1 == Space.MEMORY
+        last_byte = Mux(memory_side, 7, 3)
+        address, left = Signal(32), Signal(16)
+        word, place, fetched = Signal(64), Signal(4), Signal(range(MAX_PAYLOAD))
+        reply = Signal(Header())
+        reading = Signal()
+        m.d.comb += [
+            payload.addr.eq(fetched), payload.en.eq(1),
+            self.csr_addr.eq(address), self.csr_w_data.eq(word[32:]),
+            self.host_addr.eq(address), self.host_w_data.eq(word),
+        ]
+        fixed = Signal(32)
+        with m.Switch(address[:3]):
+            for key, value in info.items():
+                with m.Case(key):
+                    m.d.comb += fixed.eq(value)
+
+        with m.FSM() as fsm:
+            m.d.comb += receiver.hold.eq(~fsm.ongoing("IDLE"))
+            with m.State("IDLE"):
+                with m.If(receiver.done):
+                    m.d.sync += size.eq(receiver.size)
+                    m.next = "CHECK"
+            with m.State("CHECK"):
+                good = status == Status.OK
+                m.d.sync += [
+                    address.eq(header.address), left.eq(header.count), place.eq(0), fetched.eq(0),
+                    reading.eq(good & ~header.command[0]), reply.eq(header),
+                    reply.version.eq(VERSION), reply.command.eq(header.command | REPLY),
+                    reply.count.eq(status),
+                    reply.length.eq(Mux(
+                        good & ~header.command[0],
+                        Mux(memory_side, header.count << 3, header.count << 2), 0,
+                    )),
+                ]
+                m.next = "HEADER"
+                with m.If(good & header.command[0]):
+                    m.next = "FETCH"
+            with m.State("FETCH"):
+                m.d.sync += fetched.eq(fetched + 1)
+                m.next = "COLLECT"
+            with m.State("COLLECT"):
+                m.d.sync += [word.eq(Cat(word[8:], payload.data)), place.eq(place + 1)]
+                m.next = "FETCH"
+                with m.If(place == last_byte):
+                    m.next = "WRITE"
+            with m.State("WRITE"):
+                m.d.comb += [
+                    self.csr_w_en.eq(~memory_side),
+                    self.host_en.eq(memory_side), self.host_w_en.eq(memory_side),
+                ]
+                m.d.sync += [address.eq(address + 1), left.eq(left - 1), place.eq(0)]
+                m.next = "FETCH"
+                with m.If(left == 1):
+                    m.next = "HEADER"
+            with m.State("HEADER"):
+                m.d.comb += [
+                    sender.i.valid.eq(1), sender.i.payload.data.eq(reply.as_value()[:8]),
+                    sender.i.payload.last.eq((place == HEADER_BYTES - 1) & ~reading),
+                ]
+                with m.If(sender.i.ready):
+                    m.d.sync += [reply.as_value().eq(reply.as_value() >> 8), place.eq(place + 1)]
+                    with m.If(place == HEADER_BYTES - 1):
+                        m.d.sync += place.eq(0)
+                        m.next = "END"
+                        with m.If(reading):
+                            m.next = "READ"
+            with m.State("READ"):
+                m.d.comb += self.host_en.eq(memory_side & (place == 0))
+                m.d.sync += place.eq(place + 1)
+                with m.If(place == OnChipMemory.HOST_LATENCY):
+                    m.d.sync += [place.eq(0), address.eq(address + 1), left.eq(left - 1)]
+                    with m.If(memory_side):
+                        m.d.sync += word.eq(self.host_r_data)
+                    with m.Elif(header.command == Command.READ_INFO):
+                        m.d.sync += word.eq(fixed)
+                    with m.Else():
+                        m.d.sync += word.eq(self.csr_r_data)
+                    m.next = "ITEM"
+            with m.State("ITEM"):
+                m.d.comb += [
+                    sender.i.valid.eq(1), sender.i.payload.data.eq(word[:8]),
+                    sender.i.payload.last.eq((place == last_byte) & (left == 0)),
+                ]
+                with m.If(sender.i.ready):
+                    m.d.sync += [word.eq(word >> 8), place.eq(place + 1)]
+                    with m.If(place == last_byte):
+                        m.d.sync += place.eq(0)
+                        m.next = "READ"
+                        with m.If(left == 0):
+                            m.next = "END"
+            with m.State("END"):
+                with m.If(~sender.busy):
+                    m.next = "IDLE"
