@@ -34,6 +34,7 @@ from model.lower import lower
 from model.netfile import load_network
 from model.network import NETWORKS, QuantisedNetwork
 from model.synthetic import synthetic_network
+from model.zoo import zoo_network
 from sim.backend import Backend, CoreError, Watchdog
 from sim.faults import flip_bit
 from sim.inputs import (
@@ -52,7 +53,6 @@ from sim.waves import vcd_signals, verilog_signals, write_save_file
 
 __all__ = ["main"]
 
-ZOO = Path(__file__).resolve().parents[1] / "model" / "zoo"
 #: Images printed one by one; of more, only the totals.
 LISTED = 10
 
@@ -109,12 +109,7 @@ def _load_network(args: argparse.Namespace, config: AcceleratorConfig) -> Quanti
     if args.network == "vgg16":
         raise UserError("vgg16 is not shipped: give --network FILE.npz, written by python -m "
                         "pruning.layerwise vgg16 --weights hed, or --weights synthetic")
-    path = ZOO / f"{args.network}-{args.pattern}-a{args.alpha}.npz"
-    if not path.exists():
-        there = ", ".join(sorted(item.stem for item in ZOO.glob("*-a*.npz"))) or "none"
-        raise UserError(f"the zoo has no {path.stem}; it has: {there}. Train it with "
-                        "python -m pruning.train, or give --network FILE.npz")
-    return load_network(path)
+    return zoo_network(args.network, args.pattern, args.alpha)
 
 
 def _layers(args: argparse.Namespace, network: QuantisedNetwork) -> tuple[int, int]:

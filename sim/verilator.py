@@ -18,6 +18,7 @@ import shutil
 import subprocess
 import tempfile
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,8 @@ from sim.events import Events, probe_layouts, probe_port
 from sim.hierarchy import merge_modules
 from sim.memory import channel_seeds
 
-__all__ = ["FastBackend", "build_library", "check_fst", "core_verilog", "design_verilog"]
+__all__ = ["FastBackend", "build_library", "check_fst", "core_verilog", "design_verilog",
+           "kept_verilog"]
 
 HARNESS = Path(__file__).with_name("harness.cpp")
 LIBRARY, HEADER = "libtop.so", "Vtop__pch.h"
@@ -63,15 +65,23 @@ def design_verilog(component: Any) -> str:
 
 def core_verilog(config: AcceleratorConfig) -> str:
     """Verilog of the core with probes; kept in the cache as long as no source of it changes."""
+    def make() -> Any:
+        from rtl.core import Core
+
+        return Core(config, probe=True)
+
+    return kept_verilog(config.to_json(), make)
+
+
+def kept_verilog(what: str, make: Callable[[], Any]) -> str:
+    """`design_verilog` of what ``make`` returns; ``what`` names it for the cache."""
     sources = Path(__file__).resolve().parents[1]
-    key = hashlib.sha256(f"{config.to_json()}{amaranth.__version__}".encode())
+    key = hashlib.sha256(f"{what}{amaranth.__version__}".encode())
     for path in sorted([*sources.glob("rtl/**/*.py"), *sources.glob("model/*.py")]):
         key.update(str(path.relative_to(sources)).encode() + path.read_bytes())
 
     def build(work: Path) -> None:
-        from rtl.core import Core
-
-        (work / "top.v").write_text(design_verilog(Core(config, probe=True)))
+        (work / "top.v").write_text(design_verilog(make()))
 
     folder = cached(cache_folder() / "verilog" / key.hexdigest()[:32], build)
     return (folder / "top.v").read_text()
@@ -149,7 +159,7 @@ def check_fst() -> None:
             ) from error
 
 
-def build_library(verilog: str, *, trace: str | None = None) -> Path:
+def build_library(verilog: str, *, trace: str | None = None, harness: Path = HARNESS) -> Path:
     """Path of the shared library of a design, built if the cache does not have it.
 
     Parameters
@@ -158,6 +168,8 @@ def build_library(verilog: str, *, trace: str | None = None) -> Path:
         Text of the design; its top module is ``top``.
     trace : {None, ".vcd", ".fst"}
         Waveform format to compile in.
+    harness : Path
+        C++ file around the design.
 
     Raises
     ------
@@ -174,13 +186,13 @@ def build_library(verilog: str, *, trace: str | None = None) -> Path:
         verilate.append("--trace-fst" if trace == ".fst" else "--trace-vcd")
     probes = _probe_list(verilog)
     key = hashlib.sha256()
-    for part in (verilog, HARNESS.read_text(), versions, *verilate, *flags):
+    for part in (verilog, harness.read_text(), versions, *verilate, *flags):
         key.update(part.encode() + b"\0")
 
     def build(work: Path) -> None:
         (work / "top.v").write_text(verilog)
         _output(binary, *verilate, "--Mdir", str(work), str(work / "top.v"), env=env)
-        shutil.copy(HARNESS, work / "harness.cpp")
+        shutil.copy(harness, work / "harness.cpp")
         (work / "probes.h").write_text(probes)
         _compile(work, root, compiler, flags, trace, versions)
         for item in work.iterdir():
