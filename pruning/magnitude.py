@@ -25,10 +25,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from pruning.masks import mask_of, set_mask
+from pruning.masks import mask_of, open_mask, set_mask
 
 __all__ = ["Step", "accuracy_peak", "density_of", "densities", "finalise", "histogram_peak",
-           "kept", "largest", "layerwise", "peak_magnitude", "prunable", "sensitive_density"]
+           "kept", "largest", "layerwise", "mask_weight", "peak_magnitude", "prunable",
+           "sensitive_density"]
 
 Retrain = Callable[[nn.Module], None]
 Accuracy = Callable[[nn.Module], float]
@@ -55,9 +56,16 @@ def prunable(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             yield path, module
 
 
+def mask_weight(module: nn.Module, mask: Tensor) -> None:
+    """Put a mask on the weight of any layer, in place of the one it has."""
+    if not parametrize.is_parametrized(module, "weight"):
+        open_mask(module)
+    set_mask(module, mask)
+
+
 def kept(module: nn.Module) -> Tensor:
     """Mask of a layer's weight; all ones if it has none."""
-    mask = mask_of(module)
+    mask = mask_of(module) if parametrize.is_parametrized(module, "weight") else None
     return torch.ones_like(_weight(module)) if mask is None else mask
 
 
@@ -75,7 +83,7 @@ def largest(weight: Tensor, density: float) -> Tensor:
 def finalise(model: nn.Module) -> None:
     """Write the masked weights into the parameters and remove the masks."""
     for _, module in prunable(model):
-        if mask_of(module) is not None:
+        if parametrize.is_parametrized(module, "weight"):
             parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
 
 
@@ -98,7 +106,7 @@ def _weight(module: nn.Module) -> Tensor:
 
 def _prune(module: nn.Module, density: float) -> None:
     """Keep the largest weights; those already masked are zero and stay out."""
-    set_mask(module, largest(_weight(module), density) * kept(module))
+    mask_weight(module, largest(_weight(module), density) * kept(module))
 
 
 def sensitive_density(
@@ -127,9 +135,9 @@ def sensitive_density(
     bar = accuracy(model) - drop
     chosen = 1.0
     for density in sorted(choices, reverse=True):
-        set_mask(module, largest(_weight(module), density) * before)
+        mask_weight(module, largest(_weight(module), density) * before)
         fell = accuracy(model) < bar
-        set_mask(module, before)
+        mask_weight(module, before)
         if fell:
             break
         chosen = density
@@ -201,7 +209,7 @@ def histogram_peak(
         beyond = mask * (weight.abs() > peak_magnitude(weight, mask))
         if not beyond.any():
             continue
-        set_mask(module, beyond)
+        mask_weight(module, beyond)
         pruned = accuracy(model)
         retrain(model)
         steps.append(Step(name, float(kept(module).mean()), pruned, accuracy(model)))
@@ -223,7 +231,7 @@ def accuracy_peak(
     steps = []
     layers = list(prunable(model))
     for name, module in reversed(layers) if reverse else layers:
-        set_mask(module, kept(module))       # so that the state has a place for it
+        mask_weight(module, kept(module))       # so that the state has a place for it
         best, state, misses = accuracy(model), copy.deepcopy(model.state_dict()), 0
         density, found = float(kept(module).mean()), None
         while misses <= patience and density * factor >= floor:

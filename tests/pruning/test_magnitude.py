@@ -15,11 +15,11 @@ from pruning.magnitude import (
     kept,
     largest,
     layerwise,
+    mask_weight,
     peak_magnitude,
     prunable,
     sensitive_density,
 )
-from pruning.masks import set_mask
 from pruning.threads import use_threads
 
 
@@ -94,7 +94,7 @@ def test_sensitivity_chooses_what_costs_no_more_than_allowed(task):
     results = {}
     for density in choices:
         trial = copy.deepcopy(model)
-        set_mask(trial[2], largest(trial[2].weight, density))
+        mask_weight(trial[2], largest(trial[2].weight, density))
         results[density] = accuracy(trial)
     assert results[chosen] >= bar
     assert all(results[d] >= bar for d in choices if d > chosen)
@@ -152,7 +152,7 @@ def test_accuracy_peak_leaves_a_network_that_only_falls(task):
 @pytest.mark.parametrize("call, message", [
     (lambda m: layerwise(m, None, None, targets={"9": 0.5}), "no layer '9'; layers"),
     (lambda m: accuracy_peak(m, None, None, factor=1.0), r"factor must lie in \(0, 1\), not 1.0"),
-    (lambda m: set_mask(m[0], torch.ones(2)), r"mask has shape \(2,\), the weight \(48, 16\)"),
+    (lambda m: mask_weight(m[0], torch.ones(2)), r"shape \(2,\) does not fit a weight of shape"),
 ])
 def test_refusals(task, call, message):
     with pytest.raises(ValueError, match=message):
