@@ -85,7 +85,7 @@ def measure_layer(
         "mac_issue_cycles": figures.mac_issue_cycles, "lanes_filled": figures.lanes_filled,
         "read_bytes": beat * result.run.read_beats, "write_bytes": beat * result.run.write_beats,
         "words_compared": result.comparison.words, "bit_exact": True,
-        "restream": fields["restream"], "tile_blocks": fields["tile_blocks"],
+        "resident": fields["resident"], "tile_blocks": fields["tile_blocks"],
     }
 
 
