@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from math import ceil
 
 from model.compile import CompiledLayer, Program
-from model.rates import load_cycles, mac_cycles, store_cycles
+from model.rates import load_cycles, mac_cycles, row_writes, store_cycles
 from model.residency import timeline
 
 __all__ = ["LayerCost", "estimate"]
@@ -112,22 +112,21 @@ def _estimate_banks(program: Program) -> list[LayerCost]:
     before = 0                              # tile blocks of the layer before
     for index, layer in enumerate(program.layers):
         fields = layer.descriptor
-        blocks, step = fields["tile_blocks"], fields["out_step"]
+        blocks, writes = fields["tile_blocks"], row_writes(config, fields)
         beats = layer.stream_beats * layer.kernel_passes
         streamed += beats
         mac, store, load, slowest = _busy(program, layer)
         if index == 0:
-            # The input still comes while layer 0 writes, through the same ports, in two halves a
-            # row.
+            # The input still comes while layer 0 writes, through the same ports.
             kernels = (fields["kernel_blocks"] - 1) * config.kernel_lanes + fields["lanes_last"]
-            segments = kernels * blocks * step * lanes / banks + 2 * program.input_region.rows
+            segments = kernels * blocks * writes * lanes / banks + program.input_region.rows
             store = max(store, ceil(segments))
             slowest = max(slowest, store)
         begin = multiplied if before >= AHEAD_BLOCKS else written + BANKS_FILL + slots
         if index == 0:
             begin = BANKS_FIRST
         multiplied = max(begin + slowest, input_beats + streamed)
-        end = multiplied + 8 * fields["lanes_last"] // rows + BANKS_DRAIN + step * lanes
+        end = multiplied + 8 * fields["lanes_last"] // rows + BANKS_DRAIN + writes * lanes
         costs.append(LayerCost(
             layer.name, mac, store, load, beats, end - written,
             8 * config.port_words * (beats + (0 if index else input_beats)),

@@ -7,7 +7,7 @@ from math import ceil
 
 from model.config import AcceleratorConfig
 
-__all__ = ["DOT_BLOCK", "load_cycles", "mac_cycles", "store_cycles"]
+__all__ = ["DOT_BLOCK", "load_cycles", "mac_cycles", "row_writes", "store_cycles"]
 
 #: Cycles of the store stage per kernel block of a dot layer, besides one per kernel.
 DOT_BLOCK = 6
@@ -19,9 +19,14 @@ def mac_cycles(config: AcceleratorConfig, fields: Mapping[str, int], steps: int)
     return max(steps, frequencies * config.kernel_lanes // config.drained)
 
 
+def row_writes(config: AcceleratorConfig, fields: Mapping[str, int]) -> int:
+    """Count cycles in which a kernel's tile is written: a row, or two if not pooled, each."""
+    return fields["out_step"] // (1 if fields["pool"] else config.inverse_rows)
+
+
 def store_cycles(config: AcceleratorConfig, fields: Mapping[str, int]) -> float:
     """Count cycles of the inverse FFT, of the writers, and of Post with one feature bank."""
-    step, segments = fields["out_step"], fields["out_step"] * config.tile_lanes
+    step, segments = fields["out_step"], row_writes(config, fields) * config.tile_lanes
     if config.feature_banks == 1:
         if fields["dot"]:
             return fields["kernels"] + DOT_BLOCK * fields["kernel_blocks"]

@@ -122,7 +122,7 @@ class Core(wiring.Component):
 
             input_dma.start.eq(control.engine_start), input_dma.addr.eq(csr.input_addr),
             input_dma.base.eq(checker.input_base), input_dma.rows.eq(checker.input_rows),
-            input_dma.hold.eq(Cat(write.valid for write in engine.write).any()),
+            input_dma.hold.eq(Cat(write.valid for write in engine.write)),
             output_dma.start.eq(control.output_start), output_dma.addr.eq(csr.output_addr),
             output_dma.base.eq(checker.output_base), output_dma.rows.eq(checker.output_rows),
             control.output_done.eq(output_dma.done),
@@ -209,8 +209,8 @@ class Core(wiring.Component):
                   write, read) -> None:
         """Both ports of a bank of the feature memory have two users, never at the same time.
 
-        The input DMA, which may still be at work when layer 0 writes, is held off meanwhile; the
-        output DMA comes after the layers.
+        The input DMA, which may still be at work when layer 0 writes, is held off meanwhile, bank
+        by bank; the output DMA comes after the layers.
         """
         m.d.comb += [
             feature.write.valid.eq(input_write.valid | write.valid),

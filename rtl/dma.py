@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import fifo, stream, wiring
+from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
@@ -32,9 +33,11 @@ ROW = 128
 
 
 class InputDma(wiring.Component):
-    """Copy rows from memory to the feature memory, all banks at once.
+    """Copy rows from memory to the feature memory.
 
-    Throughput: one beat per cycle; a row takes two cycles at least.
+    Throughput: one beat per cycle, as long as the write ports are free. Every bank takes its part
+    of a row when its port is free, up to `QUEUE` rows before the last one, both halves at once. (If
+    a beat is half a row, it is written as it comes.)
 
     Parameters
     ----------
@@ -53,8 +56,8 @@ class InputDma(wiring.Component):
         Memory reads.
     write : Out(Event(FeatureWrite)).array(feature_banks)
         Write ports of the feature memory.
-    hold : In(1)
-        Another writes in this cycle: neither write nor take a beat.
+    hold : In(feature_banks)
+        Another writes to the bank in this cycle: do not.
     row : Out(ROW_BITS + 1)
         Level: the rows below it (from ``base`` on) have been written.
     done : Out(1)
@@ -62,6 +65,9 @@ class InputDma(wiring.Component):
     error : Out(1)
         Pulse: a beat came with a bus error.
     """
+
+    #: Rows that wait for their banks: one LUT RAM each.
+    QUEUE = 16
 
     def __init__(self, *, config: AcceleratorConfig) -> None:
         if not isinstance(config, AcceleratorConfig):
@@ -71,7 +77,8 @@ class InputDma(wiring.Component):
             "start": In(1), "addr": In(32), "base": In(ROW_BITS), "rows": In(ROW_BITS),
             "ar": Out(stream.Signature(ReadRequest)),
             "r": In(stream.Signature(ReadData(config.port_bits))),
-            "write": Out(Event(FeatureWrite)).array(config.feature_banks), "hold": In(1),
+            "write": Out(Event(FeatureWrite)).array(config.feature_banks),
+            "hold": In(config.feature_banks),
             "row": Out(ROW_BITS + 1), "done": Out(1), "error": Out(1),
         })
 
@@ -96,9 +103,7 @@ class InputDma(wiring.Component):
             m.d.sync += data_left.eq(data_left - 1)
 
         for write in self.write:
-            m.d.comb += [
-                write.payload.offset.eq(0), write.payload.count.eq(8), write.payload.vector.eq(0),
-            ]
+            m.d.comb += [write.payload.offset.eq(0), write.payload.count.eq(8)]
         if self._banks == 1 and self._bits == ROW // 2:
             pending = self._half_rows(m, beat)
         else:
@@ -132,41 +137,48 @@ class InputDma(wiring.Component):
         return full
 
     def _rows(self, m: Module, beat, beats_log2: int):
-        """Assemble a row; write the even half, then the odd one while the next row comes."""
+        """Assemble rows; a queue of them for each bank, all filled together."""
         line = Signal(ROW * self._banks, reset_less=True)
-        odd = Signal(ROW // 2 * self._banks, reset_less=True)
         position = Signal(beats_log2)
-        full, second = Signal(), Signal()
-        # A row of one beat would come too fast.
-        m.d.comb += self.r.ready.eq(~self.hold & (~full if beats_log2 == 0 else 1))
-        with m.If(~self.hold):
-            m.d.sync += [
-                full.eq(beat & position.all() if beats_log2 else beat),
-                second.eq(full),
-                odd.eq(Cat(self._half(line, bank, 1) for bank in range(self._banks))),
-            ]
+        full = Signal()                                     # a row goes to the queues
+        pointer = range(2 * self.QUEUE)
+        filled, written = Signal(pointer), Signal(pointer)  # rows since the start: in, out of all
+        level = Signal(pointer)
+        m.d.comb += [
+            level.eq(filled - written),
+            # A row may be in ``line``, and one more be arriving.
+            self.r.ready.eq(level < self.QUEUE - 1),
+        ]
+        m.d.sync += [
+            full.eq(beat & position.all() if beats_log2 else beat), filled.eq(filled + full),
+        ]
         with m.If(beat):
             m.d.sync += [
                 position.eq(position + 1),
                 line.word_select(position, self._bits).eq(self.r.payload.data),
             ]
-        with m.If(second & ~self.hold):
-            m.d.sync += self.row.eq(self.row + 1)
+        ahead = Signal(self._banks)
         for bank, write in enumerate(self.write):
+            m.submodules[f"queue{bank}"] = queue = Memory(shape=ROW, depth=self.QUEUE, init=[])
+            enter, leave = queue.write_port(), queue.read_port(domain="comb")
+            taken = Signal(pointer, name=f"taken{bank}")    # rows since the start
+            lead = Signal(pointer, name=f"lead{bank}")
             m.d.comb += [
-                write.valid.eq((full | second) & ~self.hold),
-                write.payload.addr.eq(self.row), write.payload.parity.eq(second),
-                write.payload.data.eq(Mux(
-                    second, odd.word_select(bank, ROW // 2), self._half(line, bank, 0)
-                )),
+                enter.en.eq(full), enter.addr.eq(filled),
+                enter.data.eq(line.word_select(bank, ROW)),
+                leave.addr.eq(taken), lead.eq(taken - written), ahead[bank].eq(lead != 0),
+                write.valid.eq((taken != filled) & ~self.hold[bank]),
+                write.payload.addr.eq(self.row + lead), write.payload.pair.eq(1),
+                Cat(write.payload.data, write.payload.below).eq(leave.data),
             ]
+            m.d.sync += taken.eq(taken + write.valid)
+            with m.If(self.start):
+                m.d.sync += taken.eq(0)
+        with m.If(ahead.all()):
+            m.d.sync += [written.eq(written + 1), self.row.eq(self.row + 1)]
         with m.If(self.start):
-            m.d.sync += [position.eq(0), full.eq(0), second.eq(0)]
-        return full | second
-
-    @staticmethod
-    def _half(line, bank: int, parity: int):
-        return line.word_select(2 * bank + parity, ROW // 2)
+            m.d.sync += [position.eq(0), full.eq(0), filled.eq(0), written.eq(0)]
+        return full | (level != 0)
 
 
 class OutputDma(wiring.Component):

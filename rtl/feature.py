@@ -2,7 +2,8 @@
 
 Sixteen byte-wide memories, two parity banks (even and odd map rows) of eight byte columns, so that
 a read takes eight pixels from any column of two adjacent map rows, and a write puts up to eight
-values at any byte offset. Layout: see `rtl.signatures.FeatureReadSignature` and `FeatureWrite`.
+values at any byte offset of one row, or of an even and the odd one below. Layout: see
+`rtl.signatures.FeatureReadSignature` and `FeatureWrite`.
 
 Latency: read 2 cycles (RAM, then rotation and register); a read ``WRITE_LATENCY`` cycles after a
 write sees it. Throughput: one read and one write per cycle. ECP5 cost: 16 DP16KD at a depth of
@@ -12,7 +13,7 @@ write sees it. Throughput: one read and one write per cycle. ECP5 cost: 16 DP16K
 from __future__ import annotations
 
 from amaranth.hdl import Module, Mux, Signal
-from amaranth.lib import memory, wiring
+from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In
 from amaranth.utils import ceil_log2
 
@@ -66,11 +67,15 @@ class FeatureMemory(wiring.Component):
         bits = ceil_log2(self._depth)
 
         # s1: the write rotated to its byte columns.
-        s1_data = rotate([write.data[i] for i in range(COLUMNS)], (-write.offset)[:3])
+        turn = (-write.offset)[:3]
+        s1_data = rotate([write.data[i] for i in range(COLUMNS)], turn)
+        s1_below = rotate(
+            [Mux(write.pair, write.below[i], write.data[i]) for i in range(COLUMNS)], turn
+        )
         s1_columns = []
         for column in range(COLUMNS):
             wrapped = Signal(name=f"wrapped{column}")
-            byte = Signal(8, reset_less=True, name=f"s1_byte{column}")
+            byte = Signal(data.ArrayLayout(8, 2), reset_less=True, name=f"s1_byte{column}")
             row = Signal(bits, reset_less=True, name=f"s1_row{column}")
             enable = Signal(2, name=f"s1_enable{column}")
             # A vector goes on in the odd bank of the same row, then in the even one of the next.
@@ -79,10 +84,11 @@ class FeatureMemory(wiring.Component):
             present = self.write.valid & ((column - write.offset)[:3] < write.count)
             m.d.comb += wrapped.eq(column < write.offset)
             m.d.sync += [
-                byte.eq(s1_data[column]),
+                byte[0].eq(s1_data[column]),
+                byte[1].eq(s1_below[column]),
                 row.eq(write.addr + onward),
                 enable[0].eq(present & ~parity),
-                enable[1].eq(present & parity),
+                enable[1].eq(present & (parity | write.pair)),
             ]
             s1_columns.append((byte, row, enable))
 
@@ -99,7 +105,7 @@ class FeatureMemory(wiring.Component):
                 write_port, read_port = ram.write_port(), ram.read_port()
                 m.d.comb += [
                     write_port.addr.eq(row),
-                    write_port.data.eq(byte),
+                    write_port.data.eq(byte[parity]),
                     write_port.en.eq(enable[parity]),
                     read_port.addr.eq(Mux(column < read.offset, onward, addr)),
                     read_port.en.eq(read.en),

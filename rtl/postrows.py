@@ -22,20 +22,7 @@ from rtl.requantise import Requantiser, RowPool, TileRows, delayed
 from rtl.signatures import Descriptor, Event, RowMarks, SegmentRow
 from rtl.sums import SEGMENT_ROWS
 
-__all__ = ["RowEntry", "RowPost", "RowPostArray", "RowQueue"]
-
-
-def RowEntry(config: AcceleratorConfig) -> data.StructLayout:  # noqa: N802
-    """Bytes of R rows of the tiles of all lanes, and the marks of the last of them.
-
-    ``both``: all of two rows count; else there is only the first.
-    """
-    row = SegmentRow(config)
-    return data.StructLayout({
-        "rows": data.ArrayLayout(row["bytes"].shape, config.inverse_rows),
-        "marks": row["marks"].shape,
-        **({"both": 1} if config.inverse_rows > 1 else {}),
-    })
+__all__ = ["RowPost", "RowPostArray", "RowQueue"]
 
 
 class RowPost(wiring.Component):
@@ -103,9 +90,7 @@ class RowPost(wiring.Component):
 
 
 class RowQueue(wiring.Component):
-    """Rows on their way to the writer of a feature bank, in LUT RAM.
-
-    What comes in a cycle is an entry: its rows leave one after the other.
+    """Rows, or pairs of them, on their way to the writer of a feature bank, in LUT RAM.
 
     Parameters
     ----------
@@ -114,14 +99,14 @@ class RowQueue(wiring.Component):
 
     Attributes
     ----------
-    i : In(Event(RowEntry(config)))
+    i : In(Event(SegmentRow(config)))
         One per cycle; `SumReader` keeps the queue from overflowing.
     o : Out(Event(SegmentRow(config)))
         Every P' cycles at most.
     spare, reserve : In(1), Out(1)
         The last row of a tile block waits for ``spare`` and answers with ``reserve``.
     credit : Out(1)
-        A row has left the queue.
+        An entry has left the queue.
     """
 
     #: Cycles from ``i`` to ``o`` if the queue is empty.
@@ -130,7 +115,7 @@ class RowQueue(wiring.Component):
     def __init__(self, *, config: AcceleratorConfig) -> None:
         self._config = config
         super().__init__({
-            "i": In(Event(RowEntry(config))),
+            "i": In(Event(SegmentRow(config))),
             "o": Out(Event(SegmentRow(config))),
             "spare": In(1),
             "reserve": Out(1),
@@ -141,38 +126,25 @@ class RowQueue(wiring.Component):
         """Build the queue; whether a row may leave is found while the one before is written."""
         m = Module()
         lanes = self._config.tile_lanes
-        shape = RowEntry(self._config)
-        # With two rows per entry room for twice as many rows as there are credits, if all count.
-        m.submodules.queue = queue = Memory(shape=shape, depth=SEGMENT_ROWS, init=[])
+        m.submodules.queue = queue = Memory(
+            shape=SegmentRow(self._config), depth=SEGMENT_ROWS, init=[]
+        )
         write, read = queue.write_port(), queue.read_port(domain="comb")
-        level = Signal(range(SEGMENT_ROWS + 1))     # entries
-        row, marks = read.data.rows[0].as_value(), Signal(RowMarks)
-        last = Signal(init=1)                       # the row is the last of its entry
+        level = Signal(range(SEGMENT_ROWS + 1))
         pause = Signal(range(lanes))        # cycles until the writer can take a row
         may_leave = Signal()
         take = Signal()
-        leave = Signal()                            # of an entry
-        advance = marks.tile.advance
-        if self._config.inverse_rows > 1:
-            second = Signal()
-            with m.If(take):
-                m.d.sync += second.eq(~last)
-            row = Mux(second, read.data.rows[1].as_value(), row)
-            m.d.comb += last.eq(second | ~read.data.both)
+        advance = read.data.marks.tile.advance
         m.d.comb += [
-            marks.base.eq(read.data.marks.base),
-            marks.tile_last.eq(read.data.marks.tile_last & last),
-            marks.tile.eq(Mux(last, read.data.marks.tile.as_value(), 0)),
-            leave.eq(take & last),
             write.en.eq(self.i.valid), write.data.eq(self.i.payload),
             take.eq(may_leave & (pause == 0)),
-            self.o.valid.eq(take), self.o.payload.bytes.eq(row), self.o.payload.marks.eq(marks),
+            self.o.valid.eq(take), self.o.payload.eq(read.data),
             self.credit.eq(take), self.reserve.eq(take & advance),
         ]
         m.d.sync += [
             write.addr.eq(write.addr + self.i.valid),
-            read.addr.eq(read.addr + leave),
-            level.eq(level + self.i.valid - leave),
+            read.addr.eq(read.addr + take),
+            level.eq(level + self.i.valid - take),
             may_leave.eq(~take & (level != 0) & (self.spare | ~advance)),
             pause.eq(Mux(take, lanes - 1, pause - (pause != 0))),
         ]
@@ -242,16 +214,18 @@ class RowPostArray(wiring.Component):
             marks.i.tile.eq(Mux(tile_last, tag.marks.as_value(), 0)),
         ]
 
-        done = Signal(RowEntry(self._config))
+        done = Signal(SegmentRow(self._config))
         m.d.comb += done.marks.eq(marks.o)
         if rows > 1:
-            m.d.comb += done.both.eq(~layer.pool)
+            m.d.comb += done.pair.eq(~layer.pool)
+        results = [done.bytes] if rows == 1 else [done.bytes, done.below]
         for lane in range(self._config.tile_lanes):
             m.submodules[f"lane{lane}"] = post = RowPost(config=self._config)
             m.d.comb += [
                 post.row.eq(row.rows[lane]), post.layer.eq(layer),
                 post.bias.eq(bias.o), post.multiplier.eq(multiplier.o),
-                *(done.rows[number][lane].eq(post.o[number]) for number in range(rows)),
+                *(result[lane].eq(found) for result, found in zip(
+                    results, post.o, strict=True)),
             ]
 
         done_valid = delayed(m, valid, RowPost.LATENCY, "valid")

@@ -96,10 +96,11 @@ class FeatureReadSignature(wiring.Signature):
 
 
 #: Write of ``count`` pixels from byte ``offset`` of row ``addr`` in bank ``parity``; past byte 7
-#: it goes on at ``addr+1`` (plane) or, if ``vector``, in the other parity bank.
+#: it goes on at ``addr+1`` (plane) or, if ``vector``, in the other parity bank. ``pair``: also
+#: ``below`` to the same place of the odd bank (``parity`` and ``vector`` are 0).
 FeatureWrite = data.StructLayout({
-    "addr": ROW_BITS, "parity": 1, "offset": 3, "count": 4, "vector": 1,
-    "data": data.ArrayLayout(8, 8),
+    "addr": ROW_BITS, "parity": 1, "pair": 1, "offset": 3, "count": 4, "vector": 1,
+    "data": data.ArrayLayout(8, 8), "below": data.ArrayLayout(8, 8),
 })
 
 # --- tiles in ---------------------------------------------------------------------------------
@@ -225,11 +226,15 @@ RowMarks = data.StructLayout({"tile_last": 1, "tile": TileMarks, "base": POSITIO
 
 
 def SegmentRow(config: AcceleratorConfig) -> data.StructLayout:  # noqa: N802
-    """Row of results of the tiles of all lanes: a segment of 8 or ``post_values`` bytes each."""
+    """Row of results of the tiles of all lanes: a segment of 8 or ``post_values`` bytes each.
+
+    With two rows per cycle also the row ``below``, if ``pair``; the first is then an even map row.
+    """
     segment = 8 if config.feature_banks == 1 else config.post_values
+    row = data.ArrayLayout(data.ArrayLayout(8, segment), config.tile_lanes)
     return data.StructLayout({
-        "marks": RowMarks,
-        "bytes": data.ArrayLayout(data.ArrayLayout(8, segment), config.tile_lanes),
+        "marks": RowMarks, "bytes": row,
+        **({"pair": 1, "below": row} if config.inverse_rows > 1 else {}),
     })
 
 

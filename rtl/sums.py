@@ -31,7 +31,7 @@ from rtl.signatures import (
 
 __all__ = ["SumBuffer", "SumReader", "SEGMENT_ROWS", "tile_reads"]
 
-#: Rows a queue behind the inverse FFT holds: one LUT RAM.
+#: Entries (rows, or pairs of them) a queue behind the inverse FFT holds: one LUT RAM.
 SEGMENT_ROWS = 16
 
 
@@ -176,7 +176,7 @@ class SumReader(wiring.Component):
     complete : In(Event(range(SUM_SLOTS)))
         From `SumBuffer`.
     credit : In(F)
-        One row has left the queue of a bank.
+        An entry, one row or a pair of rows, has left the queue of a bank.
     param_ready, param_addr, param_data, param_next : In, Out, In, Out
         Parameters of the current kernel block; data 1 cycle after the address; ``param_next``
         releases them, ``param_ready`` is looked at again in the second cycle after it.
@@ -264,13 +264,17 @@ class SumReader(wiring.Component):
             last_kernel.eq(last_round & bank_last),
         ]
 
+        # Two rows of a cycle, if they are not pooled, are one entry.
+        entries = layer.out_step
+        if self._config.inverse_rows > 1:
+            entries = Mux(layer.pool, layer.out_step, layer.out_step >> 1)
         # A bank's turn comes every F kernels: with several, its room may be known a cycle later.
         domain = m.d.comb if banks == 1 else m.d.sync
         for index in range(banks):
             credits = Signal(range(SEGMENT_ROWS + 1), name=f"credits{index}")
-            taken = Mux(start & (bank == index), layer.out_step, 0)
+            taken = Mux(start & (bank == index), entries, 0)
             m.d.sync += credits.eq(credits - taken + self.credit[index])
-            domain += room[index].eq(credits >= layer.out_step)
+            domain += room[index].eq(credits >= entries)
             with m.If(self.begin):
                 m.d.sync += credits.eq(SEGMENT_ROWS)
 

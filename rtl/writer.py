@@ -32,8 +32,10 @@ __all__ = ["BankWriter", "Writer"]
 class BankWriter(wiring.Component):
     """One segment of one lane per cycle into a bank of the feature memory, lanes in rotation.
 
-    A lane without anything inside the map costs its cycle but writes nothing.  The first lane is
-    written `LATENCY` cycles after ``i``, the last P'-1 cycles later; then the next row may come.
+    If the inverse FFT gives two rows per cycle, and they are not pooled, they are written together,
+    an even map row and the odd one below.  A lane without anything inside the map costs its cycle
+    but writes nothing.  The first lane is written `LATENCY` cycles after ``i``, the last P'-1
+    cycles later; then the next row may come.
 
     Parameters
     ----------
@@ -47,7 +49,7 @@ class BankWriter(wiring.Component):
     layer : In(Descriptor)
         Constant from ``begin`` until ``close``.
     i : In(Event(SegmentRow(config)))
-        A row of every lane, every ``lanes`` cycles at most (1 for dot products).
+        A row of every lane, or a pair of them, every ``lanes`` cycles at most (1 for dot products).
     rotate, advance : Out(1)
         See `TileWalker`.
     place, rows : In(TilePlace), In(10)
@@ -84,26 +86,33 @@ class BankWriter(wiring.Component):
     def elaborate(self, platform) -> Module:
         """Build the lane chain and the positions."""
         m = Module()
-        layer = self.layer
-        row_layout = self.i.payload.shape()
-        lane_bits = row_layout["bytes"].shape.elem_shape.size
+        layer, segments = self.layer, self.i.payload
+        row_layout = segments.shape()
+        pairs = self._config.inverse_rows > 1
 
         # Lanes leave a chain from its end, so that no multiplexer is needed.
         waiting = Signal(range(self._config.tile_lanes + 1))
-        chain = Signal(row_layout["bytes"].shape, reset_less=True)
+        chains = [Signal(row_layout["bytes"].shape, name="chain", reset_less=True)]
+        pair = Signal()
+        if pairs:
+            chains.append(Signal.like(chains[0], name="below"))
         marks = Signal(row_layout["marks"].shape)
         first_row = Signal()        # the next row is the first of a tile
         row_end = Signal()
         m.d.comb += row_end.eq(waiting == 1)
         with m.If(waiting != 0):
-            m.d.sync += [waiting.eq(waiting - 1), chain.eq(chain.as_value()[lane_bits:])]
+            m.d.sync += waiting.eq(waiting - 1)
+            for chain in chains:
+                m.d.sync += chain.eq(chain.as_value()[row_layout["bytes"].shape.elem_shape.size:])
         with m.If(self.i.valid):
             m.d.sync += [
                 waiting.eq(Mux(layer.dot, 1, self._config.tile_lanes)),
-                chain.eq(self.i.payload.bytes),
-                marks.eq(self.i.payload.marks),
-                first_row.eq(self.i.payload.marks.tile_last),
+                chains[0].eq(segments.bytes),
+                marks.eq(segments.marks),
+                first_row.eq(segments.marks.tile_last),
             ]
+            if pairs:
+                m.d.sync += [chains[1].eq(segments.below), pair.eq(segments.pair)]
 
         # Position of the current row in the maps, for tiles that start at an even or odd row.
         row_step = Signal(POSITION_BITS)
@@ -118,13 +127,13 @@ class BankWriter(wiring.Component):
         odd = Signal(POSITION_BITS)
         row = Signal(4)
         with m.If(row_end):
-            m.d.sync += row.eq(row + 1)
-            with m.If(layer.out_vector | row[0]):
+            m.d.sync += row.eq(row + 1 + pair)
+            with m.If(layer.out_vector | row[0] | pair):
                 m.d.sync += even.eq(even + row_step)
             with m.Else():
                 m.d.sync += odd.eq(odd + row_step)
         with m.If(self.i.valid & first_row):
-            base = self.i.payload.marks.base
+            base = segments.marks.base
             m.d.sync += [row.eq(0), even.eq(base), odd.eq(base)]
         with m.If(self.begin):
             m.d.sync += first_row.eq(1)
@@ -148,8 +157,13 @@ class BankWriter(wiring.Component):
             write.offset.eq(position[:3]),
             write.count.eq(place.bytes),
             write.vector.eq(layer.out_vector),
-            write.data.eq(chain[0].as_value()),
+            write.data.eq(chains[0][0].as_value()),
         ]
+        if pairs:
+            m.d.sync += [
+                write.pair.eq(pair & (row + 1 < place.rows)),
+                write.below.eq(chains[1][0].as_value()),
+            ]
         self._publish(m, row_end, marks)
         return m
 
@@ -272,7 +286,9 @@ class Writer(wiring.Component):
         segments = Signal(32)
         m.d.sync += [
             ended.eq(Mux(end, 0, ended | ending)),
-            segments.eq(segments + sum(write.valid for write in self.write)),
+            segments.eq(segments + sum(
+                write.valid + (write.valid & write.payload.pair) for write in self.write
+            )),
             self.layer_end.eq(end),
             self.finished.eq(end & layer.last),
             self.stats.valid.eq(end),

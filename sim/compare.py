@@ -184,7 +184,12 @@ def _write_stage(config: AcceleratorConfig, desc: dict[str, int], trace: LayerTr
     lanes, width, step = config.tile_lanes, config.kernel_lanes, desc["out_step"]
     banks = config.feature_banks
     kernel_block, tile_block = _block_order(desc)
-    block, inner, line, lane = np.ogrid[:len(kernel_block), bank:width:banks, :step, :lanes]
+    # Two rows that leave the inverse FFT together, and are not pooled, are written lane by lane.
+    each = 1 if desc["pool"] else config.inverse_rows
+    block, inner, pair, lane, half = np.ogrid[
+        :len(kernel_block), bank:width:banks, :step // each, :lanes, :each
+    ]
+    line = pair * each + half
     tile = tile_block[block] * lanes + lane
     kernel = kernel_block[block] * width + inner
     y = tile // desc["tiles_x"] * step + line
@@ -347,6 +352,10 @@ def _observe(probe: str, layout: Any, events: Events,
         return _complex(fields["words"]), {**fields["tag"], "index": fields["index"]}, cycles
     if probe == "sum":
         return _complex(fields["sums"]), fields, cycles
-    kept = fields["count"] > 0      # a segment wholly outside the map is a token without bytes
-    tags = {name: fields[name][kept] for name in ("addr", "parity", "offset", "count", "vector")}
-    return fields["data"][kept][..., None], tags, cycles[kept]
+    # A pair is two rows; a segment wholly outside the map is a token without bytes.
+    kept = np.stack([fields["count"] > 0, fields["pair"] > 0], axis=-1)
+    event, half = np.nonzero(kept)
+    tags = {name: fields[name][event] for name in ("addr", "offset", "count", "vector")}
+    tags["parity"] = fields["parity"][event] + half
+    words = np.stack([fields["data"], fields["below"]], axis=1)[event, half]
+    return words[..., None], tags, cycles[event]

@@ -127,28 +127,51 @@ def address(config, layer, kernel, y, x):
 def writes(config, layer, segments):
     """Writes of a layer, for each feature bank a list of (row, parity, offset, bytes).
 
-    ``segments``: iterator over the bytes of every segment of every lane, in the hardware's order
-    (block, kernel, row, lane), including those outside the map.
+    ``segments``: iterator over the bytes of every segment of every lane (block, kernel, row, lane),
+    including those outside the map. The writes come in the hardware's order, see `rows_at_once`.
     """
     lanes = 1 if layer["dot"] else config.tile_lanes
     banks = [[] for _ in range(config.feature_banks)]
     for kernel_block, tile_block in blocks(layer):
         for kernel in kernels(config, layer, kernel_block):
-            for row in range(layer["out_step"]):
+            each = rows_at_once(config, layer)
+            for first in range(0, layer["out_step"], each):
+                rows = [[next(segments) for _ in range(lanes)] for _ in range(each)]
                 for lane in range(lanes):
-                    values = next(segments)
-                    y, x, count = place(layer, tile_block * config.tile_lanes + lane, row)
-                    if count:
-                        where = address(config, layer, kernel, y, x)
-                        write = *where, values[: count << layer["out_wide"]]
-                        banks[kernel % config.feature_banks].append(write)
+                    for row in range(each):
+                        number = tile_block * config.tile_lanes + lane
+                        y, x, count = place(layer, number, first + row)
+                        if count:
+                            where = address(config, layer, kernel, y, x)
+                            write = *where, rows[row][lane][: count << layer["out_wide"]]
+                            banks[kernel % config.feature_banks].append(write)
     return banks
 
 
+def rows_at_once(config, layer):
+    """Rows of a tile that are written together."""
+    return 1 if layer["pool"] else config.inverse_rows
+
+
 def written(layer, word):
-    """A `FeatureWrite` (as a `data.Const`) in the form of `writes`."""
+    """A `FeatureWrite` (as a `data.Const`) in the form of `writes`: one, or two of a pair."""
     assert word.vector == layer["out_vector"] and word.count > 0
-    return word.addr, word.parity, word.offset, bytes(word.data[i] for i in range(word.count))
+    rows = [(word.parity, word.data)]
+    if word.pair:
+        assert word.parity == word.vector == 0
+        rows.append((1, word.below))
+    return [(word.addr, parity, word.offset, bytes(values[i] for i in range(word.count)))
+            for parity, values in rows]
+
+
+def take_written(layer, words, count):
+    """First words of a bank that make ``count`` rows: how many words, and their rows."""
+    found = []
+    for number, word in enumerate(words):
+        if len(found) >= count:
+            return number, found
+        found += written(layer, word)
+    return len(words), found
 
 
 #: Layers that between them use every mode and every kind of border, small enough for pysim.

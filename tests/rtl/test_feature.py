@@ -24,6 +24,8 @@ def apply(memory, write):
             else:
                 row += 1
         memory[row % len(memory), parity, position % 8] = write["data"][i]
+        if write.get("pair"):
+            memory[row % len(memory), 1, position % 8] = write["below"][i]
 
 
 def fetch(memory, parity, addr, offset):
@@ -58,8 +60,10 @@ def unpack_pixels(word):
     return [word >> (8 * i) & 255 for i in range(8)]
 
 
-@pytest.mark.parametrize("vector, depth", [(0, 512), (1, 512), (0, 576)])
-def test_random_writes_then_reads_match_the_array(vector, depth):
+@pytest.mark.parametrize("vector, depth, pairs", [
+    (0, 512, 0), (1, 512, 0), (0, 576, 0), (0, 512, 0.5),
+])
+def test_random_writes_then_reads_match_the_array(vector, depth, pairs):
     config = dataclasses.replace(PRESETS["tiny"], feature_depth=depth)
     dut = FeatureMemory(config=config)
     rng = random.Random(5 + vector)
@@ -71,7 +75,10 @@ def test_random_writes_then_reads_match_the_array(vector, depth):
             "addr": rng.randrange(rows), "parity": rng.randrange(2),
             "offset": number % 8, "count": number // 8 % 9, "vector": vector,
             "data": [rng.randrange(256) for _ in range(8)],
+            "below": [rng.randrange(256) for _ in range(8)],
         }
+        if rng.random() < pairs:
+            write |= {"pair": 1, "parity": 0}
         apply(memory, write)
         writes.append(pack(FeatureWrite, write))
     checked = 0

@@ -8,12 +8,12 @@ from amaranth.hdl import Value
 
 from model.config import PRESETS
 from rtl.postrows import RowPostArray
-from rtl.signatures import POSITION_BITS, Descriptor
+from rtl.signatures import POSITION_BITS, Descriptor, TileMarks
 from rtl.sums import SEGMENT_ROWS
 from tests.rtl import store_model
 from tests.rtl.helpers import collect, pack, simulate, unpack
 
-MARKS = ("commit", "advance", "layer_last")
+MARKS = tuple(TileMarks.members)
 #: One and two rows a cycle.
 CONFIGS = {name: PRESETS[name] for name in ("tiny-wide", "tiny-wide2")}
 
@@ -27,6 +27,7 @@ def run(config, layer, tiles, *, p_tile=1.0, p_spare=1.0, seed=0):
     rng = random.Random(seed)
     banks = range(config.feature_banks)
     credits = [SEGMENT_ROWS for _ in banks]
+    entries = layer["out_step"] // store_model.rows_at_once(config, layer)
     got, stamps = ([[] for _ in banks] for _ in range(2))
     sent = []
 
@@ -55,9 +56,9 @@ def run(config, layer, tiles, *, p_tile=1.0, p_spare=1.0, seed=0):
         await tick()
         for number, (values, bias, multiplier, base, marks) in enumerate(tiles):
             bank = number % len(banks)
-            while credits[bank] < layer["out_step"] or rng.random() >= p_tile:
+            while credits[bank] < entries or rng.random() >= p_tile:
                 await tick()
-            credits[bank] -= layer["out_step"]
+            credits[bank] -= entries
             sent.append(cycle)
             for index in range(0, 8, config.inverse_rows):
                 ctx.set(dut.i.valid, 1)
@@ -73,7 +74,7 @@ def run(config, layer, tiles, *, p_tile=1.0, p_spare=1.0, seed=0):
                 }))
                 await tick()
             ctx.set(dut.i.valid, 0)
-        while sum(map(len, got)) < len(tiles) * layer["out_step"]:
+        while sum(map(len, got)) < len(tiles) * entries:
             await tick()
 
     simulate(dut, feed, monitors=[watch, *map(collect, dut.o, got, stamps)])
@@ -97,6 +98,7 @@ def test_rows(name, mode, p_tile, p_spare):
     config = CONFIGS[name]
     layer = store_model.layers(config)[mode]
     banks, size = config.feature_banks, layer["out_step"]
+    each = store_model.rows_at_once(config, layer)
     tiles = list(random_tiles(config, np.random.default_rng(mode), 3 * banks))
     got, stamps, _ = run(config, layer, tiles, p_tile=p_tile, p_spare=p_spare, seed=mode)
     for bank in range(banks):
@@ -104,14 +106,20 @@ def test_rows(name, mode, p_tile, p_spare):
         words = iter(got[bank])
         for values, bias, multiplier, base, marks in tiles[bank::banks]:
             want = [store_model.post(layer, tile, bias, multiplier) for tile in values]
-            for row in range(size):
+            for first in range(0, size, each):
                 word = next(words)
-                for lane in range(config.tile_lanes):
-                    expected = store_model.segment(layer, want[lane][row])
-                    assert bytes(word.bytes[lane][i] for i in range(size)) == expected
-                last = row == size - 1
+                rows = [word.bytes]
+                if config.inverse_rows > 1:
+                    assert word.pair == (each > 1)
+                    rows.append(word.below)
+                for row, segments in enumerate(rows[:each], first):
+                    for lane in range(config.tile_lanes):
+                        expected = store_model.segment(layer, want[lane][row])
+                        assert bytes(segments[lane][i] for i in range(size)) == expected
+                last = first + each == size
                 assert (word.marks.tile_last, word.marks.base) == (last, base)
-                assert [word.marks.tile[mark] for mark in MARKS] == (marks if last else [0, 0, 0])
+                wanted = marks if last else [0] * len(MARKS)
+                assert [word.marks.tile[mark] for mark in MARKS] == wanted
         assert next(words, None) is None
 
 
@@ -127,9 +135,9 @@ def test_rate_and_latency(name, step, pool):
         config, kernels=2 * banks, height=step, width=step, step=step, pool=pool
     )
     rng = np.random.default_rng(1)
-    tiles = [(*tile[:4], [0, 0, 0]) for tile in random_tiles(config, rng, 2 * banks)]
+    tiles = [(*tile[:4], [0] * len(MARKS)) for tile in random_tiles(config, rng, 2 * banks)]
     _, stamps, sent = run(config, layer, tiles)
-    size = layer["out_step"]
+    size = layer["out_step"] // store_model.rows_at_once(config, layer)
     assert sent == list(range(sent[0], sent[0] + 2 * cycles * banks, cycles))
     for number, cycle in enumerate(sent):
         first = stamps[number % banks][number // banks * size]

@@ -80,7 +80,9 @@ class Bench:
                 kernel, index = divmod(self.in_layer, self.reads_per_tile)
                 if index == 0:
                     bank = kernel % len(self.queued)
-                    self.queued[bank] += self.layer["out_step"]
+                    self.queued[bank] += (
+                        self.layer["out_step"] // store_model.rows_at_once(self.config, self.layer)
+                    )
                     assert self.queued[bank] <= SEGMENT_ROWS
                 self.in_layer += 1
             self.free += slot_free

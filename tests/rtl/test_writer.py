@@ -18,6 +18,7 @@ from tests.rtl.helpers import collect, pack, raw, simulate, unpack
 _WIDE = PRESETS["tiny-wide"]
 CONFIGS = {
     "tiny": PRESETS["tiny"], "ecp5-85f": PRESETS["ecp5-85f"], "tiny-wide": _WIDE,
+    "tiny-wide2": PRESETS["tiny-wide2"],
     "wide-16": dataclasses.replace(_WIDE, kernel_lanes=32, feature_banks=16),
 }
 
@@ -26,21 +27,23 @@ MEMORY_LATENCY = 2
 
 
 def rows(config, layer, rng):
-    """(bank, marks, bytes of every lane) of the segment rows of a layer, and all their segments."""
+    """(bank, marks, bytes of the rows and lanes) of what is written at once, and all segments."""
     found, segments = [], []
     for block in store_model.blocks(layer):
         for kernel in store_model.kernels(config, layer, block[0]):
             base = store_model.base(config, layer, kernel)
             tile = store_model.tile_marks(config, layer, *block, kernel)
-            for row in range(layer["out_step"]):
-                last = row == layer["out_step"] - 1
+            each = store_model.rows_at_once(config, layer)
+            for row in range(0, layer["out_step"], each):
+                last = row + each == layer["out_step"]
                 marks = tile if last else dict.fromkeys(tile, 0)
                 size = SegmentRow(config)["bytes"].shape.elem_shape.length
-                content = rng.integers(0, 256, (config.tile_lanes, size)).tolist()
-                segments += map(bytes, content[: 1 if layer["dot"] else None])
+                contents = rng.integers(0, 256, (each, config.tile_lanes, size)).tolist()
+                for content in contents:
+                    segments += map(bytes, content[: 1 if layer["dot"] else None])
                 found.append((
                     kernel % config.feature_banks,
-                    {"tile_last": last, "base": base, "tile": marks}, content,
+                    {"tile_last": last, "base": base, "tile": marks}, contents,
                 ))
     return found, segments
 
@@ -101,14 +104,17 @@ class Run:
                 if not queue or rng.random() < self.pause:
                     await ctx.tick()
                     continue
-                marks, content = queue.popleft()
+                marks, contents = queue.popleft()
                 advance = marks["tile"]["advance"]
                 while advance and not ctx.get(dut.spare[bank]):
                     await ctx.tick()
                 ctx.set(port.valid, 1)
                 ctx.set(dut.reserve[bank], advance)
+                rows = dict(zip(("bytes", "below"), contents, strict=False))
+                if len(contents) > 1:
+                    rows["pair"] = 1
                 ctx.set(Value.cast(port.payload), pack(port.payload.shape(), {
-                    "marks": marks, "bytes": content,
+                    "marks": marks, **rows,
                 }))
                 dot = ctx.get(dut.layer.dot)
                 await ctx.tick()
@@ -162,9 +168,11 @@ def test_layers_in_sequence(name, pause):
     for index, (layer, wanted) in enumerate(zip(layers, run.expected, strict=True)):
         end, finished = run.ends[index]
         for bank, part in enumerate(wanted):
-            got = run.writes[bank][position[bank] : position[bank] + len(part)]
-            assert [store_model.written(layer, word) for word in got] == part, layer
-            position[bank] += len(part)
+            count, found = store_model.take_written(
+                layer, run.writes[bank][position[bank] :], len(part)
+            )
+            assert found == part, layer
+            position[bank] += count
             # Rows and lanes outside the map may follow the last write.
             assert end >= run.stamps[bank][position[bank] - 1] + MEMORY_LATENCY
         assert finished == layer["last"]
@@ -241,7 +249,7 @@ def test_rows_are_readable_when_published(name):
             layer, start = layers[index], run.ends[index - 1][0] if index else 0
             for word, stamp in zip(run.writes[bank], run.stamps[bank], strict=True):
                 channel, row = divmod(word.addr - 7, layer["out_plane"])
-                y = 2 * (row >> layer["out_row_log2"]) + word.parity
+                y = 2 * (row >> layer["out_row_log2"]) + (word.parity | word.pair)
                 counted = y < every or (y < done and end - block <= channel < end)
                 if start < stamp <= run.ends[index][0] and counted:
                     assert cycle >= stamp + MEMORY_LATENCY
