@@ -294,9 +294,9 @@ PRESETS = {
             port_bits=256, feature_banks=8, post_values=6, inverse_rows=2,
         ),
         # Single layers of VGG16 with as many multipliers as NNgen's engine of 4 x 4 channels (144
-        # and 4 requantisers). Depths: conv3_1's maps, its tile blocks and conv5_x's kernel blocks.
+        # and 4 requantisers). Depths: conv3_1's maps, conv5_x's tile blocks and kernel blocks.
         AcceleratorConfig(
-            name="vgg16-144", tile_lanes=3, kernel_lanes=16, tile_depth=32768, kernel_depth=8192,
+            name="vgg16-144", tile_lanes=3, kernel_lanes=16, tile_depth=8192, kernel_depth=8192,
             select_depth=2048, feature_depth=78848, port_bits=128, clock_hz=200_000_000,
         ),
         # VGG16 on an Alveo U200: 896 complex lanes, 2856 multipliers, maps on chip, 4 x 512-bit
