@@ -186,12 +186,12 @@ def lower_bound(masks: Masks, ports: Ports, window: int) -> int:
 
 
 def check(schedule: Schedule, masks: Masks, ports: Ports, window: int,
-          banks: NDArray[np.int64] | None = None) -> None:
+          banks: NDArray[np.int64] | None = None, opens: NDArray[np.int64] | None = None) -> None:
     """Raise `ValueError` unless ``schedule`` is valid and complete.
 
     Never more than r different addresses in a cycle, no two in one bank, a lane takes one word at
     most, every product exactly once, no group used before the group ``window`` before it and all
-    its predecessors are complete.
+    its predecessors are complete, nor before its cycle of ``opens``.
     """
     addresses, lanes = schedule.addresses, schedule.lanes
     if addresses.shape != lanes.shape or addresses.shape[1] > ports.addresses:
@@ -219,5 +219,8 @@ def check(schedule: Schedule, masks: Masks, ports: Ports, window: int,
     complete = schedule.finished(masks.shape)
     allowed = np.concatenate([np.zeros(window, dtype=np.int64), complete])[:len(complete)]
     cycle, port = np.nonzero(used)
-    if np.any(allowed[addresses[cycle, port] // masks.shape[1]] > cycle):
+    group = addresses[cycle, port] // masks.shape[1]
+    if np.any(allowed[group] > cycle):
         raise ValueError(f"more than {window} groups in flight")
+    if opens is not None and np.any(opens[group] > cycle):
+        raise ValueError("a group is used before it opens")

@@ -55,6 +55,7 @@ ALL_LANES: Final = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
 def cover(
     masks: Masks, ports: Ports, window: int, method: str = "completing",
     banks: NDArray[np.int64] | None = None, seed: int = 0,
+    opens: NDArray[np.int64] | None = None,
 ) -> Schedule:
     """Schedule one kernel block.
 
@@ -72,6 +73,8 @@ def cover(
         Bank of each address (`Ports.bank_of`); no two of a cycle may lie in one bank.
     seed : int
         Of the method ``random``.
+    opens : int array, (groups,), optional
+        First cycle in which each group may be used, ascending; not with the method ``lowest``.
 
     Returns
     -------
@@ -82,9 +85,11 @@ def cover(
         raise ValueError(f"unknown method {method!r}; known: {', '.join(METHODS)}")
     if window < 1:
         raise ValueError(f"window must be at least 1, not {window!r}")
+    if opens is not None and (method == "lowest" or np.any(np.diff(opens) < 0)):
+        raise ValueError("opens must be ascending, and is not for the method 'lowest'")
     if method == "lowest":
         return _in_order(masks, ports, window, banks)
-    pool = _Pool(masks, window, banks)
+    pool = _Pool(masks, window, banks, opens)
     urgency = None
     if method == "completing" and window < len(masks):
         urgency = _Urgency(masks, window, ports.addresses)
@@ -108,14 +113,17 @@ def cover(
 class _Pool:
     """Open addresses: ``waiting`` lanes, flat ``index`` and ``group`` of each."""
 
-    def __init__(self, masks: Masks, window: int, banks: NDArray[np.int64] | None) -> None:
+    def __init__(self, masks: Masks, window: int, banks: NDArray[np.int64] | None,
+                 opens: NDArray[np.int64] | None) -> None:
         self.flat = masks.reshape(-1)
+        self.opens = np.zeros(len(masks), dtype=np.int64) if opens is None else opens
         self.width = masks.shape[1]
         self.window = window
         self.flat_banks = None if banks is None else banks.reshape(-1)
         #: Products left in each group.
         self.left = np.bitwise_count(masks).sum(axis=1, dtype=np.int64)
         self.base = self.opened = self.age = 0
+        self.cycle = -1
         self.waiting = np.empty(0, dtype=np.uint64)
         self.index = np.empty(0, dtype=np.int64)
         #: True after the open groups have changed.
@@ -130,7 +138,9 @@ class _Pool:
         """Retire complete groups in order, open the next ones, now and then drop empty entries."""
         while self.base < len(self.left) and not self.left[self.base]:
             self.base += 1
-        last = min(self.base + self.window, len(self.left))
+        self.cycle += 1
+        open_now = int(np.searchsorted(self.opens, self.cycle, side="right"))
+        last = max(self.opened, min(self.base + self.window, open_now))
         self.age += 1
         self.moved = last > self.opened
         if self.moved or self.age >= COMPACT:
@@ -186,6 +196,8 @@ def _cycle(
 ) -> tuple[list[int], list[int]]:
     """Choose the addresses of one cycle and take their products out of the pool."""
     chosen, served = [-1] * ports, [0] * ports
+    if not len(pool.index):
+        return chosen, served       # until the next group opens
     free = ALL_LANES
     barred = None if pool.bank is None else np.zeros(len(pool.index), dtype=bool)
     if method == "random":

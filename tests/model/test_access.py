@@ -93,6 +93,9 @@ def test_check_names_each_broken_rule():
     assert "twice" in rejected(masks, [[0, -1], [0, -1], [1, -1], [2, -1]],
                                [[3, 0], [1, 0], [1, 0], [1, 0]])
     assert "in flight" in rejected(masks, [[0, -1], [2, -1], [1, -1]], [[3, 0], [1, 0], [1, 0]])
+    with pytest.raises(ValueError, match="before it opens"):
+        check(good, np.array(masks, dtype=np.uint64), Ports(2), 1, opens=np.array([0, 3]))
+    check(good, np.array(masks, dtype=np.uint64), Ports(2), 1, opens=np.array([0, 2]))
 
 
 def test_masks_hold_one_bit_per_lane():
@@ -124,6 +127,17 @@ def test_a_window_of_all_frequencies_beats_the_published_greedy():
     ours = cover(masks, Ports(8), 32).cycles
     published = cover(np.ascontiguousarray(masks.T), Ports(8), 1, "fullest").cycles
     assert ideal / ours > 0.9 > 0.85 > ideal / published
+
+
+def test_groups_wait_until_they_open():
+    masks = pack_lanes(block(4, channels=6, frequencies=4))
+    ports, opens = Ports(8), np.array([0, 5, 5, 90])
+    schedule = cover(masks, ports, 4, opens=opens)
+    check(schedule, masks, ports, 4, opens=opens)
+    with pytest.raises(ValueError, match="before it opens"):
+        check(cover(masks, ports, 4), masks, ports, 4, opens=opens)
+    # Nothing is left to do until the last group opens.
+    assert (schedule.addresses[60:90] < 0).all() and schedule.cycles > 90
 
 
 def test_order_search_helps_a_small_window_and_is_a_permutation():
@@ -160,5 +174,9 @@ def test_bad_requests_are_refused():
         cover(masks, Ports(8), 1, "best")
     with pytest.raises(ValueError, match="window must be at least 1"):
         cover(masks, Ports(8), 0)
+    with pytest.raises(ValueError, match="opens must be ascending"):
+        cover(masks, Ports(8), 8, opens=np.arange(8)[::-1])
+    with pytest.raises(ValueError, match="not for the method 'lowest'"):
+        cover(masks, Ports(8), 8, "lowest", opens=np.arange(8))
     with pytest.raises(ValueError, match="at most 64 kernels"):
         pack_lanes(np.ones((65, 2, 2), dtype=bool))
