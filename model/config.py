@@ -10,13 +10,14 @@ import dataclasses
 import hashlib
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from model.errors import UserError
 
-__all__ = ["AcceleratorConfig", "POST_SHIFT", "PRESETS", "ROW_BITS", "load_config"]
+__all__ = ["AcceleratorConfig", "BANK_ADDRESS_BITS", "POST_SHIFT", "PRESETS", "ROW_BITS",
+           "load_config"]
 
 #: Fraction bits dropped (rounded) between the 24-bit inverse FFT and the 18-bit result. The sum
 #: at frequency 0 alone reaches the mean of a tile, so most of the growth is headroom.
@@ -25,6 +26,8 @@ POST_SHIFT = 2
 #: Bits of a row address of the feature memory.
 ROW_BITS = 20
 
+#: Bits of a bank's address in an entry for a window: a frequency, and which of 128 channels.
+BANK_ADDRESS_BITS = 12
 
 #: Names of files and folders everywhere.
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
@@ -85,6 +88,9 @@ class AcceleratorConfig:
         else at least the output step of every layer.
     ultra_ram : int
         1 asks the vendor's tool to put tile and kernel buffers into UltraRAM (UltraScale+).
+    window : int
+        Accumulators of each sum of a lane: 1, or ``words``, a file with a place for every
+        frequency, which irregular patterns need to keep the lanes busy.
     """
 
     name: str
@@ -110,6 +116,7 @@ class AcceleratorConfig:
     feature_banks: int = 1
     post_values: int = 1
     ultra_ram: int = 0
+    window: int = 1
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -200,6 +207,13 @@ class AcceleratorConfig:
             raise ValueError(f"tile_lanes must be at most 16, not {self.tile_lanes!r}")
         if not 26 <= self.acc_bits <= 48:
             raise ValueError(f"acc_bits must be 26 to 48, not {self.acc_bits!r}")
+        if self.window not in (1, self.words):
+            raise ValueError(f"window must be 1 or {self.words}, not {self.window!r}")
+        if self.window > 1 and self.window_select_bits > self.port_bits:
+            raise ValueError(
+                f"port_bits must be at least {self.window_select_bits} for a window, so that one "
+                f"beat selects for every lane, not {self.port_bits!r}"
+            )
 
     def _fixed(self, field: str, value: int) -> None:
         if getattr(self, field) != value:
@@ -229,6 +243,16 @@ class AcceleratorConfig:
     def drained(self) -> int:
         """D, kernels whose sums leave a tile lane per cycle, and words the inverse FFT takes."""
         return 4 * self.inverse_rows
+
+    @property
+    def drain_interval(self) -> int:
+        """Cycles in which the drain takes the sums of a frequency."""
+        return self.kernel_lanes // self.drained
+
+    @property
+    def window_select_bits(self) -> int:
+        """Bits of an entry besides its weights: bank of every lane, address of every bank, end."""
+        return 3 * self.kernel_lanes + BANK_ADDRESS_BITS * self.banks + 1
 
     @property
     def multipliers(self) -> int:
@@ -307,6 +331,14 @@ PRESETS = {
             port_bits=2048, feature_banks=16, post_values=6, inverse_rows=2, ultra_ram=1,
             clock_hz=200_000_000,
         ),
+    )
+}
+PRESETS |= {
+    config.name: config
+    for config in (
+        # `tiny-wide2` and `u200` with a file of accumulators, for irregular patterns.
+        replace(PRESETS["tiny-wide2"], name="tiny-window", window=32),
+        replace(PRESETS["u200"], name="u200-window", window=32),
     )
 }
 

@@ -9,12 +9,14 @@ from collections.abc import Mapping
 
 from model.config import ROW_BITS
 
-__all__ = ["FIELDS", "BEATS", "SELECT_BITS", "pack", "unpack"]
+__all__ = ["FIELDS", "BEATS", "SELECT_BITS", "WINDOW_CODE", "pack", "unpack"]
 
 BEATS = 8
 
-#: Bits of select per kernel lane and entry, by ``select_code``.
-SELECT_BITS = (0, 1, 2, 4, 8)
+#: Bits of select per kernel lane and entry, by ``select_code``. With the last one, for a window, an
+#: entry also has an address per bank.
+SELECT_BITS = (0, 1, 2, 4, 8, 3)
+WINDOW_CODE = 5
 
 #: (name, bits). Meaning of each field: docs/program-image.md.
 FIELDS: tuple[tuple[str, int], ...] = (

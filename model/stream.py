@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from model.config import AcceleratorConfig
-from model.descriptor import SELECT_BITS
+from model.config import BANK_ADDRESS_BITS, AcceleratorConfig
+from model.descriptor import SELECT_BITS, WINDOW_CODE
 from model.fixed import int_range
 
-__all__ = ["ENTRY_BITS", "chunk_entries", "lane_beats", "pack_layer", "param_beats",
-           "select_beats", "unpack_layer"]
+__all__ = ["ENTRY_BITS", "chunk_entries", "entry_bits", "lane_beats", "pack_layer", "param_beats",
+           "select_beats", "select_widths", "unpack_layer"]
 
 #: Width of the number of entries in a block's header.
 ENTRY_BITS = 24
@@ -29,11 +29,24 @@ MULTIPLIER_BITS = 14
 PARAM_BITS = 32
 
 
+def select_widths(config: AcceleratorConfig) -> tuple[int, ...]:
+    """Bits of select per lane by ``select_code``, of the formats the config has."""
+    return SELECT_BITS if config.window > 1 else SELECT_BITS[:WINDOW_CODE]
+
+
+def entry_bits(config: AcceleratorConfig, select_bits: int) -> int:
+    """Bits of an entry besides its weights."""
+    if select_bits not in select_widths(config):
+        raise ValueError(f"select_bits must be one of {select_widths(config)}, not {select_bits!r}")
+    if select_bits == SELECT_BITS[WINDOW_CODE]:
+        return config.window_select_bits
+    return config.kernel_lanes * select_bits
+
+
 def chunk_entries(config: AcceleratorConfig, select_bits: int) -> int:
     """Entries whose selects share a beat; 0 if there are no selects."""
-    if select_bits not in SELECT_BITS:
-        raise ValueError(f"select_bits must be one of {SELECT_BITS}, not {select_bits!r}")
-    return config.port_bits // (config.kernel_lanes * select_bits) if select_bits else 0
+    bits = entry_bits(config, select_bits)
+    return config.port_bits // bits if bits else 0
 
 
 def select_beats(config: AcceleratorConfig, entries: int, select_bits: int) -> int:
@@ -66,7 +79,8 @@ def pack_layer(
         N' kernel lanes and the width of the weights.
     blocks : sequence of mappings
         Per kernel block ``params`` (N', 2): bias and multiplier; ``weights`` (E, N', 2): real and
-        imaginary part; ``selects`` (E, N'). Missing lanes of the last block are zero.
+        imaginary part; ``selects`` (E, N'); for a window ``addresses`` (E, r). Missing lanes of
+        the last block are zero.
     select_bits : int
         Bits of a select, one of `model.descriptor.SELECT_BITS`.
     lanes_last : int
@@ -85,19 +99,20 @@ def pack_layer(
     """
     if not blocks:
         raise ValueError("a layer has at least one kernel block")
+    entry_bits(config, select_bits)     # refuses a format that the config does not have
     checked = [_checked(config, block, index, select_bits) for index, block in enumerate(blocks)]
     beats_last = lane_beats(config, lanes_last)
     if any(part[..., lanes_last:, :].any() for part in checked[-1][:2]):
         raise ValueError(f"the last block has values beyond its {lanes_last} lanes")
     parts = []
-    for index, (params, weights, selects) in enumerate(checked):
+    for index, (params, weights, selects, addresses) in enumerate(checked):
         beats = beats_last if index == len(blocks) - 1 else config.row_beats
         header = np.zeros(config.port_words, dtype=np.uint64)
         header[0] = len(weights)
         parts += [
             header,
             _pack_params(params),
-            _pack_entries(config, weights, selects, select_bits, beats),
+            _pack_entries(config, weights, selects, addresses, select_bits, beats),
         ]
     return np.concatenate(parts)
 
@@ -134,7 +149,9 @@ def unpack_layer(
         blocks.append({
             "params": _unpack_params(params.reshape(-1)),
             "weights": _unpack_weights(config, rows),
-            "selects": _unpack_selects(config, selects, entries, select_bits),
+            **(_unpack_window(config, selects, entries)
+               if select_bits == SELECT_BITS[WINDOW_CODE] else
+               {"selects": _unpack_selects(config, selects, entries, select_bits)}),
         })
     if at != len(beats):
         raise ValueError(f"kernel stream of {len(beats)} beats should end after {at}")
@@ -143,16 +160,21 @@ def unpack_layer(
 
 def _checked(
     config: AcceleratorConfig, block: Mapping[str, Any], index: int, select_bits: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     lanes = config.kernel_lanes
     params, weights, selects = (
         np.asarray(block[name], dtype=np.int64) for name in ("params", "weights", "selects")
     )
+    addresses = np.zeros((len(weights), config.banks), dtype=np.int64)
+    if select_bits == SELECT_BITS[WINDOW_CODE]:
+        addresses = np.asarray(block["addresses"], dtype=np.int64)
     entries = len(weights)
     if not 1 <= entries < 1 << ENTRY_BITS:
         raise ValueError(f"block {index} has {entries} entries, not 1 to {(1 << ENTRY_BITS) - 1}")
-    shapes = ((params, (lanes, 2)), (weights, (entries, lanes, 2)), (selects, (entries, lanes)))
-    for name, (array, shape) in zip(("params", "weights", "selects"), shapes, strict=True):
+    shapes = ((params, (lanes, 2)), (weights, (entries, lanes, 2)), (selects, (entries, lanes)),
+              (addresses, (entries, config.banks)))
+    names = ("params", "weights", "selects", "addresses")
+    for name, (array, shape) in zip(names, shapes, strict=True):
         if array.shape != shape:
             raise ValueError(f"{name} of block {index} must have shape {shape}, not {array.shape}")
     for name, array, (low, high) in (
@@ -160,11 +182,12 @@ def _checked(
         ("multiplier", params[:, 1], (0, (1 << MULTIPLIER_BITS) - 1)),
         ("weight", weights, int_range(config.weight_bits)),
         ("select", selects, (0, (1 << select_bits) - 1)),
+        ("address", addresses, (0, (1 << BANK_ADDRESS_BITS) - 1)),
     ):
         if array.min() < low or array.max() > high:
             wrong = array[(array < low) | (array > high)][0]
             raise ValueError(f"{name} {wrong} in block {index} lies outside {low}..{high}")
-    return params, weights, selects
+    return params, weights, selects, addresses
 
 
 def _pack_params(params: NDArray[np.int64]) -> NDArray[np.uint64]:
@@ -181,7 +204,7 @@ def _unpack_params(stored: NDArray[np.uint64]) -> NDArray[np.int64]:
 
 def _pack_entries(
     config: AcceleratorConfig, weights: NDArray[np.int64], selects: NDArray[np.int64],
-    select_bits: int, row_beats: int,
+    addresses: NDArray[np.int64], select_bits: int, row_beats: int,
 ) -> NDArray[np.uint64]:
     """Select and weight beats of a block."""
     entries, lanes, _ = weights.shape
@@ -191,15 +214,16 @@ def _pack_entries(
     if not per_chunk:
         return rows.reshape(-1)
     chunks = ceil(entries / per_chunk)
-    fields = np.zeros((chunks * per_chunk, lanes), dtype=np.uint64)
-    fields[:entries] = selects
-    in_word = fields.reshape(chunks, config.port_words, 64 // select_bits)
+    if select_bits == SELECT_BITS[WINDOW_CODE]:
+        select_words = _pack_window(config, selects, addresses)
+    else:
+        fields = np.zeros((chunks * per_chunk, lanes), dtype=np.uint64)
+        fields[:entries] = selects
+        in_word = fields.reshape(chunks, config.port_words, 64 // select_bits)
+        select_words = np.bitwise_or.reduce(in_word << _shifts(select_bits), axis=2)
     padded = np.zeros((chunks * per_chunk, rows.shape[1]), dtype=np.uint64)
     padded[:entries] = rows
-    table = np.concatenate([
-        np.bitwise_or.reduce(in_word << _shifts(select_bits), axis=2),
-        padded.reshape(chunks, -1),
-    ], axis=1)
+    table = np.concatenate([select_words, padded.reshape(chunks, -1)], axis=1)
     return table.reshape(-1)[:(chunks + entries * row_beats) * config.port_words]
 
 
@@ -225,3 +249,48 @@ def _unpack_selects(
         return np.zeros((entries, lanes), dtype=np.int64)
     fields = words[..., None] >> _shifts(select_bits) & np.uint64((1 << select_bits) - 1)
     return fields.reshape(-1, lanes)[:entries].astype(np.int64)
+
+
+def _window_fields(config: AcceleratorConfig) -> list[tuple[int, int]]:
+    """Count and bits of the parts of an entry for a window: banks of lanes, addresses, end."""
+    return [(config.kernel_lanes, 3), (config.banks, BANK_ADDRESS_BITS), (1, 1)]
+
+
+def _pack_window(
+    config: AcceleratorConfig, selects: NDArray[np.int64], addresses: NDArray[np.int64]
+) -> NDArray[np.uint64]:
+    """Select beats of a block for a window; the last entry is marked."""
+    last = np.arange(len(selects))[:, None] == len(selects) - 1
+    width = config.window_select_bits
+    per_chunk = config.port_bits // width
+    chunks = ceil(len(selects) / per_chunk)
+    bits = np.zeros((chunks * per_chunk, width), dtype=np.uint8)
+    parts = [
+        (values[..., None] >> np.arange(size) & 1).reshape(len(values), -1)
+        for values, (_, size) in zip((selects, addresses, last), _window_fields(config),
+                                     strict=True)
+    ]
+    bits[:len(selects)] = np.concatenate(parts, axis=1)
+    beats = np.zeros((chunks, config.port_bits), dtype=np.uint8)
+    beats[:, :per_chunk * width] = bits.reshape(chunks, -1)
+    return np.packbits(beats, axis=1, bitorder="little").view("<u8").astype(np.uint64)
+
+
+def _unpack_window(
+    config: AcceleratorConfig, words: NDArray[np.uint64], entries: int
+) -> dict[str, NDArray[np.int64]]:
+    """Inverse of `_pack_window`; `ValueError` if another entry than the last is marked."""
+    width = config.window_select_bits
+    per_chunk = config.port_bits // width
+    raw = np.ascontiguousarray(words, dtype="<u8").view(np.uint8).reshape(len(words), -1)
+    bits = np.unpackbits(raw, axis=1, bitorder="little")[:, :per_chunk * width]
+    bits = bits.reshape(-1, width)[:entries].astype(np.int64)
+    fields, at = [], 0
+    for count, size in _window_fields(config):
+        part = bits[:, at:at + count * size].reshape(entries, count, size)
+        fields.append((part << np.arange(size)).sum(axis=2))
+        at += count * size
+    selects, addresses, last = fields
+    if np.flatnonzero(last).tolist() != [entries - 1]:
+        raise ValueError(f"of {entries} entries not only the last is marked as the last")
+    return {"selects": selects, "addresses": addresses}

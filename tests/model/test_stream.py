@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.config import PRESETS
-from model.descriptor import SELECT_BITS
+from model.descriptor import SELECT_BITS, WINDOW_CODE
 from model.stream import (
     chunk_entries,
     lane_beats,
@@ -71,7 +71,7 @@ def beats_of(config, stream):
 
 @settings(deadline=None, max_examples=150, derandomize=True)
 @given(
-    name=st.sampled_from(sorted(CONFIGS)), select_bits=st.sampled_from(SELECT_BITS),
+    name=st.sampled_from(sorted(CONFIGS)), select_bits=st.sampled_from(SELECT_BITS[:WINDOW_CODE]),
     sizes=st.lists(st.integers(1, 40), min_size=1, max_size=4), seed=st.integers(0, 1 << 30),
     data=st.data(),
 )
@@ -96,10 +96,58 @@ def test_round_trip(name, select_bits, sizes, seed, data):
 
 @pytest.mark.parametrize("name, select_bits, entries", [
     ("tiny", 8, 2), ("tiny", 1, 16), ("ecp5-85f", 8, 1), ("ecp5-85f", 2, 4), ("ecp5-85f", 0, 0),
-    ("u200", 2, 16), ("u200", 8, 4), ("tiny-wide", 1, 32),
+    ("u200", 2, 16), ("u200", 8, 4), ("tiny-wide", 1, 32), ("u200-window", 3, 7),
+    ("tiny-window", 3, 2), ("tiny-window", 8, 4),
 ])
 def test_chunks(name, select_bits, entries):
     assert chunk_entries(PRESETS[name], select_bits) == entries
+
+
+def window_blocks(rng, config, sizes):
+    blocks = random_blocks(rng, config, 3, sizes, config.kernel_lanes)
+    return [block | {"addresses": rng.integers(0, 1 << 12, (size, 8))}
+            for block, size in zip(blocks, sizes, strict=True)]
+
+
+@pytest.mark.parametrize("name", ["tiny-window", "u200-window"])
+def test_round_trip_for_a_window(name):
+    """Banks of the lanes, addresses of the banks and the end mark, bit by bit."""
+    config, rng = PRESETS[name], np.random.default_rng(5)
+    lanes, sizes = config.kernel_lanes, [1, 7, 8, 30]
+    blocks = window_blocks(rng, config, sizes)
+    stream = pack_layer(config, blocks, 3, lanes_last=lanes)
+    back = unpack_layer(config, stream, 3, len(blocks), lanes)
+    for one, other in zip(blocks, back, strict=True):
+        assert set(one) == set(other)
+        for key in one:
+            np.testing.assert_array_equal(one[key], other[key])
+    beats, width = beats_of(config, stream), 3 * lanes + 8 * 12 + 1
+    at = 0
+    for block, size in zip(blocks, sizes, strict=True):
+        at += 1 + param_beats(config)
+        for first in range(0, size, config.port_bits // width):
+            count = min(config.port_bits // width, size - first)
+            for index in range(count):
+                entry = beats[at] >> index * width & (1 << width) - 1
+                assert [entry >> 3 * lane & 7 for lane in range(lanes)] \
+                    == block["selects"][first + index].tolist()
+                assert [entry >> 3 * lanes + 12 * bank & 0xFFF for bank in range(8)] \
+                    == block["addresses"][first + index].tolist()
+                assert entry >> width - 1 == (first + index == size - 1)
+            assert beats[at] >> count * width == 0
+            at += 1 + count * config.row_beats
+    assert at == len(beats)
+
+
+def test_wrong_window_blocks_are_refused():
+    config = PRESETS["tiny-window"]
+    blocks = window_blocks(np.random.default_rng(6), config, [3])
+    with pytest.raises(ValueError, match="address 4096 in block 0"):
+        pack_layer(config, [blocks[0] | {"addresses": np.full((3, 8), 4096)}], 3, 8)
+    stream = pack_layer(config, blocks, 3, 8)
+    stream[4 * (1 + param_beats(config)) + 1] ^= np.uint64(1) << np.uint64(120 - 64)
+    with pytest.raises(ValueError, match="not only the last is marked"):
+        unpack_layer(config, stream, 3, 1, 8)
 
 
 def blocks_with(**changes):
