@@ -119,6 +119,8 @@ class Engine(wiring.Component):
                 self.probe_tile[bank].payload.eq(fft.o.payload),
             ]
         connect(m, issue.o, mac.i)
+        if config.window > 1:
+            connect(m, issue.read_out, mac.read_out)
         m.d.comb += [
             tiles.en.eq(mac.tile_en), tiles.addr.eq(mac.tile_addr), mac.tile_data.eq(tiles.data),
         ]

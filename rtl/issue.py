@@ -10,6 +10,9 @@ For each frequency the entries of the kernel stream are, with G = ``groups`` of 
   s[7:3], counted from ``hold``'s first, and of that group (entry << ``sub_log2``) + s[2:0].
 * scatter: one step each, up to the entry with bit 7 of lane 0's select; s[2:0] is the channel of
   group s[6:3]. Lanes that select one bank agree on the group; an idle lane has a zero weight.
+* scatter with a window: one step each, up to the entry with ``last``, which ends the block. s[2:0]
+  is the bank, skew included, and the entry has the address of each bank, whose lower five bits are
+  the frequency.
 
 Skew: channel c of frequency f lies in bank (c + f) % 8, at ring base + 32·(c//8) + f; in a dot
 layer in bank c % 8 at ring base + c//8.
@@ -20,13 +23,14 @@ from __future__ import annotations
 import functools
 import operator
 
-from amaranth.hdl import Const, Module, Mux, Signal
+from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from model.config import AcceleratorConfig
 from rtl.blockorder import Block, BlockOrder
-from rtl.signatures import Descriptor, Event, KernelEntry, LayerStats, Step
+from rtl.readout import ReadOut
+from rtl.signatures import Descriptor, Event, KernelEntry, LayerStats, Step, SumsTag
 
 __all__ = ["Issue"]
 
@@ -35,7 +39,9 @@ class Issue(wiring.Component):
     """Steps of the multiply-accumulate array from the kernel stream.
 
     A step per cycle while entries come. Between two ``last`` steps lie at least
-    ``kernel_lanes``/``drained`` cycles, which the drain needs. Between layers two cycles are lost.
+    ``drain_interval`` cycles, which the drain needs. Between layers two cycles are lost.
+    With a window all sums of a block leave after its last step, meanwhile the next block uses the
+    frequencies that have left; a step that would use another waits.
 
     Ring words are given back in the cycle in which their last read leaves (its address is at the
     RAM then). The Loader writes them no sooner than its own state, a feature memory read and the
@@ -61,6 +67,8 @@ class Issue(wiring.Component):
     o : Out(Event(Step(config)))
         Steps, ``LATENCY`` cycles after their entry. ``block_last`` comes with the last step of
         a block.
+    read_out : Out(Event(SumsTag)), only with a window
+        Place of the accumulator files to read out before the step of the same cycle.
     stats : Out(Event(LayerStats))
         At a layer's end: steps, then cycles waiting for tiles, for weights, and for sums.
     """
@@ -75,12 +83,14 @@ class Issue(wiring.Component):
             "block_loaded": In(1), "slot_free": In(1),
             "freed": Out(Event(range(config.tile_depth + 1))),
             "o": Out(Event(Step(config))), "stats": Out(Event(LayerStats)),
+            **({"read_out": Out(Event(SumsTag))} if config.window > 1 else {}),
         })
 
     def elaborate(self, platform) -> Module:
         """Walk a block in stage s0; `_steps` turns what it decides into steps."""
         m = Module()
         config, entry = self._config, self.entries.payload
+        windowed = config.window > 1
         m.submodules.order = order = BlockOrder(config)
         layer, following = order.layer, order.o.payload
         wiring.connect(m, wiring.flipped(self.desc), order.desc)
@@ -92,7 +102,7 @@ class Issue(wiring.Component):
 
         active = Signal()
         block = Signal(Block(config), reset_less=True)
-        interval = config.kernel_lanes // config.drained            # of the drain
+        interval = config.drain_interval
         drain = Signal(range(max(2, interval)))                     # cycles it is still busy
         opening = Signal(reset_less=True)                           # first step of a frequency
         frequency = Signal(5, reset_less=True)
@@ -113,10 +123,12 @@ class Issue(wiring.Component):
             entry_end.eq(layer.scatter | offset_end),
             group_end.eq(offset_end & (entries_left == 0)),
             frequency_end.eq(Mux(
-                layer.scatter, entry.select[0][7], group_end & (group_rest < layer.hold)
+                layer.scatter, entry.last if windowed else entry.select[0][7],
+                group_end & (group_rest < layer.hold),
             )),
-            block_end.eq(frequency_end & (layer.dot | (frequency == 31))),
-            blocked.eq(frequency_end & (drain != 0)),
+            block_end.eq(frequency_end & (
+                layer.dot | (frequency == 31) | (layer.scatter if windowed else 0)
+            )),
             go.eq(active & self.entries.valid & ~blocked),
             self.entries.ready.eq(active & entry_end & ~blocked),
             order.o.ready.eq(~active | (go & block_end)),
@@ -156,10 +168,14 @@ class Issue(wiring.Component):
                         word.eq(group_word), rest.eq(group_rest),
                         entries_left.eq(entries_left - 1),
                     ]
-        with m.If(go & frequency_end):
-            m.d.sync += drain.eq(interval - 1)
-        with m.Elif(drain != 0):
-            m.d.sync += drain.eq(drain - 1)
+        if windowed:
+            self._read_out(m, layer, block, frequency, go & block_end, blocked, block_end)
+        else:
+            m.d.comb += blocked.eq(frequency_end & (drain != 0))
+            with m.If(go & frequency_end):
+                m.d.sync += drain.eq(interval - 1)
+            with m.Elif(drain != 0):
+                m.d.sync += drain.eq(drain - 1)
         with m.If(order.o.ready):
             m.d.sync += active.eq(order.o.valid)
             with m.If(order.o.valid):
@@ -170,15 +186,13 @@ class Issue(wiring.Component):
             m.d.sync += [active.eq(0), drain.eq(0)]
 
         decided = Signal(self._decision())
+        tag = {
+            "real": layer.dot | (frequency[:2] == 0) & (frequency < 8), "first": opening,
+            "last": frequency_end, "dot": layer.dot, "sum_shift": layer.sum_shift,
+            "frequency": frequency, "slot": block.slot, "block_last": block_end,
+        }
         m.d.comb += [
-            decided.tag.real.eq(layer.dot | (frequency[:2] == 0) & (frequency < 8)),
-            decided.tag.first.eq(opening),
-            decided.tag.last.eq(frequency_end),
-            decided.tag.dot.eq(layer.dot),
-            decided.tag.sum_shift.eq(layer.sum_shift),
-            decided.tag.frequency.eq(frequency),
-            decided.tag.slot.eq(block.slot),
-            decided.tag.block_last.eq(block_end),
+            *(decided.tag[name].eq(tag[name]) for name in decided.tag.shape().members),
             decided.frees.eq(block_end & block.frees), decided.words.eq(block.words),
             decided.word.eq(word), decided.weight.eq(entry.weight),
             decided.select.eq(entry.select), decided.offset.eq(offset),
@@ -187,39 +201,77 @@ class Issue(wiring.Component):
             decided.scatter.eq(layer.scatter),
             decided.everyone.eq(layer.scatter | (layer.hold == 1)),
         ]
+        if windowed:
+            m.d.comb += [
+                decided.bank.eq(Mux(layer.scatter, entry.addr.as_value(), 0)),
+                decided.frequency.eq(frequency),
+            ]
         self._steps(m, go, decided)
         self._count(m, order, go, active, blocked)
         return m
 
+    def _read_out(self, m: Module, layer, block, frequency, ends, blocked, block_end) -> None:
+        """Let the sums of a block leave after its end; hold steps that come too early."""
+        entry = self.entries.payload
+        m.submodules.read_out = read_out = ReadOut(self._config)
+        early = Cat(addr[:5] > read_out.through for addr in entry.addr).any()
+        m.d.comb += [
+            read_out.start.eq(self.start),
+            blocked.eq(
+                (block_end & ~read_out.ready)
+                | Mux(layer.scatter, early, frequency > read_out.through)
+            ),
+            read_out.i.valid.eq(ends),
+            read_out.i.payload.dot.eq(layer.dot),
+            read_out.i.payload.sum_shift.eq(layer.sum_shift),
+            read_out.i.payload.slot.eq(block.slot),
+        ]
+        late = read_out.o
+        for stage in range(1, self.LATENCY + 1):
+            now, late = late, Event(SumsTag).create(path=(f"s{stage}_read_out",))
+            m.d.sync += [late.valid.eq(now.valid), late.payload.eq(now.payload)]
+        wiring.connect(m, late, wiring.flipped(self.read_out))
+
     def _decision(self) -> data.StructLayout:
         """Layout of what stage s0 knows of a step."""
-        step = Step(self._config)
-        names = ("real", "first", "last", "dot", "sum_shift", "frequency", "slot", "block_last")
+        config, step = self._config, Step(self._config)
+        apart = ("addr", "select", "enable", "weight", "place")
+        windowed = {"bank": KernelEntry(config).members["addr"], "frequency": 5} \
+            if config.window > 1 else {}
         return data.StructLayout({
-            "tag": data.StructLayout({name: step.members[name] for name in names}),
-            "frees": 1, "words": range(self._config.tile_depth + 1),
-            "word": range(self._config.tile_depth), "weight": step.members["weight"],
-            "select": data.ArrayLayout(8, self._config.kernel_lanes), "offset": 6, "skew": 3,
-            "scatter": 1, "everyone": 1,
+            "tag": data.StructLayout({
+                name: shape for name, shape in step.members.items() if name not in apart
+            }),
+            "frees": 1, "words": range(config.tile_depth + 1),
+            "word": range(config.tile_depth), "weight": step.members["weight"],
+            "select": data.ArrayLayout(8, config.kernel_lanes), "offset": 6, "skew": 3,
+            "scatter": 1, "everyone": 1, **windowed,
         })
 
     def _steps(self, m: Module, go, decided) -> None:
-        """Add the skew (s2), find each bank's group (s3), and its address (s4, the step)."""
+        """Add the skew (s2), find each bank's group (s3), and its address (s4, the step).
+
+        With a window the banks' addresses in the block are given; the places of the lanes are
+        found (s3).
+        """
         config, step = self._config, Step(self._config).members
-        lanes = config.kernel_lanes
+        lanes, windowed = config.kernel_lanes, config.window > 1
         late = {name: decided.shape().members[name] for name in ("tag", "frees", "words", "word")}
         late.update(weight=step["weight"], select=step["select"], enable=step["enable"])
+        if windowed:
+            bank = {"bank": decided.shape().members["bank"]}
+            place = {"place": step["place"]}
+            own = [{**bank, "place": data.ArrayLayout(5, config.banks)}, {**bank, **place},
+                   {"addr": step["addr"], **place}]
+        else:
+            own = [{"group": data.ArrayLayout(4, lanes)},
+                   {"group": data.ArrayLayout(4, config.banks)}, {"addr": step["addr"]}]
 
         s1 = Signal(decided.shape(), reset_less=True)
-        s2 = Signal(data.StructLayout({
-            **late, "group": data.ArrayLayout(4, lanes),
-        }), reset_less=True)
-        s3 = Signal(data.StructLayout({
-            **late, "group": data.ArrayLayout(4, config.banks),
-        }), reset_less=True)
-        s4 = Signal(data.StructLayout({
-            **late, "addr": step["addr"],
-        }), reset_less=True)
+        s2, s3, s4 = (
+            Signal(data.StructLayout({**late, **parts}), name=f"s{stage}", reset_less=True)
+            for stage, parts in enumerate(own, 2)
+        )
         valids = [go, *(Signal(name=f"s{stage}_valid") for stage in range(1, self.LATENCY + 1))]
         m.d.sync += [after.eq(now) for now, after in zip(valids, valids[1:], strict=False)]
 
@@ -231,23 +283,35 @@ class Issue(wiring.Component):
             m.d.sync += [
                 s2.select[lane].eq(select[:3] + s1.skew),
                 s2.enable[lane].eq(s1.everyone | (select[3:] == s1.offset)),
-                s2.group[lane].eq(Mux(s1.scatter, select[3:7], 0)),
             ]
 
         m.d.sync += [s3[name].eq(s2[name]) for name in late]
-        for bank in range(config.banks):
-            m.d.sync += s3.group[bank].eq(or_all(
-                Mux(s2.select[lane] == bank, s2.group[lane], 0) for lane in range(lanes)
-            ))
-
         m.d.sync += [s4[name].eq(s3[name]) for name in late]
-        m.d.sync += [s4.addr[b].eq(s3.word + (s3.group[b] << 5)) for b in range(config.banks)]
+        if windowed:
+            m.d.sync += [s2.bank.eq(s1.bank), s3.bank.eq(s2.bank), s4.place.eq(s3.place)]
+            for bank in range(config.banks):
+                m.d.sync += [
+                    s2.place[bank].eq(Mux(s1.scatter, s1.bank[bank][:5], s1.frequency)),
+                    s4.addr[bank].eq(s3.word + s3.bank[bank]),
+                ]
+            m.d.sync += [s3.place[lane].eq(s2.place[s2.select[lane]]) for lane in range(lanes)]
+        else:
+            for lane in range(lanes):
+                m.d.sync += s2.group[lane].eq(Mux(s1.scatter, s1.select[lane][3:7], 0))
+            for bank in range(config.banks):
+                m.d.sync += [
+                    s3.group[bank].eq(or_all(
+                        Mux(s2.select[lane] == bank, s2.group[lane], 0) for lane in range(lanes)
+                    )),
+                    s4.addr[bank].eq(s3.word + (s3.group[bank] << 5)),
+                ]
 
+        names = ("addr", "select", "enable", "weight", *(("place",) if windowed else ()))
         m.d.comb += [
             self.o.valid.eq(valids[-1]),
             self.freed.valid.eq(valids[-1] & s4.frees), self.freed.payload.eq(s4.words),
             *(self.o.payload[name].eq(s4.tag[name]) for name in s4.tag.shape().members),
-            *(self.o.payload[name].eq(s4[name]) for name in ("addr", "select", "enable", "weight")),
+            *(self.o.payload[name].eq(s4[name]) for name in names),
         ]
 
     def _count(self, m: Module, order: BlockOrder, go, active, blocked) -> None:

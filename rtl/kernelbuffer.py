@@ -14,8 +14,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from model.config import AcceleratorConfig
-from model.descriptor import SELECT_BITS
-from model.stream import ENTRY_BITS, chunk_entries
+from model.stream import ENTRY_BITS, chunk_entries, entry_bits, select_widths
 from rtl.blockorder import next_group
 from rtl.largeram import large_ram
 from rtl.signatures import Descriptor, KernelEntry
@@ -171,11 +170,9 @@ class KernelBuffer(wiring.Component):
         m.submodules.credit = credit = _Credit(depth=self._FIFO)
         m.d.comb += [credit.take.eq(s0_read), go.eq(credit.room)]
         with m.Switch(code):
-            for value in range(1, 5):
+            for value, bits in enumerate(select_widths(self._config)[1:], 1):
                 with m.Case(value):
-                    m.d.comb += chunk_last.eq(
-                        chunk_entries(self._config, SELECT_BITS[value]) - 1
-                    )
+                    m.d.comb += chunk_last.eq(chunk_entries(self._config, bits) - 1)
 
         last_pass = tiles == 1
         m.d.comb += [rows.keep.eq(~last_pass), selects.keep.eq(~last_pass)]
@@ -265,17 +262,17 @@ class KernelBuffer(wiring.Component):
         s1_valid, s2_valid = Signal(), Signal()
         s1_place = Signal.like(s0_place, reset_less=True)
         s1_code = Signal(3, reset_less=True)
-        s2_word, s2_code = Signal(8 * lanes, reset_less=True), Signal(3, reset_less=True)
+        sizes = [entry_bits(config, width) for width in select_widths(config)[1:]]
+        s2_word, s2_code = Signal(max(sizes), reset_less=True), Signal(3, reset_less=True)
         m.d.sync += [
             s1_valid.eq(s0_read), s2_valid.eq(s1_valid),
             s1_place.eq(s0_place), s1_code.eq(code), s2_code.eq(s1_code),
         ]
-        # Selects of an entry: N' * sb bits, sb = 1 << (code - 1), so the wider the fewer places.
+        # The more bits of an entry, the fewer places in a beat.
         with m.Switch(s1_code):
-            for value in range(1, 5):
-                step = lanes * SELECT_BITS[value]
+            for value, step in enumerate(sizes, 1):
                 with m.Case(value):
-                    places = Array(out.data[at:at + step] for at in range(0, bits, step))
+                    places = Array(out.data[at:at + step] for at in range(0, bits - step + 1, step))
                     m.d.sync += s2_word.eq(places[s1_place[:(len(places) - 1).bit_length()]])
 
         fifo = SyncFIFOBuffered(width=KernelEntry(config).size, depth=self._FIFO)
@@ -283,11 +280,11 @@ class KernelBuffer(wiring.Component):
         entry = data.View(KernelEntry(config), Signal(KernelEntry(config).size, name="s2_entry"))
         for lane in range(lanes):
             with m.Switch(s2_code):
-                for value in range(1, 5):
+                for value, width in enumerate(select_widths(config)[1:], 1):
                     with m.Case(value):
-                        m.d.comb += entry.select[lane].eq(
-                            s2_word.word_select(lane, SELECT_BITS[value])
-                        )
+                        m.d.comb += entry.select[lane].eq(s2_word.word_select(lane, width))
+        if config.window > 1:
+            m.d.comb += Cat(entry.addr, entry.last).eq(s2_word[3 * lanes:])
         m.d.comb += [
             entry.weight.as_value().eq(Cat(s2_row)),
             fifo.w_data.eq(entry.as_value()), fifo.w_en.eq(s2_valid),

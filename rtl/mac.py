@@ -10,6 +10,9 @@ word (two independent reals) the factors are 0, wr and -wi, so that the same two
 and wr·xr. For a dot layer w is conjugated: a1 - a3 = wr·xr + wi·xi. `rtl.drain` forms the sums.
 
 An idle cycle and a disabled lane are steps with a zero weight, which needs no clock enable.
+
+With ``window`` > 1 a lane has not one accumulator of each but a file of them, with a place for
+every frequency; the words of a step may then be of different frequencies.
 Operands have at most 17 bits, so each product is one 18 x 18 multiplier.
 
 Source: K. F. Gauss' three-multiplication complex product; lanes and selects as in FPGA 2020,
@@ -22,11 +25,12 @@ import functools
 import operator
 
 from amaranth.hdl import Cat, Module, Mux, Signal, signed
-from amaranth.lib import data, wiring
+from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 
 from model.config import AcceleratorConfig
-from rtl.signatures import Complex, Event, LaneSums, Step
+from rtl.places import Places
+from rtl.signatures import Complex, Event, LaneSums, Step, SumsTag
 
 __all__ = ["TILE_LATENCY", "Mac", "MacLane", "MacArray"]
 
@@ -35,7 +39,7 @@ TILE_LATENCY = 2
 
 
 class Mac(wiring.Component):
-    """One multiplier with a product register and an accumulator.
+    """One multiplier with a product register and an accumulator or a file of them.
 
     The only place of the accelerator's lanes with a ``*``: replace this class to use a vendor's
     primitive. The product of the operands is added ``PRODUCT_LATENCY`` cycles later; ``first``,
@@ -47,6 +51,9 @@ class Mac(wiring.Component):
         Width of the signed operands.
     acc_bits : int
         Width of the accumulator, which wraps.
+    window : int
+        Accumulators. A file of several is a RAM with asynchronous read (distributed RAM), so that
+        a place may be added to in every cycle.
 
     Attributes
     ----------
@@ -56,32 +63,52 @@ class Mac(wiring.Component):
         Start a new sum, aligned with the product (one cycle after its operands).
     acc : Out(signed(acc_bits))
         Sum including the operands of ``LATENCY`` cycles ago.
+    place, out_place : In(range(window)), only with a window
+        Accumulator to add to, aligned with ``first``; the one ``acc`` shows now.
     """
 
     PRODUCT_LATENCY = 1
     LATENCY = 2
 
-    def __init__(self, *, a_bits: int, b_bits: int, acc_bits: int) -> None:
+    def __init__(self, *, a_bits: int, b_bits: int, acc_bits: int, window: int = 1) -> None:
         for name, bits in (("a_bits", a_bits), ("b_bits", b_bits)):
             if not 2 <= bits <= 18:
                 raise ValueError(f"{name} must be 2 to 18 (one multiplier), not {bits!r}")
-        self._product_bits = a_bits + b_bits
+        self._product_bits, self._window = a_bits + b_bits, window
         super().__init__({
             "a": In(signed(a_bits)), "b": In(signed(b_bits)), "first": In(1),
-            "acc": Out(signed(acc_bits)),
+            "acc": Out(signed(acc_bits)), **_places(window),
         })
 
     def elaborate(self, platform) -> Module:
         """Product register, then one adder."""
         m = Module()
         product = Signal(signed(self._product_bits), reset_less=True)
-        total = Signal(self.acc.shape(), name="total", reset_less=True)
-        m.d.sync += [
-            product.eq(self.a * self.b),
-            total.eq(Mux(self.first, 0, total) + product),
+        m.d.sync += product.eq(self.a * self.b)
+        if self._window == 1:
+            total = Signal(self.acc.shape(), name="total", reset_less=True)
+            m.d.sync += total.eq(Mux(self.first, 0, total) + product)
+            m.d.comb += self.acc.eq(total)
+            return m
+        m.submodules.file = file = memory.Memory(
+            shape=self.acc.shape(), depth=self._window, init=[]
+        )
+        write, read, out = (
+            file.write_port(), file.read_port(domain="comb"), file.read_port(domain="comb")
+        )
+        m.d.comb += [
+            read.addr.eq(self.place), write.addr.eq(self.place), write.en.eq(1),
+            write.data.eq(Mux(self.first, 0, read.data) + product),
+            out.addr.eq(self.out_place), self.acc.eq(out.data),
         ]
-        m.d.comb += self.acc.eq(total)
         return m
+
+
+def _places(window: int) -> dict:
+    """Members of a component with a file of accumulators."""
+    if window == 1:
+        return {}
+    return {"place": In(range(window)), "out_place": In(range(window))}
 
 
 class MacLane(wiring.Component):
@@ -89,7 +116,7 @@ class MacLane(wiring.Component):
 
     Parameters
     ----------
-    banks, word_bits, weight_bits, acc_bits : int
+    banks, word_bits, weight_bits, acc_bits, window : int
         As in `model.config.AcceleratorConfig`.
 
     Attributes
@@ -105,20 +132,23 @@ class MacLane(wiring.Component):
         Start a new sum, one cycle after ``factors``.
     acc : Out(ArrayLayout(signed(acc_bits), 3))
         a1, a2, a3, ``LATENCY`` cycles after ``words``.
+    place, out_place : In(range(window)), only with a window
+        Of the three `Mac`; ``place`` with ``first``.
     """
 
     FACTOR_LATENCY = 2
     LATENCY = FACTOR_LATENCY + Mac.LATENCY
 
-    def __init__(self, *, banks: int, word_bits: int, weight_bits: int, acc_bits: int) -> None:
-        self._word_bits, self._acc_bits = word_bits, acc_bits
+    def __init__(self, *, banks: int, word_bits: int, weight_bits: int, acc_bits: int,
+                 window: int = 1) -> None:
+        self._word_bits, self._acc_bits, self._window = word_bits, acc_bits, window
         self._factor_bits = [weight_bits, weight_bits + 1, weight_bits + 1]
         super().__init__({
             "words": In(data.ArrayLayout(Complex(word_bits), banks)),
             "select": In(banks),
             "factors": In(Factors(weight_bits)),
             "first": In(1),
-            "acc": Out(data.ArrayLayout(signed(acc_bits), 3)),
+            "acc": Out(data.ArrayLayout(signed(acc_bits), 3)), **_places(window),
         })
 
     def elaborate(self, platform) -> Module:
@@ -140,11 +170,13 @@ class MacLane(wiring.Component):
             (self.factors.c1, s2_sum), (self.factors.c2, s2_x.re), (self.factors.c3, s2_x.im),
         )
         for index, (factor, x) in enumerate(operands):
-            mac = Mac(a_bits=len(factor), b_bits=len(x), acc_bits=self._acc_bits)
+            mac = Mac(a_bits=len(factor), b_bits=len(x), acc_bits=self._acc_bits,
+                      window=self._window)
             m.submodules[f"mac{index + 1}"] = mac
             m.d.comb += [
                 mac.a.eq(factor), mac.b.eq(x), mac.first.eq(self.first),
                 self.acc[index].eq(mac.acc),
+                *(getattr(mac, name).eq(getattr(self, name)) for name in _places(self._window)),
             ]
         return m
 
@@ -170,7 +202,11 @@ class MacArray(wiring.Component):
     Attributes
     ----------
     i : In(Event(Step(config)))
-        Steps; ``first`` opens and ``last`` completes the sums of a frequency.
+        Steps; ``first`` opens and ``last`` completes the sums of a frequency, if there is no
+        window.
+    read_out : In(Event(SumsTag)), only with a window
+        A place of the accumulator files to hand on, as it is before the step of this cycle
+        (`rtl.readout`).
     tile_en : Out(1)
         Read enable of the tile buffer, in the cycle of the step.
     tile_addr : Out(ArrayLayout(range(tile_depth), banks))
@@ -178,7 +214,8 @@ class MacArray(wiring.Component):
     tile_data : In(ArrayLayout(ArrayLayout(Complex(word_bits), banks), tile_lanes))
         Words read, `TILE_LATENCY` cycles after ``tile_en``.
     o : Out(LaneSums(config))
-        Accumulators, valid for one cycle, ``LATENCY`` cycles after a step with ``last``.
+        Accumulators, valid for one cycle, ``LATENCY`` cycles after a step with ``last``, or
+        ``LATENCY`` - 1 after ``read_out``.
     """
 
     LATENCY = TILE_LATENCY + MacLane.LATENCY
@@ -194,6 +231,7 @@ class MacArray(wiring.Component):
                 data.ArrayLayout(word, config.banks), config.tile_lanes
             )),
             "o": Out(LaneSums(config)),
+            **({"read_out": In(Event(SumsTag))} if config.window > 1 else {}),
         })
 
     def elaborate(self, platform) -> Module:
@@ -204,27 +242,39 @@ class MacArray(wiring.Component):
 
         selects = self._selects(m)
         cycles = TILE_LATENCY + MacLane.FACTOR_LATENCY
-        kind = Signal(data.StructLayout({"real": 1, "negate": 1}), reset_less=True)
-        m.d.sync += [kind.real.eq(step.real & ~step.dot), kind.negate.eq(step.real)]
-        kind = self._delay(m, kind, cycles - 2, "kind", start=1)
-        factors = [self._factors(m, lane, kind, cycles) for lane in range(config.kernel_lanes)]
-        first = self._delay(m, step.first & self.i.valid, self.LATENCY - 1, "first")
+        kinds = self._kinds(m, cycles)
+        factors = [self._factors(m, lane, kind, cycles) for lane, kind in enumerate(kinds)]
+        windowed = config.window > 1
+        if windowed:
+            firsts, empties, places, out_place = self._files(m)
+        else:
+            first = self._delay(m, step.first & self.i.valid, self.LATENCY - 1, "first")
+            firsts = [first] * config.kernel_lanes
 
         for tile in range(config.tile_lanes):
             for kernel in range(config.kernel_lanes):
                 lane = MacLane(
                     banks=config.banks, word_bits=config.word_bits,
                     weight_bits=config.weight_bits, acc_bits=config.acc_bits,
+                    window=config.window,
                 )
                 m.submodules[f"lane{tile}_{kernel}"] = lane
                 m.d.comb += [
                     lane.words.eq(self.tile_data[tile]),
                     lane.select.eq(selects[kernel]),
                     lane.factors.eq(factors[kernel]),
-                    lane.first.eq(first),
+                    lane.first.eq(firsts[kernel]),
                 ]
-                m.d.comb += self.o.acc[tile][kernel].eq(lane.acc)
+                if windowed:
+                    m.d.comb += [
+                        lane.place.eq(places[kernel]), lane.out_place.eq(out_place),
+                        self.o.acc[tile][kernel].eq(Mux(empties[kernel], 0, lane.acc.as_value())),
+                    ]
+                else:
+                    m.d.comb += self.o.acc[tile][kernel].eq(lane.acc)
 
+        if windowed:
+            return m
         last = self._delay(m, step.last & self.i.valid, self.LATENCY, "last", reset_less=False)
         m.d.comb += self.o.valid.eq(last)
         for name in ("real", "dot", "sum_shift", "frequency", "slot", "block_last"):
@@ -239,6 +289,44 @@ class MacArray(wiring.Component):
             m.d.sync += delayed.eq(value)
             value = delayed
         return value
+
+    def _files(self, m: Module):
+        """First use, emptiness and place of every kernel lane, the place read out, and its tag."""
+        step, read_out = self.i.payload, self.read_out
+        m.submodules.places = places = Places(self._config)
+        m.d.comb += [
+            places.valid.eq(self.i.valid), places.place.eq(step.place),
+            places.read_out.valid.eq(read_out.valid), places.read_out.payload.eq(read_out.payload),
+        ]
+        cycles, rest = self.LATENCY - 1, self.LATENCY - 1 - Places.LATENCY
+        tag = self._delay(m, read_out.payload, cycles, "tag")
+        m.d.comb += [
+            self.o.valid.eq(self._delay(m, read_out.valid, cycles, "read_out", reset_less=False)),
+            self.o.payload.eq(tag),
+        ]
+        return (
+            self._delay(m, places.first, rest, "first", start=Places.LATENCY),
+            self._delay(m, places.empty, rest, "empty", start=Places.LATENCY),
+            self._delay(m, step.place, cycles, "place"),
+            tag.frequency,
+        )
+
+    def _kinds(self, m: Module, cycles: int) -> list:
+        """Kind of each kernel lane's word, one cycle before its factors are formed."""
+        step, lanes = self.i.payload, self._config.kernel_lanes
+        shape = data.StructLayout({"real": 1, "negate": 1})
+        if self._config.window == 1:
+            kind = Signal(shape, reset_less=True)
+            m.d.sync += [kind.real.eq(step.real & ~step.dot), kind.negate.eq(step.real)]
+            return [self._delay(m, kind, cycles - 2, "kind", start=1)] * lanes
+        kinds = []
+        for lane in range(lanes):
+            kind = Signal(shape, name=f"kind{lane}", reset_less=True)
+            place = step.place[lane]
+            real = (place[:2] == 0) & (place < 8)
+            m.d.sync += [kind.real.eq(real & ~step.dot), kind.negate.eq(real | step.dot)]
+            kinds.append(self._delay(m, kind, cycles - 2, f"kind{lane}", start=1))
+        return kinds
 
     def _selects(self, m: Module) -> Signal:
         """Decode each kernel lane's select in the last cycle of the tile buffer's read."""

@@ -6,7 +6,7 @@ from amaranth.hdl import signed, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from model.config import ROW_BITS, AcceleratorConfig
+from model.config import BANK_ADDRESS_BITS, ROW_BITS, AcceleratorConfig
 from model.descriptor import FIELDS
 
 __all__ = [
@@ -145,25 +145,37 @@ KernelParameters = data.StructLayout({"bias": signed(18), "multiplier": 14})
 
 
 def KernelEntry(config: AcceleratorConfig) -> data.StructLayout:  # noqa: N802
-    """One entry of the kernel stream: a weight and a zero-extended select per kernel lane."""
+    """One entry of the kernel stream: a weight and a zero-extended select per kernel lane.
+
+    With a window also each bank's address in the block, and whether the entry is its last.
+    """
+    windowed = {"addr": data.ArrayLayout(BANK_ADDRESS_BITS, config.banks), "last": 1}
     return data.StructLayout({
         "weight": data.ArrayLayout(Complex(config.weight_bits), config.kernel_lanes),
         "select": data.ArrayLayout(8, config.kernel_lanes),
-    })
+    } | (windowed if config.window > 1 else {}))
 
 
 def Step(config: AcceleratorConfig) -> data.StructLayout:  # noqa: N802
     """One step of the array: bank addresses, and per kernel lane select, enable and weight."""
     lanes = config.kernel_lanes
-    return data.StructLayout({
+    common = {
         "addr": data.ArrayLayout(range(config.tile_depth), config.banks),
         "select": data.ArrayLayout(3, lanes),       # bank, after the skew
         "enable": data.ArrayLayout(1, lanes),
         "weight": data.ArrayLayout(Complex(config.weight_bits), lanes),
+        "dot": 1,
+    }
+    if config.window > 1:
+        # Place of the accumulator file: the word's frequency.
+        return data.StructLayout(common | {
+            "place": data.ArrayLayout(range(config.window), lanes),
+        })
+    return data.StructLayout(common | {
         "real": 1,          # elementwise product of two reals (real words, dot layers)
         "first": 1,         # load the accumulators instead of adding
         "last": 1,          # the sums are complete after this step
-        "dot": 1, "sum_shift": 6,
+        "sum_shift": 6,
         "frequency": 5, "slot": range(SUM_SLOTS),
         "block_last": 1,
     })

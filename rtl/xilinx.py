@@ -64,12 +64,12 @@ def parts(
     """Return how often a core has each part, and what builds the part."""
     lane = dataclasses.replace(config, tile_lanes=1)
     bank = dataclasses.replace(config, feature_banks=1, post_values=1, port_bits=64,
-                               kernel_lanes=8, inverse_rows=1)
+                               kernel_lanes=8, inverse_rows=1, window=1)
     lanes, banks = config.tile_lanes, config.feature_banks
     return {
         "complex lane": (lanes * config.kernel_lanes, lambda: MacLane(
             banks=config.banks, word_bits=config.word_bits, weight_bits=config.weight_bits,
-            acc_bits=config.acc_bits)),
+            acc_bits=config.acc_bits, window=config.window)),
         "drain of a tile lane": (lanes, lambda: Drain(lane)),
         "tile buffer of a tile lane": (lanes, lambda: TileBuffer(config=lane)),
         "forward FFT": (banks, lambda: ForwardFFT(config)),

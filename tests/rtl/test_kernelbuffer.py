@@ -9,7 +9,7 @@ from amaranth.hdl import Module
 from amaranth.lib import wiring
 
 from model.config import PRESETS
-from model.descriptor import FIELDS, SELECT_BITS, pack
+from model.descriptor import FIELDS, SELECT_BITS, WINDOW_CODE, pack
 from model.residency import groups
 from model.stream import lane_beats, pack_layer, select_beats
 from rtl.kernelbuffer import KernelBuffer, Ring
@@ -28,6 +28,7 @@ from tests.rtl.helpers import (
     source,
     unpack,
 )
+from tests.rtl.helpers import pack as pack_value
 
 BASE = 40
 
@@ -63,6 +64,7 @@ def make_layer(config, rng, code, counts, tile_blocks=1, resident=0):
                             rng.integers(0, 1 << 14, lanes)], axis=1),
         "weights": rng.integers(-limit, limit, (count, lanes, 2)),
         "selects": rng.integers(0, 1 << SELECT_BITS[code], (count, lanes)),
+        "addresses": rng.integers(0, 1 << 12, (count, config.banks)),
     } for count in counts]
     for key in ("params", "weights"):
         blocks[-1][key][..., lanes_last:, :] = 0
@@ -93,6 +95,16 @@ def entry_bits(config, weights, selects):
     return low | high << width, mask
 
 
+def with_addresses(config, bits, mask, addresses, last):
+    """Bits and mask of an entry for a window."""
+    for name, value in (("addr", pack_value(KernelEntry(config)["addr"].shape, addresses)),
+                        ("last", int(last))):
+        field = KernelEntry(config)[name]
+        bits |= value << field.offset
+        mask |= (1 << field.width) - 1 << field.offset
+    return bits, mask
+
+
 def test_entry_bits_follow_the_layout():
     config = CONFIGS["tiny-wide"]
     weights, selects = np.array([[-3, 5], [7, -9]]), np.arange(8)
@@ -118,8 +130,13 @@ def run(config, layers, p_out=1.0, latency=10, stall=0.0, seed=0):
         for block in entry_order:
             last = block is blocks[-1]
             lanes = descriptor["lanes_last"] if last else config.kernel_lanes
-            expected += [entry_bits(config, w[:lanes], s) for w, s in zip(
+            entries = [entry_bits(config, w[:lanes], s) for w, s in zip(
                 block["weights"], block["selects"], strict=True)]
+            if descriptor["select_code"] == WINDOW_CODE:
+                entries = [with_addresses(config, *entry, addresses, number == len(entries) - 1)
+                           for number, (entry, addresses) in enumerate(
+                               zip(entries, block["addresses"].tolist(), strict=True))]
+            expected += entries
         parameters += [block["params"] for block in parameter_order]
     memory = np.concatenate([np.zeros(BASE * config.port_words, np.uint64), *streams])
     dut = Chain(config)
@@ -174,6 +191,18 @@ def test_layers_back_to_back(name, p_out, latency, stall):
         make_layer(config, rng, 3, [12], tile_blocks=5),
     ]
     run(config, layers, p_out, latency, stall, seed=3)
+
+
+@pytest.mark.parametrize("p_out, latency, stall", [(1, 1, 0), (0.5, 30, 0.3)])
+def test_layers_for_a_window(p_out, latency, stall):
+    config = PRESETS["tiny-window"]
+    rng = np.random.default_rng(8)
+    layers = [
+        make_layer(config, rng, WINDOW_CODE, [7, 1, 4], tile_blocks=3),
+        make_layer(config, rng, 2, [5, 6]),
+        make_layer(config, rng, WINDOW_CODE, [3, 8], tile_blocks=2, resident=1),
+    ]
+    run(config, layers, p_out, latency, stall, seed=4)
 
 
 def test_more_than_the_buffer_holds():

@@ -5,7 +5,7 @@ import pytest
 from amaranth.hdl import Value
 
 from model.config import PRESETS
-from model.descriptor import FIELDS, SELECT_BITS, pack
+from model.descriptor import FIELDS, SELECT_BITS, WINDOW_CODE, pack
 from model.stream import chunk_entries, lane_beats, pack_layer, param_beats
 from rtl.prefetch import Prefetch
 from rtl.signatures import LayerStats, ReadRequest
@@ -49,6 +49,7 @@ class Layers:
                                 rng.integers(0, 1 << 14, lanes)], axis=1),
             "weights": rng.integers(-half, half, (size, lanes, 2)),
             "selects": rng.integers(0, 1 << select_bits, (size, lanes)),
+            "addresses": rng.integers(0, 1 << 12, (size, config.banks)),
         } for size in sizes]
         for key in ("params", "weights"):
             blocks[-1][key][..., lanes_last:, :] = 0
@@ -172,16 +173,18 @@ SHAPES = [
     (1.0, {"latency": 1}), (0.6, {"latency": 30, "stall": 0.3}),
     (1.0, {"latency": 7, "bandwidth": 0.3}),
 ])
-@pytest.mark.parametrize("name", sorted(CONFIGS))
+@pytest.mark.parametrize("name", [*sorted(CONFIGS), "tiny-window"])
 def test_every_beat_goes_where_it_belongs(name, p, options):
-    config = CONFIGS[name]
-    layers = Layers(config, SHAPES, seed=1)
+    config, shapes = CONFIGS.get(name), SHAPES
+    if name == "tiny-window":
+        config, shapes = PRESETS[name], [*SHAPES, (WINDOW_CODE, [5, 2, 1], 8, 2, 1)]
+    layers = Layers(config, shapes, seed=1)
     got, _, requests, stats, errors = run(config, layers, p=p, seed=5, **options)
     expected = [("count" if kind == "count" else kind, word) for kind, word in layers.beats]
     assert got == expected
     assert requests == layers.bursts()
     assert not errors
-    assert [item.layer for item in stats] == list(range(len(SHAPES)))
+    assert [item.layer for item in stats] == list(range(len(shapes)))
     assert sum(item.counts[0] for item in stats) == len(expected)
     assert any(item.counts[1] for item in stats) == (p < 1)
 
