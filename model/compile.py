@@ -259,7 +259,7 @@ def _compile_layer(
 
 def _stream_blocks(
     layer: LoweredLayer, parts: list[Block], lanes: int
-) -> list[dict[str, NDArray[np.int64]]]:
+) -> list[dict[str, NDArray[np.int64] | None]]:
     """Blocks in the form `model.stream.pack_layer` takes; missing lanes have zero parameters."""
     out = []
     for index, part in enumerate(parts):
@@ -267,5 +267,6 @@ def _stream_blocks(
         params = np.zeros((lanes, 2), dtype=np.int64)
         params[:len(layer.bias[rows]), 0] = layer.bias[rows]
         params[:len(layer.bias[rows]), 1] = layer.multiplier[rows]
-        out.append({"params": params, "weights": part.weights, "selects": part.selects})
+        out.append({"params": params, "weights": part.weights, "selects": part.selects,
+                    "addresses": part.addresses})
     return out

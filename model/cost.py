@@ -9,6 +9,9 @@ layers). The slowest bounds the layer; filling and emptying the pipelines is add
 Several feature banks: maps lie in the order of their tile blocks, so that the next layer's first
 block is loaded while the last ones are multiplied, if there are enough of them. Then the array goes
 on without a gap; otherwise it waits until the layer before is written and a block is loaded.
+
+With a window the sums of a layer's last block leave only after its last step. Irregular kernels
+need more beats than steps where a kernel is used once; the kernel buffer holds some of them.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from dataclasses import dataclass
 from math import ceil
 
 from model.compile import CompiledLayer, Program
+from model.config import AcceleratorConfig
 from model.rates import load_cycles, mac_cycles, row_writes, store_cycles
 from model.residency import timeline
 
@@ -72,6 +76,11 @@ def _busy(program: Program, layer: CompiledLayer) -> tuple[int, int, int, int]:
     return mac, store, load, slowest
 
 
+def _leaving(config: AcceleratorConfig) -> int:
+    """Cycles from the last step of a block to the last of its sums."""
+    return config.words * config.drain_interval if config.window > 1 else 0
+
+
 def estimate(program: Program) -> list[LayerCost]:
     """Estimate every layer of a program."""
     if program.config.feature_banks > 1:
@@ -88,7 +97,7 @@ def estimate(program: Program) -> list[LayerCost]:
         if fields["dot"]:
             latency, tail = load + DOT_LATENCY, 0
         else:
-            tail = 8 * fields["lanes_last"]
+            tail = 8 * fields["lanes_last"] + _leaving(config)
             if index == 0:
                 fill = input_beats + FIRST_FILL
             else:
@@ -109,6 +118,7 @@ def _estimate_banks(program: Program) -> list[LayerCost]:
     costs: list[LayerCost] = []
     input_beats = config.map_row_beats * program.input_region.rows
     multiplied = written = streamed = 0
+    ahead = 0                               # beats in the kernel buffer before they are needed
     before = 0                              # tile blocks of the layer before
     for index, layer in enumerate(program.layers):
         fields = layer.descriptor
@@ -125,8 +135,12 @@ def _estimate_banks(program: Program) -> list[LayerCost]:
         begin = multiplied if before >= AHEAD_BLOCKS else written + BANKS_FILL + slots
         if index == 0:
             begin = BANKS_FIRST
-        multiplied = max(begin + slowest, input_beats + streamed)
-        end = multiplied + 8 * fields["lanes_last"] // rows + BANKS_DRAIN + writes * lanes
+        length = max(slowest, beats - ahead)
+        held = config.kernel_depth * layer.stream_beats // layer.entries
+        ahead = min(held, ahead + begin + length - multiplied - beats)
+        multiplied = max(begin + length, input_beats + streamed)
+        end = (multiplied + 8 * fields["lanes_last"] // rows + BANKS_DRAIN + writes * lanes
+               + _leaving(config))
         costs.append(LayerCost(
             layer.name, mac, store, load, beats, end - written,
             8 * config.port_words * (beats + (0 if index else input_beats)),

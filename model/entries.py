@@ -1,8 +1,10 @@
 """Kernel-stream entries of a layer: what each kernel lane selects and multiplies, step by step.
 
-Two addressing modes (docs/program-image.md). Implicit, for ``channel n:m``: the issue unit walks
+Addressing modes (docs/program-image.md). Implicit, for ``channel n:m``: the issue unit walks
 frequencies and groups of r channels by itself and an entry holds a select within the group.
 Scatter, for irregular patterns: the select names the channel, `model.schedule` orders the entries.
+With a window (`AcceleratorConfig.window`) scatter entries have an address per bank and come in the
+order of `model.windowed`.
 """
 
 from __future__ import annotations
@@ -14,11 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.config import AcceleratorConfig
-from model.descriptor import SELECT_BITS
+from model.descriptor import SELECT_BITS, WINDOW_CODE
 from model.errors import UserError
 from model.lower import LoweredLayer
 from model.patterns import ChannelPattern, parse
 from model.schedule import schedule
+from model.windowed import MOST_CHANNELS, window_entries
 
 __all__ = ["Addressing", "Block", "addressing", "blocks"]
 
@@ -45,11 +48,15 @@ class Addressing:
 
 @dataclass(frozen=True)
 class Block:
-    """Entries of one kernel block: weights (E, lanes, 2), selects (E, lanes), array steps."""
+    """Entries of one kernel block: weights (E, lanes, 2), selects (E, lanes), array steps.
+
+    ``addresses`` (E, banks) come with the entries for a window.
+    """
 
     weights: NDArray[np.int64]
     selects: NDArray[np.int64]
     steps: int
+    addresses: NDArray[np.int64] | None = None
 
 
 def _words(layer: LoweredLayer) -> NDArray[np.int64]:
@@ -80,12 +87,13 @@ def addressing(layer: LoweredLayer, config: AcceleratorConfig) -> Addressing:
                 raise UserError(f"layer {layer.name}: pattern {pattern} needs {bits} select bits")
             sub_log2 = min(int(log2(m)), 3)
             return Addressing(False, per_group, last, sub_log2, hold, code)
-    if layer.dot or channels > banks * SCATTER_GROUPS:
+    windowed = config.window > 1
+    if layer.dot or channels > (MOST_CHANNELS if windowed else banks * SCATTER_GROUPS):
         raise UserError(
             f"layer {layer.name}: pattern {pattern} over {channels} words cannot be scheduled; use "
             "channel 1:m with m a power of two"
         )
-    return Addressing(True, 0, 0, 3, 1, len(SELECT_BITS) - 1)
+    return Addressing(True, 0, 0, 3, 1, WINDOW_CODE if windowed else SELECT_BITS.index(8))
 
 
 def blocks(layer: LoweredLayer, config: AcceleratorConfig, how: Addressing) -> list[Block]:
@@ -96,7 +104,12 @@ def blocks(layer: LoweredLayer, config: AcceleratorConfig, how: Addressing) -> l
     for start in range(0, len(words), lanes):
         part = words[start:start + lanes]
         part = np.pad(part, ((0, lanes - len(part)), (0, 0), (0, 0), (0, 0)))
-        out.append(_scatter(part, config) if how.scatter else _implicit(part, config, how, layer))
+        if how.select_code == WINDOW_CODE:
+            weights, selects, addresses = window_entries(part, config)
+            out.append(Block(weights, selects, len(weights), addresses))
+        else:
+            out.append(_scatter(part, config) if how.scatter
+                       else _implicit(part, config, how, layer))
     return out
 
 

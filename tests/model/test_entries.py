@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -91,7 +93,41 @@ def test_violated_pattern_is_refused():
         blocks(layer, CONFIG, addressing(layer, CONFIG))
 
 
+@pytest.mark.parametrize("pattern", ["kernel 4", "kernel 8", "balanced 4", "channel 3:5"])
+@pytest.mark.parametrize("channels, kernels", [(1, 8), (3, 11), (20, 16), (150, 8)])
+def test_entries_for_a_window_multiply_every_weight_once(pattern, channels, kernels):
+    """Play the bank addresses and selects; a frequency is used only once it has left the drain."""
+    config = dataclasses.replace(PRESETS["tiny-window"], inverse_rows=1)
+    layer = lowered(Conv("conv", channels, kernels, 3), pattern)
+    how = addressing(layer, config)
+    assert how.scatter and how.select_bits == 3
+    rebuilt = np.zeros_like(layer.weight)
+    for index, block in enumerate(blocks(layer, config, how)):
+        assert block.steps == len(block.weights) > 0
+        for step in range(block.steps):
+            for lane in np.flatnonzero(block.weights[step].any(axis=-1)).tolist():
+                bank = int(block.selects[step][lane])
+                group, f = divmod(int(block.addresses[step][bank]), 32)
+                assert step >= f * config.drain_interval
+                spot = (index * config.kernel_lanes + lane, group * 8 + (bank - f) % 8, f)
+                assert not rebuilt[spot].any(), "a weight is multiplied twice"
+                rebuilt[spot] = block.weights[step][lane]
+            assert (block.addresses[step] % 32 * config.drain_interval <= step).all()
+    np.testing.assert_array_equal(rebuilt, layer.weight)
+
+
+def test_a_block_without_weights_has_an_entry():
+    layer = lowered(Conv("conv", 4, 8, 3), "kernel 4")
+    layer.weight[:] = 0
+    config = PRESETS["tiny-window"]
+    block, = blocks(layer, config, addressing(layer, config))
+    assert len(block.weights) == len(block.selects) == len(block.addresses) == block.steps == 1
+
+
 def test_too_many_channels_for_scatter():
     layer = lowered(Conv("conv", 200, 8, 3), "kernel 4")
     with pytest.raises(UserError, match="layer conv: pattern kernel 4 over 200 words"):
         addressing(layer, CONFIG)
+    wide = lowered(Conv("conv", 1030, 8, 1), "kernel 4")
+    with pytest.raises(UserError, match="layer conv: pattern kernel 4 over 1030 words"):
+        addressing(wide, PRESETS["tiny-window"])
