@@ -38,6 +38,7 @@ from rtl.loader import Loader
 from rtl.mac import MacLane
 from rtl.memory import ReadArbiter
 from rtl.parameters import ParamMemory
+from rtl.places import Places
 from rtl.postrows import RowPost, RowQueue
 from rtl.prefetch import Prefetch
 from rtl.resources import HIDE_NAMES, run_yosys
@@ -83,6 +84,7 @@ def parts(
         "sum reader": (1, lambda: SumReader(config=config)),
         "loader": (1, lambda: Loader(config=config)),
         "issue": (1, lambda: Issue(config)),
+        **({"places": (1, lambda: Places(config))} if config.window > 1 else {}),
         "kernel buffer": (1, lambda: KernelBuffer(config=config)),
         "parameters": (1, lambda: ParamMemory(config=config)),
         "prefetch": (1, lambda: Prefetch(config=config)),
