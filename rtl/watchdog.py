@@ -13,7 +13,8 @@ DEFAULT_TIMEOUT = 1 << 20
 class Watchdog(wiring.Component):
     """Count down while the memory owes something and does nothing.
 
-    Latency: ``expired`` comes `LATENCY` cycles after ``timeout`` cycles without a sign of life.
+    Latency: ``expired`` comes `LATENCY` cycles after ``timeout`` cycles without a sign of life, and
+    goes as many after the next one.
 
     Attributes
     ----------
@@ -24,7 +25,7 @@ class Watchdog(wiring.Component):
     moved : In(1)
         It did some of it.
     expired : Out(1)
-        Pulse.
+        Level, so that it is not missed while something else ends the run.
     """
 
     LATENCY = 2
@@ -45,6 +46,6 @@ class Watchdog(wiring.Component):
         ]
         with m.If(~s1_still):
             m.d.sync += count.eq(self.timeout)
-        with m.Elif(count != 0):
+        with m.Elif(count > 1):
             m.d.sync += count.eq(count - 1)
         return m
