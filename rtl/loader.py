@@ -31,6 +31,7 @@ from amaranth.utils import exact_log2
 from model.config import ROW_BITS, AcceleratorConfig
 from rtl.arrival import Arrival
 from rtl.fetch import COORDINATE, Fetch
+from rtl.ringspace import RingSpace
 from rtl.signatures import (
     Descriptor,
     Event,
@@ -208,10 +209,12 @@ class Loader(wiring.Component):
                 arrival.progress, self.progress, strict=True)),
             input_ok.eq(arrival.ok),
         ]
-        free = Signal(range(self._config.tile_depth + 1), init=self._config.tile_depth)
         block_words = Signal(len(desc.groups) + 5, reset_less=True)
-        returned = Mux(self.freed.valid, self.freed.payload, 0)
-        m.d.sync += [free.eq(free + returned), fits.eq(free >= block_words)]
+        m.submodules.space = space = RingSpace(
+            depth=self._config.tile_depth, word_bits=len(block_words)
+        )
+        wiring.connect(m, wiring.flipped(self.freed), space.freed)
+        m.d.comb += [space.start.eq(self.start), space.words.eq(block_words), fits.eq(space.fits)]
 
         row_first, block_first = Signal(), Signal()
         begins, go = Signal(), Signal()
@@ -271,8 +274,7 @@ class Loader(wiring.Component):
         with m.If(go):
             m.d.sync += phase.eq(Mux(row_last, 0, phase + 1))
             m.d.sync += block_first.eq(0)
-            with m.If(begins):
-                m.d.sync += free.eq(free + returned - block_words)
+            m.d.comb += space.take.eq(begins)
             with m.If(row_first):
                 m.d.sync += [
                     asked_channel.eq(channel_next), asked_end.eq(follow.y + 8),
@@ -303,7 +305,6 @@ class Loader(wiring.Component):
         with m.If(self.start):
             m.d.sync += [
                 state.eq(State.IDLE), pause.eq(0), layer.eq(0), ring.eq(0),
-                free.eq(self._config.tile_depth),
             ]
 
         # --- the row pair on its way: address, read, masks ------------------------------------
