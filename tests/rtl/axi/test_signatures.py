@@ -59,6 +59,14 @@ def test_arguments(signature, arguments, text):
         signature(**arguments)
 
 
+def test_a_wide_memory_port_has_several_axi_ports():
+    """u200's four memories of 512 bits; each port has all that the only one of others has."""
+    one, four = (set(AxiIp(PRESETS[name]).signature.members) for name in ("tiny", "u200"))
+    names = {name.removeprefix("m_axi_") for name in one if name.startswith("m_axi_")}
+    assert four - one == {f"m_axi_{port}_{name}" for port in range(4) for name in names}
+    assert AxiIp(PRESETS["u200"]).signature.members["m_axi_3_wdata"].shape == 512
+
+
 def test_config_type():
     with pytest.raises(TypeError, match="config must be an AcceleratorConfig, not 'tiny'"):
         AxiIp("tiny")
