@@ -53,8 +53,10 @@ def plot(path: Path, history: list[dict], title: str) -> None:
         for i in range(1, len(history)):
             if history[i]["stage"] != history[i - 1]["stage"]:
                 axis.axvline(i + 0.5, color="grey", linestyle=":")
-    axes[2].set_ylim(bottom=max(90.0, axes[2].get_ylim()[0]))
-    axes[-1].set_xlabel("epoch (dense, ADMM, masked retraining)")
+    # The first epochs and the projections of early ones would hide what the last ones decide.
+    best = max(entry["accuracy"] for entry in history)
+    axes[2].set_ylim(bottom=max(best - 10, axes[2].get_ylim()[0]))
+    axes[-1].set_xlabel("epoch (" + ", ".join(dict.fromkeys(e["stage"] for e in history)) + ")")
     axes[0].set_title(title)
     figure.tight_layout()
     content = io.BytesIO()

@@ -95,6 +95,7 @@ def _train(recipe: Recipe, args: argparse.Namespace) -> None:
     from pruning.batches import samples
     from pruning.export import export, integer_accuracy, sparsity
     from pruning.loop import evaluate
+    from pruning.maps import kept_maps, layer_density
     from pruning.report import plot, write_json
     from pruning.stages import CALIBRATION, Run
 
@@ -120,6 +121,8 @@ def _train(recipe: Recipe, args: argparse.Namespace) -> None:
     golden = integer_accuracy(quantised, test)
     write_json(log, {
         "recipe": recipe.to_dict(),
+        "data": {"name": train.kind, "train": len(train.labels), "test": len(test.labels)},
+        "device": str(run.device),
         "patterns": {name: str(pattern) for name, pattern in recipe.patterns().items()},
         "result": {
             "dense_accuracy": run.dense_accuracy,
@@ -128,6 +131,8 @@ def _train(recipe: Recipe, args: argparse.Namespace) -> None:
             "zeros_conv_percent": round(100 * zeros_conv, 3),
             "zeros_linear_percent": round(100 * zeros_linear, 3),
         },
+        "density": layer_density(run.spectral),
+        "kept": kept_maps(run.spectral, run.dense),
         "epochs": run.history,
     })
     plot(picture, run.history, recipe.title)
