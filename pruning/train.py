@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,6 +24,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, metavar="DIR", help="results (default build/NAME)")
     parser.add_argument("--dense", type=Path, metavar="FILE", help="dense.pt of an earlier run")
     parser.add_argument("--json", type=Path, metavar="FILE", help="log (default OUT/log.json)")
+    parser.add_argument("--config", type=Path, metavar="FILE",
+                        help="log (or JSON of its recipe) whose settings to use; options go first")
     parser.add_argument("--resume", action="store_true", help="go on from OUT/checkpoint.pt")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default 1)")
     parser.add_argument("--dense-only", action="store_true",
@@ -74,9 +77,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     use_threads(args.threads)
     names = [name for name in Recipe.__dataclass_fields__ if hasattr(args, name)]
     given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
-    recipe = Recipe.preset(given.pop("network"), **given)
+    settings = _settings(args.config) if args.config else {}
+    if settings and settings.pop("network") != given["network"]:
+        raise UserError(f"{args.config} is of another network than {given['network']}")
+    recipe = Recipe.preset(given.pop("network"), **(settings | given))
     _train(recipe, args)
     return 0
+
+
+def _settings(path: Path) -> dict:
+    """Read the settings of a log, or of a file that holds nothing else."""
+    try:
+        content = json.loads(path.read_text())
+        settings = dict(content.get("recipe", content))
+        unknown = settings.keys() - Recipe.__dataclass_fields__.keys()
+    except OSError as error:
+        raise UserError(f"config {path} cannot be read: {error.strerror}") from error
+    except (ValueError, AttributeError, TypeError) as error:
+        raise UserError(f"config {path} holds no settings: {error}") from error
+    if unknown or "network" not in settings:
+        raise UserError(f"config {path} " + (f"has unknown settings: {', '.join(sorted(unknown))}"
+                                             if unknown else "names no network"))
+    for name, value in settings.items():
+        # JSON of an int is no int where a float is meant and the other way round.
+        kind = type(getattr(Recipe.preset(settings["network"]), name))
+        if isinstance(value, bool) != (kind is bool) or not isinstance(
+            value, (int, float) if kind is float else kind
+        ):
+            raise UserError(f"config {path}: {name} must be {kind.__name__}, not {value!r}")
+    return settings
 
 
 def _check_targets(out: Path, *targets: Path) -> None:

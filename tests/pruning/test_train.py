@@ -292,3 +292,26 @@ def test_a_dense_file_of_another_kind_is_refused(toycifar, monkeypatch, capsys):
     capsys.readouterr()
     assert main([*call, "--dense", str(toycifar / "out" / "dense.pt")]) == 2
     assert "differs from the recipe in batch norm" in one_error_line(capsys)
+
+
+def test_a_log_is_a_config(digits_dir, finished, tmp_path, capsys):
+    call = ["lenet5", "--data", str(digits_dir), "--out", str(tmp_path / "out"), "--config"]
+    assert main([*call, str(finished / "log.json"), "--epochs-retrain", "1"]) == 0
+    first, second = (json.loads((folder / "log.json").read_text())
+                     for folder in (finished, tmp_path / "out"))
+    assert second["recipe"] == first["recipe"] | {"epochs_retrain": 1}
+    assert second["epochs"][3]["loss"] == first["epochs"][3]["loss"]
+    capsys.readouterr()
+    config = tmp_path / "config.json"
+    for content, message in (
+        ("[1]", "holds no settings"), ("{}", "names no network"), ("{", "holds no settings"),
+        ('{"network": "lenet5", "colour": 1}', "unknown settings: colour"),
+        ('{"network": "lenet"}', "is of another network than lenet5"),
+        ('{"network": "lenet5", "alpha": "4"}', "alpha must be int, not '4'"),
+        ('{"network": "lenet5", "alpha": true}', "alpha must be int, not True"),
+    ):
+        config.write_text(content)
+        assert main([*call, str(config)]) == 2
+        assert message in one_error_line(capsys)
+    assert main([*call, str(tmp_path / "none.json")]) == 2
+    assert "none.json cannot be read" in one_error_line(capsys)
