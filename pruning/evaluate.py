@@ -55,7 +55,8 @@ def accuracy(
     right = 0
     starts = range(0, len(images), BATCH)
     for start in track(starts, network.network.name, console=Console(stderr=True), transient=True):
-        scores = golden.scores(lowered, images[start:start + BATCH].astype(np.int64))
+        # Large batches: every one casts all weights anew. The golden model cuts them to fit memory.
+        scores = golden.scores(lowered, images[start:start + BATCH].astype(np.int64), BATCH)
         right += int((scores.argmax(axis=1) == labels[start:start + BATCH]).sum())
     return 100 * right / len(images)
 

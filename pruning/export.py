@@ -8,12 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model import golden
-from model.lower import calibrate, lower
+from model.lower import calibrate
 from model.network import QuantisedLayer, QuantisedNetwork
 from model.patterns import Pattern
 from pruning.activations import ActivationQuantiser
-from pruning.batches import Samples
 from pruning.masks import masked_weight, rounding_of
 from pruning.nets import SpectralNet
 
@@ -74,12 +72,6 @@ def export(
     )
     pixels = torch.round(calibration[:SHIFT_IMAGES] / IN_SCALE).cpu().numpy().astype(np.int64)
     return calibrate(network, pixels)
-
-
-def integer_accuracy(network: QuantisedNetwork, data: Samples) -> float:
-    """Share of right answers of the bit-exact golden model, in percent."""
-    scores = golden.scores(lower(network), data.images.cpu().numpy().astype(np.int64))
-    return 100 * float((scores.argmax(axis=1) == data.labels.cpu().numpy()).mean())
 
 
 def sparsity(model: SpectralNet) -> tuple[float, float]:

@@ -19,7 +19,7 @@ from model import halfplane
 from model.errors import Parser, UserError, command
 from model.files import write_output
 
-__all__ = ["main", "read_logs", "tile_map"]
+__all__ = ["draw_accuracy", "draw_density", "draw_maps", "main", "read_logs", "tile_map"]
 
 
 def read_logs(paths: Sequence[Path]) -> list[dict]:
@@ -51,21 +51,29 @@ def tile_map(words: Sequence[float]) -> NDArray[np.float64]:
     return np.fft.fftshift(picture)
 
 
-def _save(figure: Any, path: Path) -> None:
-    """Write a figure as PNG, whole or not at all."""
+def _pyplot() -> Any:
+    """Matplotlib without a screen."""
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise UserError("figures need matplotlib: pip install -e '.[prune]'") from error
+    matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure.tight_layout()
+    return pyplot
+
+
+def _save(figure: Any, path: Path) -> None:
+    """Write a figure as PNG, whole or not at all."""
     content = io.BytesIO()
-    figure.savefig(content, dpi=100, format="png")
-    pyplot.close(figure)
+    figure.savefig(content, dpi=100, format="png", bbox_inches="tight")
+    _pyplot().close(figure)
     write_output(path, content.getvalue())
 
 
 def draw_accuracy(path: Path, logs: Sequence[dict]) -> None:
     """Integer accuracy over the density of the convolutions, a line per network and pattern."""
-    from matplotlib import pyplot
-
+    pyplot = _pyplot()
     lines: dict[str, list[tuple[float, float]]] = {}
     dense: dict[str, list[float]] = {}
     for log in logs:
@@ -89,8 +97,7 @@ def draw_accuracy(path: Path, logs: Sequence[dict]) -> None:
 
 def draw_density(path: Path, log: dict) -> None:
     """Share of words kept, layer by layer."""
-    from matplotlib import pyplot
-
+    pyplot = _pyplot()
     figure, axis = pyplot.subplots(figsize=(7, 4))
     names = list(log["density"])
     axis.bar(range(len(names)), [100 * log["density"][name] for name in names])
@@ -102,8 +109,7 @@ def draw_density(path: Path, log: dict) -> None:
 
 def draw_maps(path: Path, log: dict) -> None:
     """Kept energy and kept words at every frequency of every convolution."""
-    from matplotlib import pyplot
-
+    pyplot = _pyplot()
     maps = log["kept"]
     rows = ("energy", "words")
     figure, axes = pyplot.subplots(
@@ -118,10 +124,7 @@ def draw_maps(path: Path, log: dict) -> None:
     for axis, row in zip(axes[:, 0], rows, strict=True):
         axis.set_ylabel(f"{row} kept", fontsize=8)
     figure.colorbar(axes[0, 0].images[0], ax=axes.ravel().tolist(), shrink=0.8)
-    content = io.BytesIO()
-    figure.savefig(content, dpi=100, format="png")
-    pyplot.close(figure)
-    write_output(path, content.getvalue())
+    _save(figure, path)
 
 
 @command
@@ -133,11 +136,6 @@ def main(argv: Sequence[str] | None = None) -> int:
                         help="folder of the pictures (default %(default)s)")
     args = parser.parse_args(argv)
     logs = read_logs(args.logs)
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise UserError("figures need matplotlib: pip install -e '.[prune]'") from error
-    matplotlib.use("Agg")
     try:
         args.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

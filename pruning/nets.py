@@ -98,7 +98,7 @@ class SpectralNet(nn.Module):
         self.norms = copy.deepcopy(dense.norms)
         self.quantisers = nn.ModuleDict(
             {layer.name: ActivationQuantiser() for layer in network.layers[:-1]}
-        )
+        ).to(next(dense.parameters()).device)
 
     def forward(self, x: Tensor) -> Tensor:
         """Class scores; (B, C, H, W) in 0 ... 1 to (B, classes)."""

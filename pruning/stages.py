@@ -47,6 +47,8 @@ class Run:
         Folder of ``checkpoint.pt`` and ``dense.pt``.
     device : torch.device
         Where to train.
+    save_seconds : float
+        Least time between two checkpoints within a stage; 0: after every epoch.
 
     Attributes
     ----------
@@ -57,11 +59,12 @@ class Run:
 
     def __init__(
         self, recipe: Recipe, train: Samples, test: Samples, out: Path,
-        device: torch.device | str = "cpu",
+        device: torch.device | str = "cpu", save_seconds: float = 0.0,
     ) -> None:
         torch.manual_seed(recipe.seed)
         self.device = torch.device(device)
         self.recipe, self.out = recipe, out
+        self.save_seconds, self.saved = save_seconds, time.monotonic()
         self.train, self.test = train.to(self.device), test.to(self.device)
         self.dense = SpatialNet(recipe.net, recipe.batch_norm).to(self.device)
         self.model: SpectralNet | None = None
@@ -145,7 +148,8 @@ class Run:
             entry |= self._measure(stage, model)
             entry["seconds"] = round(time.monotonic() - started, 1)
             self.history.append(entry)
-            self._save(stage, epoch + 1, steps)
+            if epoch + 1 == total or time.monotonic() - self.saved >= self.save_seconds:
+                self._save(stage, epoch + 1, steps)
             print(_line(entry, total), flush=True)
 
     def _optimiser(self, stage: str, groups: list[dict]) -> torch.optim.Optimizer:
@@ -245,6 +249,7 @@ class Run:
             "pruner": self.pruner.state_dict() if self.pruner is not None else None,
             "dense_accuracy": self.dense_accuracy, "history": self.history,
         })
+        self.saved = time.monotonic()
 
     def _save_dense(self) -> None:
         """Write the dense network for other runs (``--dense``)."""

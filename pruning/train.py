@@ -11,6 +11,7 @@ from model.errors import Parser, UserError, command
 from model.files import check_target
 from pruning.cifar import load_cifar
 from pruning.data import data_directory, load_digits
+from pruning.evaluate import accuracy as integer_accuracy
 from pruning.recipe import PRESETS, Recipe
 from pruning.selection import NAMES
 from pruning.threads import choose_device, use_threads
@@ -27,6 +28,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--config", type=Path, metavar="FILE",
                         help="log (or JSON of its recipe) whose settings to use; options go first")
     parser.add_argument("--resume", action="store_true", help="go on from OUT/checkpoint.pt")
+    parser.add_argument("--save-seconds", type=float, default=0.0, metavar="S",
+                        help="least time between checkpoints within a stage (default: each epoch)")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default 1)")
     parser.add_argument("--dense-only", action="store_true",
                         help="stop when OUT/dense.pt is written")
@@ -122,7 +125,8 @@ def _check_targets(out: Path, *targets: Path) -> None:
 def _train(recipe: Recipe, args: argparse.Namespace) -> None:
     """Run the stages and write the results."""
     from pruning.batches import samples
-    from pruning.export import export, integer_accuracy, sparsity
+    from pruning.export import export, sparsity
+    from pruning.figures import draw_density, draw_maps
     from pruning.loop import evaluate
     from pruning.maps import kept_maps, layer_density
     from pruning.report import plot, write_json
@@ -138,7 +142,7 @@ def _train(recipe: Recipe, args: argparse.Namespace) -> None:
     else:
         parts = load_cifar(directory, "train"), load_cifar(directory, "test")
     train, test = (samples(part, recipe.net) for part in parts)
-    run = Run(recipe, train, test, out, choose_device(args.device))
+    run = Run(recipe, train, test, out, choose_device(args.device), args.save_seconds)
     run.execute(args.dense, args.resume, args.dense_only)
     if args.dense_only:
         print(f"{recipe.network}: dense {run.dense_accuracy:.2f} %; {out / 'dense.pt'}")
@@ -147,8 +151,8 @@ def _train(recipe: Recipe, args: argparse.Namespace) -> None:
     zeros_conv, zeros_linear = sparsity(run.spectral)
     quantised = export(run.spectral, recipe.patterns(), run.train.head(CALIBRATION))
     quantised.save(target)
-    golden = integer_accuracy(quantised, test)
-    write_json(log, {
+    golden = integer_accuracy(quantised, test.images.numpy(), test.labels.numpy())
+    record = {
         "recipe": recipe.to_dict(),
         "data": {"name": train.kind, "train": len(train.labels), "test": len(test.labels)},
         "device": str(run.device),
@@ -163,8 +167,11 @@ def _train(recipe: Recipe, args: argparse.Namespace) -> None:
         "density": layer_density(run.spectral),
         "kept": kept_maps(run.spectral, run.dense),
         "epochs": run.history,
-    })
+    }
+    write_json(log, record)
     plot(picture, run.history, recipe.title)
+    draw_density(out / "density.png", record | {"title": recipe.title})
+    draw_maps(out / "kept.png", record)
     print(
         f"{recipe.title}: dense {run.dense_accuracy:.2f} %, {recipe.weight_bits}-bit integers "
         f"{golden:.2f} % (fake-quantised {accuracy:.2f} %), zeros {100 * zeros_conv:.1f} % of "

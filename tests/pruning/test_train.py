@@ -36,7 +36,8 @@ def test_result_files(finished):
     assert log["result"]["zeros_conv_percent"] >= 75
     assert log["result"]["zeros_linear_percent"] >= 90
     assert log["epochs"][3]["rho"] > log["epochs"][2]["rho"]
-    assert (finished / "convergence.png").read_bytes().startswith(b"\x89PNG")
+    for picture in ("convergence.png", "density.png", "kept.png"):
+        assert (finished / picture).read_bytes().startswith(b"\x89PNG")
     assert not list(finished.glob("*.part"))
 
 
@@ -231,10 +232,19 @@ def toycifar(monkeypatch, tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize("options", [[], ["--precision", "bfloat16", "--pattern", "locality"]])
+GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+
+@pytest.mark.parametrize("options", [
+    [], ["--precision", "bfloat16", "--pattern", "locality"],
+    pytest.param(["--device", "cuda"], marks=GPU),
+    pytest.param(["--device", "cuda", "--precision", "bfloat16", "--pattern", "locality"],
+                 marks=GPU),
+])
 def test_batch_norm_lives_until_the_weights_are_rounded(toycifar, options):
     out = toycifar / "out"
-    assert main(["toycifar", "--data", str(toycifar), "--out", str(out), *options]) == 0
+    call = ["toycifar", "--data", str(toycifar), "--out", str(out), "--device", "cpu"]
+    assert main([*call, *options]) == 0
     log = json.loads((out / "log.json").read_text())
     stages = [entry["stage"] for entry in log["epochs"]]
     assert stages == ["dense"] * 3 + ["admm"] * 2 + ["masked"] * 4 + ["retrain"]
@@ -244,7 +254,7 @@ def test_batch_norm_lives_until_the_weights_are_rounded(toycifar, options):
     assert result["zeros_conv_percent"] >= 75 and result["zeros_linear_percent"] < 1
     (path,) = out.glob("toycifar-*.npz")
     assert [layer.pattern for layer in QuantisedNetwork.load(path).layers][1:3] == (
-        ["locality 4 8x1"] * 2 if options else ["channel 2:8"] * 2
+        ["locality 4 8x1"] * 2 if "locality" in options else ["channel 2:8"] * 2
     )
 
 
@@ -273,7 +283,7 @@ def test_a_run_with_batch_norm_resumes_exactly(toycifar, monkeypatch):
 
 def test_a_run_that_takes_too_long_goes_on_with_fewer_epochs(toycifar):
     call = ["toycifar", "--data", str(toycifar), "--out", str(toycifar / "out")]
-    assert main([*call, "--dense-only", "--epochs-dense", "2"]) == 0
+    assert main([*call, "--dense-only", "--epochs-dense", "2", "--save-seconds", "999"]) == 0
     assert main([*call, "--dense-only", "--resume", "--epochs-dense", "4"]) == 0
     state = checkpoint.load(toycifar / "out" / "dense.pt", "dense")
     assert [entry["epoch"] for entry in state["history"]] == [1, 2, 3, 4]
