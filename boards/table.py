@@ -1,0 +1,128 @@
+"""The boards: which core fits, where its UART is, how it is programmed.
+
+Pins come from amaranth-boards, which is only imported when a bitstream is built.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass, field
+from typing import Any
+
+from model.config import AcceleratorConfig, load_config
+from model.errors import UserError
+
+__all__ = ["BOARDS", "Board", "find_board"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Board:
+    """A board.
+
+    Attributes
+    ----------
+    id, name : str
+        Short id for command lines; what it is called.
+    module, platform : str
+        Class of amaranth-boards.
+    config : str
+        Config of `model.config.PRESETS` that fits its FPGA.
+    clock_hz : int
+        Clock the core runs at; nearest one that the PLL makes.
+    programmer : tuple of str
+        Command, with ``{bit}``, ``{svf}`` and ``{openocd}`` for the files.
+    uart : tuple of str
+        Connector, and its pins that are the FPGA's receiver and transmitter, for boards without a
+        serial port of their own.
+    line : str
+        How a host gets to the UART.
+    ecppack : str
+        Options of ecppack.
+    """
+
+    id: str
+    name: str
+    module: str
+    platform: str
+    config: str
+    clock_hz: int
+    programmer: tuple[str, ...]
+    uart: tuple[str, ...] = field(default=())
+    line: str = "the USB port"
+    ecppack: str = "--compress"
+
+    @property
+    def design(self) -> str:
+        """Name of its top module and files."""
+        return "spectralcnn_" + self.id.replace("-", "_")
+
+    def accelerator(self) -> AcceleratorConfig:
+        """Config of its core."""
+        return load_config(self.config)
+
+    def make_platform(self) -> Any:
+        """Make a new platform object; its UART is resource ``("uart", 0)``."""
+        try:
+            module = importlib.import_module(f"amaranth_boards.{self.module}")
+            from amaranth.build import Attrs
+            from amaranth_boards.resources import UARTResource
+        except ImportError as error:
+            raise UserError(f"bitstreams need amaranth-boards: pip install '.[toolchain]' "
+                            f"({error})") from error
+        platform = getattr(module, self.platform)()
+        if self.uart:
+            connector, rx, tx = self.uart
+            platform.add_resources([UARTResource(
+                0, rx=rx, tx=tx, conn=(connector, 0), attrs=Attrs(IO_TYPE="LVCMOS33"),
+            )])
+        return platform
+
+
+BOARDS = {
+    board.id: board
+    for board in (
+        Board(
+            id="ulx3s-85f", name="Radiona ULX3S 85F", module="ulx3s",
+            platform="ULX3S_85F_Platform", config="ecp5-85f", clock_hz=50_000_000,
+            programmer=("openFPGALoader", "-b", "ulx3s", "-m", "{bit}"), line="USB port US1",
+        ),
+        Board(
+            id="ulx3s-45f", name="Radiona ULX3S 45F", module="ulx3s",
+            platform="ULX3S_45F_Platform", config="ecp5-45f", clock_hz=50_000_000,
+            programmer=("openFPGALoader", "-b", "ulx3s", "-m", "{bit}"), line="USB port US1",
+        ),
+        Board(
+            id="ecpix5-85f", name="LambdaConcept ECPIX-5 85F", module="ecpix5",
+            platform="ECPIX585Platform", config="ecp5-85f", clock_hz=50_000_000,
+            programmer=("openFPGALoader", "-c", "ft2232", "-m", "{bit}"),
+            line="the second channel of the micro USB port",
+        ),
+        Board(
+            id="ecpix5-45f", name="LambdaConcept ECPIX-5 45F", module="ecpix5",
+            platform="ECPIX545Platform", config="ecp5-45f", clock_hz=50_000_000,
+            programmer=("openFPGALoader", "-c", "ft2232", "-m", "{bit}"),
+            line="the second channel of the micro USB port",
+        ),
+        Board(
+            id="orangecrab-85f", name="OrangeCrab r0.2 85F", module="orangecrab_r0_2",
+            platform="OrangeCrabR0_2_85FPlatform", config="ecp5-85f", clock_hz=48_000_000,
+            programmer=("dfu-util", "-d", "1209:5af0", "-a", "0", "-D", "{bit}"),
+            uart=("io", "0", "1"), line="a 3.3 V serial adapter at pins 0 (receives) and 1 (sends)",
+            ecppack="--compress --freq 38.8",
+        ),
+        Board(
+            id="versa-ecp5", name="Lattice ECP5 Versa", module="versa_ecp5",
+            platform="VersaECP5Platform", config="ecp5-45f", clock_hz=50_000_000,
+            programmer=("openocd", "-f", "{openocd}", "-c",
+                        "transport select jtag; init; svf -quiet {svf}; exit"),
+            line="the second channel of the USB port",
+        ),
+    )
+}
+
+
+def find_board(name: str) -> Board:
+    """Board of an id; `UserError` lists them."""
+    if name not in BOARDS:
+        raise UserError(f"unknown board {name!r}: known are {', '.join(BOARDS)}")
+    return BOARDS[name]

