@@ -69,16 +69,18 @@ def sqnr(runs: Sequence[dict], table: Tabler) -> str:
     parts = []
     for run in runs:
         rows = [(entry["layer"], *(f"{entry[key]:.1f}" for key in keys)) for entry in run["layers"]]
+        lost = max(entry["pruned_db"] - entry["total_db"] for entry in run["layers"])
         parts.append(f"### {run['network']}, weights of the pruned network: {run['pruned']}\n"
                      + table(("layer", "integer, layer alone", "integer, from the image",
-                              "pruned to dense", "integer to dense"), rows) + "\n")
+                              "pruned to dense", "integer to dense"), rows)
+                     + f"\n\nOn top of pruning the integers cost up to {lost:.1f} dB.\n")
     return (
         "## Precision of VGG16, layer by layer\n"
         f"SQNR in dB of each layer's map after ReLU and pool on {runs[0]['held_out']} held-out "
         "photographs. Dense: floating point. Pruned: spectral weights in floating point. Integer: "
         "the golden model, equal to the RTL bit for bit, 8-bit activations. `layer alone`: the "
         "pruned layer sees the integer network's own input; its bound is the rounding of the "
-        "output to 8 bits. Most of what is lost, pruning loses; the integers add little.\n\n"
+        "output to 8 bits.\n\n"
         + "\n".join(parts)
         + "\nCommand: `python -m pruning.sqnr --network build/vgg16-PATTERN-a4-wB.npz --data DIR "
         "--json docs/results/sqnr-PATTERN-a4-wB.json`, for 8 bits with `--pruned "
