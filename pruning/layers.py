@@ -6,10 +6,6 @@ patches, the same words, the same crop.
 
 from __future__ import annotations
 
-from functools import lru_cache
-from typing import cast
-
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -18,6 +14,7 @@ from model import halfplane
 from model.network import Conv, Linear
 from model.tiling import Tiling
 from pruning.masks import masked_weight, open_mask, rounding_of
+from pruning.tables import circulant, joins, split, tiling_of, transforms
 
 __all__ = ["Compressed", "CompressedLinear", "SpectralConv"]
 
@@ -108,18 +105,13 @@ class SpectralConv(Compressed):
         spectrum = halfplane.from_spatial(weight.detach().cpu().double().numpy(), tile)
         # One over K*K: the metric is then the energy of the K x K kernel in space (Parseval).
         share = halfplane.multiplicity(tile) / tile**2
-        super().__init__(_split(spectrum), bias, torch.tensor(share[:, None]))
+        super().__init__(split(spectrum), bias, torch.tensor(share[:, None]))
         self.layer = layer
         self.tile = tile
         self.gain = layer.kernel
-        pixels = np.eye(tile * tile).reshape(-1, tile, tile)
-        forward = _split(halfplane.pack(np.fft.fft2(pixels))).flatten(1)
-        units = np.eye(tile * tile).reshape(-1, tile * tile // 2, 2)
-        inverse = np.fft.ifft2(halfplane.unpack(units[..., 0] + 1j * units[..., 1])).real
-        self.register_buffer("analysis", forward, persistent=False)
-        self.register_buffer(
-            "synthesis", torch.tensor(inverse.reshape(len(units), -1)), persistent=False
-        )
+        analysis, synthesis = transforms(tile)
+        self.register_buffer("analysis", analysis, persistent=False)
+        self.register_buffer("synthesis", synthesis, persistent=False)
         self.register_buffer(
             "real_word", torch.tensor(halfplane.is_real_word(tile)), persistent=False
         )
@@ -139,7 +131,7 @@ class SpectralConv(Compressed):
         if x.ndim != 4 or x.shape[1] != self.layer.in_channels:
             raise ValueError(f"layer {self.layer.name} expects maps (B, {self.layer.in_channels}, "
                              f"height, width), not shape {tuple(x.shape)}")
-        plan = _tiling(self.layer, x.shape[2], x.shape[3], self.tile)
+        plan = tiling_of(self.layer, x.shape[2], x.shape[3], self.tile)
         device = x.device.type
         product = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
         with torch.autocast(device, enabled=False):
@@ -173,7 +165,7 @@ class SpectralConv(Compressed):
         outputs, channels = weight.shape[:2]
         pixels = x.shape[2] * x.shape[3]
         # Kernel pixels that join the map's pixels to the outputs: of K*K only a few.
-        used, index = _joins(plan, str(x.device))
+        used, index = joins(plan, str(x.device))
         spatial = weight.flatten(2) @ self.synthesis[:, used]
         matrix = spatial[:, :, index].view(outputs, channels, -1, pixels)
         matrix = matrix.permute(1, 3, 2, 0).reshape(channels * pixels, -1)
@@ -188,7 +180,7 @@ class SpectralConv(Compressed):
         weight, pixels = self.weight, plan.tile**2
         outputs, channels = weight.shape[:2]
         spatial = weight.flatten(2) @ self.synthesis
-        index = _circulant(plan.kernel, plan.tile, str(patches.device))
+        index = circulant(plan.kernel, plan.tile, str(patches.device))
         matrix = spatial[:, :, index].view(outputs, channels, -1, pixels)
         matrix = matrix.permute(1, 3, 2, 0).reshape(channels * pixels, -1)
         rows = patches.permute(0, 2, 3, 1, 4, 5).reshape(-1, channels * pixels)
@@ -280,39 +272,3 @@ class CompressedLinear(Compressed):
         """Mask of the inputs, (N, L)."""
         both = words.expand(*words.shape[:2], 2).flatten(1)
         return both[:, : self.layer.in_features].to(self.metric.dtype)
-
-
-def _split(words: np.ndarray) -> Tensor:
-    """Complex words as (..., 2) real and imaginary parts."""
-    return torch.tensor(np.stack([words.real, words.imag], axis=-1))
-
-
-@lru_cache(maxsize=256)
-def _tiling(layer: Conv, height: int, width: int, tile: int) -> Tiling:
-    """Tiling of a map, made once per size."""
-    return layer.tiling((layer.in_channels, height, width), tile)
-
-
-def _distances(rows: np.ndarray, columns: np.ndarray, inputs: tuple, tile: int) -> np.ndarray:
-    """Kernel pixel that joins each output to each input pixel of the tile, flat."""
-    down = (rows[:, None] - inputs[0]) % tile
-    right = (columns[:, None] - inputs[1]) % tile
-    return (down[:, None, :, None] * tile + right[None, :, None, :]).reshape(-1)
-
-
-@lru_cache(maxsize=64)
-def _circulant(kernel: int, tile: int, device: str) -> Tensor:
-    """Kernel pixel that joins each valid output to each patch pixel, flat (t*t*K*K,)."""
-    outputs, inputs = np.arange(kernel - 1, tile), np.arange(tile)
-    index = _distances(outputs, outputs, (inputs, inputs), tile)
-    return cast(Tensor, torch.tensor(index, device=device))
-
-
-@lru_cache(maxsize=64)
-def _joins(plan: Tiling, device: str) -> tuple[Tensor, Tensor]:
-    """Kernel pixels between the pixels and the outputs of a one-tile map, and which joins what."""
-    rows = np.arange(plan.out_height) + plan.kernel - 1
-    columns = np.arange(plan.out_width) + plan.kernel - 1
-    inputs = np.arange(plan.height) + plan.padding, np.arange(plan.width) + plan.padding
-    used, index = np.unique(_distances(rows, columns, inputs, plan.tile), return_inverse=True)
-    return torch.tensor(used, device=device), torch.tensor(index.reshape(-1), device=device)

@@ -9,14 +9,16 @@ import torch
 from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor, nn
+from torch.nn import functional
 
 from pruning.admm import require_finite
 from pruning.batches import Samples, batch_count, epoch_batches
 
-__all__ = ["Step", "evaluate", "train_epoch"]
+__all__ = ["Step", "distilled_loss", "evaluate", "train_epoch"]
 
 # Steps between two looks at the loss on a GPU, where each look waits for all that is queued.
 LOOK = 16
+TEMPERATURE = 2.0
 
 #: From images and labels to the loss to report; does the optimiser's step.
 Step = Callable[[int, Tensor, Tensor], Tensor]
@@ -77,3 +79,15 @@ def train_epoch(data: Samples, batch: int, seed: int, title: str, step: Step) ->
                 pending = []
             bar.advance(task)
     return summed / steps
+
+
+def distilled_loss(scores: Tensor, labels: Tensor, teacher: Tensor, share: float) -> Tensor:
+    """Cross entropy, and for a `share` the distance to the teacher's class probabilities.
+
+    Hinton et al., 2015; scores (B, classes), labels (B,).
+    """
+    loss = functional.cross_entropy(scores, labels)
+    target = functional.softmax(teacher / TEMPERATURE, 1)
+    student = functional.log_softmax(scores / TEMPERATURE, 1)
+    distance = functional.kl_div(student, target, reduction="batchmean") * TEMPERATURE**2
+    return (1 - share) * loss + share * distance

@@ -63,3 +63,15 @@ def plot(path: Path, history: list[dict], title: str) -> None:
     figure.savefig(content, dpi=100, format="png")
     pyplot.close(figure)
     write_output(path, content.getvalue())
+
+
+def epoch_line(entry: dict, total: int) -> str:
+    """One line of text about an epoch."""
+    parts = [f"{entry['stage']:8} {entry['epoch']:3}/{total}  loss {entry['loss']:.4f}",
+             f"test {entry['accuracy']:.2f} %"]
+    if "residual" in entry:
+        parts.append(f"projected {entry['accuracy_pruned']:.2f} %  residual {entry['residual']:.3f}"
+                     f"  rho {entry['rho']:.4f}")
+    if "zeros_conv" in entry:
+        parts.append(f"zeros {entry['zeros_conv']:.1f}/{entry['zeros_linear']:.1f} %")
+    return "  ".join([*parts, f"{entry['seconds']:.0f} s"])

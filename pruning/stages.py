@@ -20,16 +20,16 @@ from pruning import checkpoint
 from pruning.admm import ADMMPruner, parameter_groups, require_finite, rho_at
 from pruning.batches import Samples, batch_count
 from pruning.export import sparsity
-from pruning.loop import evaluate, train_epoch
+from pruning.loop import distilled_loss, evaluate, train_epoch
 from pruning.nets import SpatialNet, SpectralNet
 from pruning.recipe import Recipe
+from pruning.report import epoch_line
 
 __all__ = ["CALIBRATION", "Run", "STAGES"]
 
 #: Stages in order, and the place of each in the seeds of its epochs.
 STAGES = {"dense": 0, "admm": 1, "masked": 3, "retrain": 2}
 CALIBRATION = 1024
-TEMPERATURE = 2.0
 #: Settings that may change between an interruption and ``--resume``.
 FREE = ("rate_", "epochs_")
 
@@ -150,7 +150,7 @@ class Run:
             self.history.append(entry)
             if epoch + 1 == total or time.monotonic() - self.saved >= self.save_seconds:
                 self._save(stage, epoch + 1, steps)
-            print(_line(entry, total), flush=True)
+            print(epoch_line(entry, total), flush=True)
 
     def _optimiser(self, stage: str, groups: list[dict]) -> torch.optim.Optimizer:
         """Optimiser of a stage."""
@@ -210,15 +210,11 @@ class Run:
     def _loss(self, stage: str, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         """Cross entropy, mixed with distillation from the dense network after the dense stage."""
         scores = model(images)
-        loss = functional.cross_entropy(scores, labels)
-        share = self.recipe.distill
-        if stage == "dense" or not share:
-            return loss
+        if stage == "dense" or not self.recipe.distill:
+            return functional.cross_entropy(scores, labels)
         with torch.no_grad():
-            target = functional.softmax(self.dense(images) / TEMPERATURE, 1)
-        student = functional.log_softmax(scores / TEMPERATURE, 1)
-        distance = functional.kl_div(student, target, reduction="batchmean") * TEMPERATURE**2
-        return (1 - share) * loss + share * distance
+            teacher = self.dense(images)
+        return distilled_loss(scores, labels, teacher, self.recipe.distill)
 
     def _measure(self, stage: str, model: nn.Module) -> dict:
         """Accuracy, residual and sparsity after an epoch."""
@@ -280,14 +276,3 @@ class Run:
             self.model.load_state_dict(state["model"])
         return stage, epoch, state["optimiser"]
 
-
-def _line(entry: dict, total: int) -> str:
-    """One line of text about an epoch."""
-    parts = [f"{entry['stage']:8} {entry['epoch']:3}/{total}  loss {entry['loss']:.4f}",
-             f"test {entry['accuracy']:.2f} %"]
-    if "residual" in entry:
-        parts.append(f"projected {entry['accuracy_pruned']:.2f} %  residual {entry['residual']:.3f}"
-                     f"  rho {entry['rho']:.4f}")
-    if "zeros_conv" in entry:
-        parts.append(f"zeros {entry['zeros_conv']:.1f}/{entry['zeros_linear']:.1f} %")
-    return "  ".join([*parts, f"{entry['seconds']:.0f} s"])
