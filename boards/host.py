@@ -34,6 +34,7 @@ from model.hostlink import (
 from model.image import VERSION as IMAGE_VERSION
 from model.image import ErrorCode
 from sim.backend import (
+    CONTROL_ABORT,
     CONTROL_CLEAR,
     CONTROL_LOAD,
     CONTROL_RUN,
@@ -351,19 +352,30 @@ class Accelerator:
         """Start a command and wait for its end; STATUS."""
         self._write_registers(CSR["control"], CONTROL_CLEAR)
         self._write_registers(CSR["control"], control)
-        end = time.monotonic() + allowed
-        while True:
-            (status,) = self._read_registers(CSR["status"], 1)
-            if not status & STATUS_BUSY:
-                break
-            if time.monotonic() > end:
-                raise LinkError(f"the board did not {during} within {allowed:g} seconds: "
-                                "configure it anew")
+        status = self._idle(during, allowed)
         if code := status >> 8 & 15:
             raise BoardError(code, during)
         if not status & STATUS_DONE:
             raise LinkError(f"the board lost the command to {during}: was it reset?")
         return status
+
+    def _idle(self, during: str, allowed: float) -> int:
+        """Wait until the core is not busy; STATUS."""
+        end = time.monotonic() + allowed
+        while True:
+            (status,) = self._read_registers(CSR["status"], 1)
+            if not status & STATUS_BUSY:
+                return status
+            if time.monotonic() > end:
+                raise LinkError(f"the board did not {during} within {allowed:g} seconds: "
+                                "configure it anew")
+
+    def _settle(self, allowed: float) -> None:
+        """Stop what a client before left running: a busy core ignores commands and addresses."""
+        (status,) = self._read_registers(CSR["status"], 1)
+        if status & STATUS_BUSY:
+            self._write_registers(CSR["control"], CONTROL_ABORT)
+            self._idle("stop an old run", allowed)
 
     def load(self, program: Program, *, allowed: float = 60.0) -> None:
         """Write a program into the board's memory and have the core load it.
@@ -392,6 +404,7 @@ class Accelerator:
                 f"program and maps take {8 * needed} bytes, the board's memory has "
                 f"{8 * self.info.memory_words}: take a network of higher compression"
             )
+        self._settle(allowed)
         self._move(Command.WRITE_MEMORY, 0, len(program.image), program.image)
         self._write_registers(CSR["image_addr"], 0, len(program.image) // self.config.port_words)
         if not self._command(CONTROL_LOAD, "load the program", allowed) & STATUS_LOADED:
@@ -419,6 +432,7 @@ class Accelerator:
         words = program.pack_input(image)
         if len(words) != size:
             raise ValueError(f"the input is {len(words)} words, the program takes {size}")
+        self._settle(allowed)
         self._move(Command.WRITE_MEMORY, start, size, words)
         port_words = self.config.port_words
         self._write_registers(CSR["input_addr"], start // port_words, (start + size) // port_words)

@@ -32,6 +32,8 @@ from rtl.fft.complex8 import ColumnTransform
 from rtl.fft.forward import ForwardFFT
 from rtl.fft.inverse import InverseFFT
 from rtl.fft.real8 import InverseRow, RowTransform
+from rtl.host.link import HostLink
+from rtl.host.uart import UartReceiver, UartTransmitter
 from rtl.resources import NO_COLLISIONS, run_yosys
 
 __all__ = ["GROUPS", "ecp5_fmax", "main", "synth_ecp5"]
@@ -146,6 +148,11 @@ GROUPS: dict[str, dict[str, Callable[[], wiring.Component]]] = {
             f"2-D inverse, {rows} a cycle": lambda rows=rows: InverseFFT(unsigned(8), rows)
             for rows in (1, 2, 4, 8)
         },
+    },
+    "host": {
+        "host link": lambda: HostLink(config=PRESETS["ecp5-85f"], timeout=5_000_000),
+        "UART receiver": lambda: UartReceiver(divisor=50),
+        "UART transmitter": lambda: UartTransmitter(divisor=50),
     },
     "axi": {
         "read master, 64 bit": lambda: AxiReader(),

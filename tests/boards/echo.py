@@ -13,8 +13,8 @@ class Echo(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.receiver = receiver = UartReceiver(divisor=50)
-        m.submodules.transmitter = transmitter = UartTransmitter(divisor=50)
+        m.submodules.receiver = receiver = UartReceiver(divisor=25)
+        m.submodules.transmitter = transmitter = UartTransmitter(divisor=25)
         m.d.comb += [
             receiver.rx.eq(self.rx), self.tx.eq(transmitter.tx),
             transmitter.i.valid.eq(receiver.valid), transmitter.i.payload.eq(receiver.data),

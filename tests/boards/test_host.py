@@ -15,6 +15,7 @@ from model.compile import compile_network
 from model.config import PRESETS
 from model.errors import UserError
 from model.image import ErrorCode
+from sim.backend import CSR
 from sim.faults import flip_bit
 from sim.inputs import stored_digits
 from tests.boards.conftest import CONFIG
@@ -93,6 +94,34 @@ def test_garbage_before_and_half_a_frame(board):
         os.close(client)
         with Accelerator(simulated.port) as accelerator:
             assert accelerator.info.digest == CONFIG.digest
+
+
+def test_a_run_that_was_left_is_stopped_before_the_next(board, monkeypatch):
+    program = compile_network(two_layers(), CONFIG)
+    image = toy_image((1, 12, 12))
+    with board() as simulated, Accelerator(simulated.port) as accelerator:
+        accelerator.load(program)
+        read, written = accelerator._read_registers, []
+        busy = [1, 1, 0]
+
+        def pretend(address, count):
+            values = read(address, count)
+            return [values[0] | busy.pop(0)] if address == CSR["status"] and busy else values
+
+        write = accelerator._write_registers
+
+        def note(address, *values):
+            written.append((address, *values))
+            write(address, *values)
+
+        monkeypatch.setattr(accelerator, "_read_registers", pretend)
+        monkeypatch.setattr(accelerator, "_write_registers", note)
+        found = accelerator.predict(image)
+        np.testing.assert_array_equal(found.scores, expected(program, image))
+        assert not busy and written[0] == (CSR["control"], 8)      # ABORT
+        busy += [1] * 1000
+        with pytest.raises(LinkError, match="did not stop an old run within 0 seconds"):
+            accelerator.load(program, allowed=0)
 
 
 def test_a_dead_line_is_one_line_and_exit_2(board, tmp_path, capsys):
