@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from model import halfplane
 from model.access import LANES, Ports, check, pack_lanes
+from model.config import PRESETS
 from model.cover import cover
 from model.errors import Parser, UserError, command
 from model.files import check_target, write_atomic
@@ -28,6 +29,7 @@ from model.netfile import load_network
 from model.network import NETWORKS, Conv, Network
 from model.order import arrange
 from model.patterns import parse, project
+from model.windowed import opens
 
 __all__ = ["Method", "METHODS", "Layer", "measure", "main"]
 
@@ -48,16 +50,20 @@ class Method:
         Whether the order of the frequencies is searched.
     banks : bool
         r banks with one address each instead of any r addresses.
+    opening : bool
+        Whether a block's frequencies open one after the other, as in the core (`model.windowed`).
     """
 
     rule: str
     window: int
     arranged: bool = False
     banks: bool = False
+    opening: bool = False
 
     def __str__(self) -> str:
         scope = f"window {self.window}" if self.window else "channel by channel"
         extra = (", ordered" if self.arranged else "") + (", banked" if self.banks else "")
+        extra += ", opening" if self.opening else ""
         return f"{self.rule}, {scope}{extra}"
 
 
@@ -68,7 +74,10 @@ METHODS = (
     *(Method("completing", window, arranged=True) for window in (2, 4, 8, 16)),
     Method("completing", 32),
     *(Method("completing", window, arranged=window < 32, banks=True) for window in (8, 32)),
+    Method("completing", 32, banks=True, opening=True),
 )
+#: The core whose pace "opening" means.
+CORE = PRESETS["u200-window"]
 
 
 @dataclass(frozen=True)
@@ -158,8 +167,9 @@ def measure(layer: Layer, method: Method, addresses: int, blocks: int = 0) -> di
             masks = masks[order]
         window = method.window or 1
         banks = ports.bank_of((masks.shape[0], masks.shape[1]), bool(method.window), order)
-        schedule = cover(masks, ports, window, method.rule, banks)
-        check(schedule, masks, ports, window, banks)
+        begin = opens(CORE)[:len(masks)] if method.opening else None
+        schedule = cover(masks, ports, window, method.rule, banks, opens=begin)
+        check(schedule, masks, ports, window, banks, begin)
         products += schedule.products
         cycles += schedule.cycles
     return {"name": layer.name, "tiles": layer.tiles, "products": round(products * scale),
