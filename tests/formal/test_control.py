@@ -73,7 +73,7 @@ def test_a_missed_abort_is_found(tmp_path):
 #: One module, without what nothing depends on.
 FLAT = "prep -flatten; memory_map"
 OUTSTANDING, TIMEOUT = 2, 2
-DEEP = 15
+DEEP = 13
 
 
 class PortSpec:
@@ -182,7 +182,7 @@ def test_no_command_waits_for_a_silent_memory_or_gets_late_beats(tmp_path):
 def test_a_command_after_a_silent_memory_within_these_cycles(tmp_path):
     spec = PortSpec()
     spec.m.d.comb += Cover(spec.served)
-    assert_formal(spec.m, spec.inputs, tmp_path, mode="cover", depth=DEEP + 7,
+    assert_formal(spec.m, spec.inputs, tmp_path, mode="cover", depth=DEEP + 9,
                   passes=FLAT)
 
 

@@ -37,11 +37,11 @@ class Spec:
         m.submodules.order = self.order = order(SimpleNamespace(tile_depth=4))
         m.submodules.buffer = self.buffer = buffer(config=CONFIG)
         m.submodules.reader = self.reader = reader(config=CONFIG)
-        self.kernels, self.tiles, self.last = (Signal(range(9), name=name)
-                                               for name in ("kernels", "tiles", "last"))
-        self.again = Signal()
+        self.kernels, self.tiles, self.resident, self.last = shape = [
+            Signal(range(9), name=name) for name in ("kernels", "tiles", "resident", "last")
+        ]
         self.inputs = []
-        for signal in (self.kernels, self.tiles, self.last, self.again):
+        for signal in shape:
             held, started = Signal.like(signal), Signal()
             self.inputs.append(signal)
             m.d.sync += [held.eq(signal), started.eq(1)]
@@ -49,6 +49,7 @@ class Spec:
         m.d.comb += [
             Assume((self.kernels == 1) | (self.kernels == 2)),
             Assume((self.tiles >= 1) & (self.tiles <= 4)),
+            Assume((self.resident >= 1) & (self.resident <= self.tiles)),
             Assume((self.last >= 1) & (self.last <= CONFIG.kernel_lanes)),
         ]
         self.begin = Signal(init=1)
@@ -66,7 +67,7 @@ class Spec:
         m.d.comb += [
             order.desc.valid.eq(self.begin), desc.dot.eq(1), desc.groups.eq(1),
             desc.kernel_blocks.eq(self.kernels), desc.tile_blocks.eq(self.tiles),
-            desc.restream.eq(self.again), order.slot_free.eq(self.reader.slot_free),
+            desc.resident.eq(self.resident), order.slot_free.eq(self.reader.slot_free),
         ]
         # All tiles are there from the beginning.
         loaded = Signal(range(9))
@@ -107,26 +108,25 @@ class Spec:
         m.d.comb += [
             reader.begin.eq(self.begin), layer.dot.eq(1), layer.out_step.eq(1),
             layer.kernel_blocks.eq(self.kernels), layer.tile_blocks.eq(self.tiles),
-            layer.restream.eq(self.again), layer.lanes_last.eq(self.last),
+            layer.resident.eq(self.resident), layer.lanes_last.eq(self.last),
             reader.complete.valid.eq(self.buffer.complete.valid),
             reader.complete.payload.eq(self.buffer.complete.payload),
         ]
         # By the definition of the order: the block being read, and how many kernels it has.
-        number, kernel, tile = Signal(4, init=1), Signal(range(9)), Signal(range(9))
-        kernel_end, tile_end = kernel == self.kernels - 1, tile == self.tiles - 1
+        number, kernel = Signal(4, init=1), Signal(range(9))
+        tile, group = Signal(range(9)), Signal(range(9))
+        kernel_end = kernel == self.kernels - 1
         lanes = Mux(kernel_end, self.last, CONFIG.kernel_lanes)
         with m.If(reader.r_en):
             m.d.comb += Assert(
                 self.stored[reader.r_slot * HALVES + (reader.r_kernel >= CONFIG.drained)] == number
             )
             with m.If(reader.r_kernel == lanes - 1):
-                m.d.sync += number.eq(number + 1)
-                with m.If(self.again):
-                    m.d.sync += [kernel.eq(Mux(kernel_end, 0, kernel + 1)),
-                                 tile.eq(Mux(kernel_end, tile + 1, tile))]
-                with m.Else():
-                    m.d.sync += [tile.eq(Mux(tile_end, 0, tile + 1)),
-                                 kernel.eq(Mux(tile_end, kernel + 1, kernel))]
+                m.d.sync += [number.eq(number + 1), tile.eq(tile + 1)]
+                with m.If((tile == group + self.resident - 1) | (tile == self.tiles - 1)):
+                    m.d.sync += [tile.eq(group), kernel.eq(kernel + 1)]
+                    with m.If(kernel_end):
+                        m.d.sync += [kernel.eq(0), tile.eq(tile + 1), group.eq(tile + 1)]
 
 
 def test_every_kernel_read_is_of_its_block(tmp_path):

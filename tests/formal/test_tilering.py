@@ -10,7 +10,7 @@ one or two words in a ring of four.
 from types import SimpleNamespace
 
 import pytest
-from amaranth.hdl import Array, Assert, Assume, Module, Mux, Signal
+from amaranth.hdl import Array, Assert, Assume, Module, Signal
 
 from rtl.blockorder import BlockOrder
 from rtl.ringspace import RingSpace
@@ -27,10 +27,9 @@ class Shape:
     """Free numbers of a layer within what the compiler lets through."""
 
     def __init__(self, m, index, inputs):
-        self.words, self.blocks, self.kernels = (
-            Signal(2, name=f"{name}{index}") for name in ("words", "blocks", "kernels"))
-        self.again = Signal(name=f"again{index}")       # kernels are read again per tile block
-        fixed = [self.words, self.blocks, self.kernels, self.again]
+        self.words, self.blocks, self.kernels, self.resident = fixed = [
+            Signal(2, name=f"{name}{index}") for name in ("words", "blocks", "kernels", "resident")
+        ]
         for signal in fixed:
             held = Signal.like(signal, name=f"held_{signal.name}")
             started = Signal(name=f"started_{signal.name}")
@@ -40,8 +39,9 @@ class Shape:
         m.d.comb += [
             Assume((self.words == 1) | (self.words == 2)), Assume(self.blocks != 0),
             Assume((self.kernels == 1) | (self.kernels == 2)),
-            # Tiles that stay must all fit.
-            Assume(self.again | (self.kernels == 1) | (self.words * self.blocks <= RING)),
+            Assume((self.resident != 0) & (self.resident <= self.blocks)),
+            # Tiles that stay must fit.
+            Assume((self.kernels == 1) | (self.words * self.resident <= RING)),
         ]
 
 
@@ -99,17 +99,17 @@ class Spec:
             order.desc.payload.dot.eq(1),
             *(order.desc.payload[field].eq(self._of(given[:1], name)) for field, name in (
                 ("groups", "words"), ("tile_blocks", "blocks"), ("kernel_blocks", "kernels"),
-                ("restream", "again"))),
+                ("resident", "resident"))),
         ]
         with m.If(order.desc.valid & order.desc.ready):
             m.d.sync += given.eq(given + 1)
 
         # The block at hand, and by the definition of the two orders which one it must be.
         active, expected, first = Signal(), Signal(3), Signal(3, init=1)
-        kernel, tile, layer = Signal(2), Signal(2), Signal(2)
+        kernel, tile, layer, group = Signal(2), Signal(2), Signal(2), Signal(2)
         block = Signal(order.o.payload.shape())
         blocks, kernels = self._of(layer[:1], "blocks"), self._of(layer[:1], "kernels")
-        again = self._of(layer[:1], "again")
+        resident = self._of(layer[:1], "resident")
         m.d.comb += [
             ends.eq(active & finishes), order.o.ready.eq(~active | ends),
             order.done.eq(ends & block.layer_last),
@@ -117,17 +117,16 @@ class Spec:
         with m.If(order.o.ready):
             m.d.sync += [active.eq(order.o.valid), block.eq(order.o.payload)]
         with m.If(order.o.valid & order.o.ready):
-            m.d.sync += expected.eq(first + tile)
-            kernel_end, tile_end = kernel == kernels - 1, tile == blocks - 1
-            with m.If(again):
-                m.d.sync += [kernel.eq(Mux(kernel_end, 0, kernel + 1)),
-                             tile.eq(Mux(kernel_end, tile + 1, tile))]
-            with m.Else():
-                m.d.sync += [tile.eq(Mux(tile_end, 0, tile + 1)),
-                             kernel.eq(Mux(tile_end, kernel + 1, kernel))]
-            with m.If(kernel_end & tile_end):
-                m.d.sync += [kernel.eq(0), tile.eq(0), layer.eq(layer + 1),
-                             first.eq(first + blocks)]
+            # Group by group its kernel blocks, for each of these its tile blocks.
+            m.d.sync += [expected.eq(first + tile), tile.eq(tile + 1)]
+            kernel_end = kernel == kernels - 1
+            with m.If((tile == group + resident - 1) | (tile == blocks - 1)):
+                m.d.sync += [tile.eq(group), kernel.eq(kernel + 1)]
+                with m.If(kernel_end):
+                    m.d.sync += [kernel.eq(0), tile.eq(tile + 1), group.eq(tile + 1)]
+                    with m.If(tile == blocks - 1):
+                        m.d.sync += [tile.eq(0), group.eq(0), layer.eq(layer + 1),
+                                     first.eq(first + blocks)]
         # A read and what is given back are at the RAM a cycle later.
         s1_read, s1_at, s1_expected = Signal(), Signal(range(RING)), Signal(3)
         freed = self.space.freed

@@ -1,7 +1,10 @@
 """Order of events of the commands."""
 
+from amaranth.hdl import Module
+
 from model.image import ErrorCode
 from rtl.control import Controller
+from rtl.watchdog import Watchdog
 from tests.rtl.helpers import simulate
 
 
@@ -320,3 +323,24 @@ def test_the_end_goes_before_the_watchdog():
         assert state(ctx, dut) == (0, 0, 1, ErrorCode.BUS) and not ctx.get(dut.owing)
 
     simulate(dut, bench)
+
+
+def test_an_abort_at_any_time_of_a_silence_ends():
+    """With the real watchdog: also in the cycle in which it expires, and just before and after."""
+    timeout = 5
+    for delay in range(1, timeout + 6):
+        m = Module()
+        m.submodules.dut = dut = Controller()
+        m.submodules.watchdog = watchdog = Watchdog()
+        m.d.comb += [dut.expired.eq(watchdog.expired), watchdog.timeout.eq(timeout)]
+
+        async def bench(ctx, dut=dut, watchdog=watchdog, delay=delay):
+            await load(ctx, dut)
+            await begin_run(ctx, dut)
+            ctx.set(watchdog.owed, 1)
+            await ctx.tick().repeat(delay)
+            await pulse(ctx, dut.abort)
+            await ctx.tick().repeat(timeout + watchdog.LATENCY)
+            assert state(ctx, dut) == (0, 0, 1, ErrorCode.TIMEOUT) and ctx.get(dut.owing)
+
+        simulate(m, bench)
