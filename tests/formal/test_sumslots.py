@@ -25,7 +25,7 @@ CONFIG = dataclasses.replace(PRESETS["tiny"], kernel_lanes=8)
 HALVES = CONFIG.kernel_lanes // CONFIG.drained
 #: Cycles from a sum at the buffer to its word in the RAM: log2 of the sums of a lane per cycle.
 WRITE = CONFIG.drained.bit_length() - 1
-DEEP = 18
+DEEP = 16
 FLAT = "prep -flatten; memory_map"
 
 
@@ -156,11 +156,11 @@ class Early(SumBuffer):
 
 
 class Hasty(SumReader):
-    """Gives the slot back with the first kernel."""
+    """Gives the slot back when its block is complete, before it is read."""
 
     def elaborate(self, platform):
         m = super().elaborate(platform)
-        m.d.sync += self.slot_free.eq(self.r_en & (self.r_kernel == 0))
+        m.d.sync += self.slot_free.eq(self.complete.valid)
         return m
 
 
