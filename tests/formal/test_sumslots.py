@@ -25,7 +25,7 @@ CONFIG = dataclasses.replace(PRESETS["tiny"], kernel_lanes=8)
 HALVES = CONFIG.kernel_lanes // CONFIG.drained
 #: Cycles from a sum at the buffer to its word in the RAM: log2 of the sums of a lane per cycle.
 WRITE = CONFIG.drained.bit_length() - 1
-DEEP = 16
+DEEP = 18
 FLAT = "prep -flatten; memory_map"
 
 

@@ -19,7 +19,7 @@ from tests.formal.helpers import FROM_SCRATCH, assert_formal
 pytestmark = pytest.mark.formal
 
 RING, LAYERS = 4, 2
-DEEP = 12
+DEEP = 14
 MAPPED = "prep -flatten; memory_map"
 
 
