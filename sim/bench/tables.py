@@ -159,13 +159,14 @@ def scaling(result: dict, table: Tabler) -> str:
             f"{point['bytes_read'] / 1e6:.1f}" if point else "",
             point["words_compared"] if point else "",
         ))
+    told = " Estimated; no point has been simulated yet." if not simulated else (
+        " Simulated: the whole network in RTL at latency "
+        f"{result['simulated'][0]['latency']}, every word equal to the golden model.")
     return (
         "## VGG16 against lanes and bandwidth\n"
         f"`{result['config']}` with other numbers of tile lanes and the same tile buffer in all, "
-        f"and behind slower memories; {result['pattern']}. Simulated: the whole network in RTL at "
-        f"latency {next((p['latency'] for p in result['simulated']), 'of the memory')}, every word "
-        f"equal to the golden model; ms at {clock / 1e6:g} MHz, of the simulation where there is "
-        "one. Where the curves bend: docs/dataflow.md, \"Lanes and bandwidth\".\n\n"
+        f"and behind slower memories; {result['pattern']}; ms at {clock / 1e6:g} MHz.{told} Where "
+        "the curves bend: docs/dataflow.md, \"Lanes and bandwidth\".\n\n"
         + table(("lanes", "bytes/cycle", "estimate", "simulated", "error", "ms", "MB read",
                  "words equal"), rows)
         + "\n\n![lanes](results/scaling-lanes.png)\n![bandwidth](results/scaling-bandwidth.png)\n\n"
