@@ -20,8 +20,7 @@ FPGA20_MS, FPGA20_DSP, FPGA20_CLOCK = 9.0, 2860, 200_000_000
 def scale(folder: Path, read: Reader, table: Tabler) -> str:
     """VGG16 on `u200`, and what `u200` takes."""
     parts = [_run(run, name, table)
-             for name in ("u200-vgg16-channel", "u200-vgg16-synthetic", "u200-window-vgg16-kernel",
-                          "u200-window-vgg16-oneshot")
+             for name in ("u200-vgg16-channel", "u200-vgg16-synthetic", "u200-window-vgg16-kernel")
              if (run := read(folder, f"{name}.json"))]
     if report := read(folder, "u200-resources.json"):
         parts.append(_resources(report, table))
@@ -39,11 +38,6 @@ def _run(run: dict, name: str, table: Tabler) -> str:
     weights, options = name.rpartition("-")[-1], ""
     if run["config"] != "u200":
         options = f"--config {run['config']} "
-    first = ""
-    if weights == "oneshot":
-        first = ("`python -m model.oneshot --network build/vgg16-channel-a4-w16.npz --data DIR "
-                 "--out build/vgg16-oneshot-a4-w16.npz` (dense weights projected, not trained: "
-                 "only the cycles mean something), then ")
     rows = []
     for index, layer in enumerate(run["layers"]):
         if index:
@@ -73,7 +67,7 @@ def _run(run: dict, name: str, table: Tabler) -> str:
         "written; maps stay on chip.\n\n"
         + table(("layer", "cycles", "estimate", "error", "MAC issue", "utilised", "lanes filled",
                  "busy lanes", "wait tiles", "wait weights", "wait sums", "MB read"), rows)
-        + f"\n\nCommand: {first}`python -m sim.run vgg16 {options}--network "
+        + f"\n\nCommand: `python -m sim.run vgg16 {options}--network "
         f"build/vgg16-{weights}-a4-w16.npz --image FILE --latency 100 --json "
         f"docs/results/{name}.json` (`--weights synthetic` without trained weights). "
         "The port takes 256 bytes a cycle: 4 × 64 at U200."
