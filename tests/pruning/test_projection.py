@@ -3,13 +3,15 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 
 from model.patterns import project
 from pruning.projection import project_on_device, project_words
 from tests.model.test_patterns import PATTERNS, energies
 
 
+# The first call of a torch function is slow.
+@settings(deadline=None)
 @given(energies(), PATTERNS)
 def test_torch_chooses_the_same_words(energy, pattern):
     for choice in (project_on_device, project_words):
