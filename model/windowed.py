@@ -58,14 +58,16 @@ def window_entries(
     Returns
     -------
     tuple of int arrays
-        Weights (E, lanes, 2), selects (E, lanes) and addresses (E, banks); at least one entry.
+        Weights (E, lanes, 2), selects (E, lanes) and addresses (E, banks); an entry per frequency
+        at least, as in every other convolution: `rtl.core.first_bursts` counts on it. That costs
+        nothing, because the sums of the block before take longer to leave.
     """
     lanes, channels = part.shape[:2]
     schedule = schedule_block(np.asarray(part.any(axis=-1)), config)
     used = schedule.addresses >= 0
     frequency, channel = np.divmod(np.where(used, schedule.addresses, 0), channels)
     bank = (channel + frequency) % config.banks
-    entries = max(1, schedule.cycles)
+    entries = max(config.words, schedule.cycles)
     addresses = np.zeros((entries, config.banks), dtype=np.int64)
     cycle, port = np.nonzero(used)
     addresses[cycle, bank[cycle, port]] = (

@@ -116,12 +116,13 @@ def test_entries_for_a_window_multiply_every_weight_once(pattern, channels, kern
     np.testing.assert_array_equal(rebuilt, layer.weight)
 
 
-def test_a_block_without_weights_has_an_entry():
+def test_a_block_without_weights_has_an_entry_per_frequency():
     layer = lowered(Conv("conv", 4, 8, 3), "kernel 4")
     layer.weight[:] = 0
     config = PRESETS["tiny-window"]
     block, = blocks(layer, config, addressing(layer, config))
-    assert len(block.weights) == len(block.selects) == len(block.addresses) == block.steps == 1
+    assert len(block.weights) == len(block.selects) == len(block.addresses) == block.steps
+    assert block.steps == config.words
 
 
 def test_too_many_channels_for_scatter():

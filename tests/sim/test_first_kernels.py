@@ -4,8 +4,13 @@ import pytest
 
 from model.compile import compile_network
 from model.config import PRESETS, AcceleratorConfig
+from model.entries import addressing, blocks
+from model.lower import lower
 from model.network import Conv, Linear
+from model.stream import param_beats, select_beats
 from rtl.core import first_bursts
+from rtl.parameters import ParamMemory
+from rtl.prefetch import burst_beats
 from sim.memory import MemoryOptions
 from sim.session import open_backend, simulate_image
 from tests.model.toys import toy_image, toy_network
@@ -46,3 +51,17 @@ def test_several_blocks_in_the_smallest_kernel_buffer():
 ])
 def test_presets_read_as_many_as_they_hold(config, bursts):
     assert first_bursts(PRESETS[config]) == bursts
+
+
+@pytest.mark.parametrize("name", ["tiny", "tiny-wide2", "tiny-window", "u200-window"])
+def test_blocks_without_weights_fit_the_parameter_memory(name):
+    config = PRESETS[name]
+    network = toy_network([Conv("a", 4, 2 * config.kernel_lanes, 3)], ["kernel 4"], (4, 6, 6))
+    layer, = lower(network).layers
+    layer.weight[:] = 0
+    how = addressing(layer, config)
+    beats = [
+        1 + param_beats(config) + select_beats(config, len(block.weights), how.select_bits)
+        + len(block.weights) * config.row_beats for block in blocks(layer, config, how)
+    ]
+    assert first_bursts(config) * burst_beats(config) <= ParamMemory.BLOCKS * min(beats)
