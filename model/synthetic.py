@@ -17,6 +17,8 @@ __all__ = ["synthetic_network"]
 
 #: Activations are 8 bits: the scale that puts four standard deviations of a photograph into them.
 OUT_SCALE = 1.0
+#: What a select of eight bits can name.
+MOST_ALPHA = 256
 
 
 def synthetic_network(
@@ -38,8 +40,12 @@ def synthetic_network(
     Raises
     ------
     UserError
-        A layer is fully connected.
+        A layer is fully connected, or a number is not possible.
     """
+    if not 1 <= alpha <= MOST_ALPHA:
+        raise UserError(f"synthetic weights: alpha must be 1 to {MOST_ALPHA}, not {alpha}")
+    if seed < 0:
+        raise UserError(f"synthetic weights: the seed must not be negative, not {seed}")
     rng = np.random.default_rng(seed)
     limit = (1 << (weight_bits - 1)) - 1
     layers = []
@@ -54,6 +60,7 @@ def synthetic_network(
         np.put_along_axis(words, kept, values, axis=2)
         words = words.reshape(outputs, groups * alpha, 32, 2)[:, :layer.in_channels]
         scale = np.abs(words).max(axis=(1, 2, 3)) / limit
+        scale[scale == 0] = 1       # a large alpha may leave a kernel of few channels empty
         layers.append(QuantisedLayer(
             weight=np.round(words / scale[:, None, None, None]).astype(np.int64),
             weight_scale=scale, bias=rng.normal(0, 1, outputs), out_scale=OUT_SCALE,
