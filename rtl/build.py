@@ -15,6 +15,7 @@ import json
 import os
 import re
 from collections.abc import Sequence
+from math import inf
 from pathlib import Path
 from unittest import mock
 
@@ -101,6 +102,14 @@ def _markdown(report: dict) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _bytes(text: str) -> int:
+    """Read a number of bytes, hexadecimal with 0x."""
+    try:
+        return int(text, 0)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number like 4096 or 0x1000") from None
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="python -m rtl.build", description=__doc__)
     parser.add_argument("--config", metavar="NAME|FILE",
@@ -110,7 +119,7 @@ def _parser() -> argparse.ArgumentParser:
                         help="ports: native, or axi (AXI4 memory, AXI4-Lite registers)")
     parser.add_argument("--ports", type=int, metavar="N",
                         help="AXI memory ports (default: one up to 512 bits, else of 512 bits)")
-    parser.add_argument("--stride", type=lambda text: int(text, 0), default=0, metavar="BYTES",
+    parser.add_argument("--stride", type=_bytes, default=0, metavar="BYTES",
                         help="address of a port's memory after that of the port before (default: "
                         "0, each sees its own from 0 on)")
     parser.add_argument("--out", type=Path, metavar="DIR",
@@ -139,6 +148,8 @@ def _bitstream(args: argparse.Namespace) -> int:
     if args.bus != "native" or args.ports or args.stride or args.no_report:
         raise UserError("--bus, its options and --no-report are not for bitstreams")
     check_target(args.json)
+    if args.clock is not None and not 0 < args.clock < inf:
+        raise UserError(f"--clock must be positive, not {args.clock:g}")
     config = load_config(args.config) if args.config else None
     console = Console()
     folder = args.out or Path("build") / args.board
@@ -162,9 +173,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     if args.board:
         return _bitstream(args)
-    for option in ("plan_only", "clock", "baud"):
-        if getattr(args, option):
-            raise UserError(f"--{option.replace('_', '-')} needs --board")
+    for option, given in (("--plan-only", args.plan_only), ("--clock", args.clock is not None),
+                          ("--baud", args.baud is not None)):
+        if given:
+            raise UserError(f"{option} needs --board")
     config = load_config(args.config or "ecp5-85f")
     axi = {"ports": args.ports, "stride": args.stride} if args.bus == "axi" else {}
     if not axi and (args.ports is not None or args.stride):
@@ -176,6 +188,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UserError(str(error)) from error
     name = _file_name(config, args.bus)
     folder = args.out or Path("build") / name
+    # Before a folder is made, unless that is the JSON file's own.
+    if args.json and args.json.parent.resolve() != folder.resolve():
+        check_target(args.json)
     console = Console()
     files = {"verilog": folder / f"{name}.v", "config": folder / "config.json"}
     summary: dict = {"config": config.name, "digest": f"{config.digest:08x}",

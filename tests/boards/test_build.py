@@ -117,7 +117,13 @@ def test_plan_only(tmp_path, capsys, monkeypatch):
     (["--board", "ulx3s-45f", "--baud", "3750000"], "25 MHz does not make 3750000 baud"),
     (["--board", "ulx3s-45f", "--clock", "900"], "clock must be 3.125 to 400 MHz, not 900 MHz"),
     (["--board", "ulx3s-45f", "--config", "tiny"], "config tiny has no on-chip memory"),
+    (["--board", "ulx3s-45f", "--clock", "0"], "--clock must be positive, not 0"),
+    (["--board", "ulx3s-45f", "--clock", "-5"], "--clock must be positive, not -5"),
+    (["--board", "ulx3s-45f", "--clock", "nan"], "--clock must be positive, not nan"),
+    (["--board", "ulx3s-45f", "--clock", "inf"], "--clock must be positive, not inf"),
     (["--plan-only"], "--plan-only needs --board"),
+    (["--clock", "0"], "--clock needs --board"),
+    (["--baud", "0"], "--baud needs --board"),
     (["--clock", "50"], "--clock needs --board"),
 ])
 def test_misuse_is_one_line(arguments, message, tmp_path, capsys):

@@ -48,9 +48,11 @@ def stub(monkeypatch):
     (["--bus", "axi", "--ports", "2"], "ports must divide 2048 bits into 64, 128, 256 or 512"),
     (["--bus", "axi", "--stride", "100"], "stride must be a multiple of 4096 bytes, and 4 mem"),
     (["--bus", "axi", "--stride", "0x2000000000"], "must begin within 0x4000000000 bytes"),
+    (["--bus", "axi", "--stride", "x"], "'x' is no number like 4096 or 0x1000"),
     (["--ports", "4"], "--ports and --stride belong to --bus axi"),
+    (["--json", "none/x.json"], "none/x.json: folder none does not exist"),
 ])
-def test_ports_that_do_not_fit(tmp_path, capsys, options, text):
+def test_what_does_not_fit_leaves_no_folder(tmp_path, capsys, options, text):
     assert main(["--config", "u200", *options, "--out", str(tmp_path / "out")]) == 2
     assert text in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "out").exists()
