@@ -199,7 +199,7 @@ class Accelerator:
                  timeout: float = 0.2, retries: int = 12) -> None:
         if baud < 1:
             raise UserError(f"the rate must be positive, not {baud}")
-        if timeout <= 0:
+        if not timeout > 0:     # nor NaN
             raise UserError(f"the time-out must be positive, not {timeout}")
         if retries < 0:
             raise UserError(f"the number of retries must not be negative, not {retries}")

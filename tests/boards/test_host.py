@@ -164,6 +164,7 @@ def test_misuse_is_one_line(board, tmp_path):
         Accelerator("/nowhere")
     for arguments, message in (
         ({"baud": 0}, "rate must be positive"), ({"timeout": 0}, "time-out must be positive"),
+        ({"timeout": float("nan")}, "time-out must be positive"),
         ({"retries": -1}, "must not be negative"),
     ):
         with pytest.raises(UserError, match=message):
