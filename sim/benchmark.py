@@ -74,9 +74,12 @@ def _nngen(args: argparse.Namespace) -> None:
     from sim.bench import nngen
 
     config = load_config(args.config or "vgg16-144")
+    names = args.only.split(",") if args.only else nngen.LAYERS
+    known = {layer.name for layer in NETWORKS["vgg16"].layers}
+    if unknown := set(names) - known:       # before the minutes that its weights take
+        raise UserError(f"--only: vgg16 has no layer {min(unknown)!r}")
     network = _network(args, config)
     photograph = _photograph(args, network)
-    names = args.only.split(",") if args.only else nngen.LAYERS
     result = nngen.measure(network, photograph.pixels, config, names,
                            lambda text: print(text, flush=True))
     for row in result["layers"]:
@@ -196,6 +199,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if not args.results.is_dir():
         raise UserError(f"--results {args.results}: no such folder")
+    if args.part != "nngen":
+        from sim.bench import plots
+
+        plots.require()
     PARTS[args.part](args)
     return 0
 

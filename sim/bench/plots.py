@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from model.errors import UserError
 from sim.bench.layers import CHANNEL_BYTES
 
-__all__ = ["bandwidth", "bytes_per_flow", "cycles", "lanes", "roofline", "tiles"]
+__all__ = ["bandwidth", "bytes_per_flow", "cycles", "lanes", "require", "roofline", "tiles"]
+
+
+def require() -> None:
+    """Refuse a command that would plot, before its work, where matplotlib is missing."""
+    if find_spec("matplotlib") is None:
+        raise UserError("plots need matplotlib: pip install 'matplotlib>=3.8'")
 
 
 def _draw(path: Path, size: tuple[float, float], draw: Callable[[Any], None]) -> None:
     """Let ``draw`` fill a figure and write it."""
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise UserError("plots need matplotlib: pip install -e '.[prune]'") from error
+    require()
+    import matplotlib
+
     matplotlib.use("Agg")
     from matplotlib import pyplot
 

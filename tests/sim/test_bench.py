@@ -11,7 +11,7 @@ from model.cost import LayerCost
 from model.dataflow import Layer, Platform, choose, convolutions
 from model.errors import UserError
 from model.network import NETWORKS, Conv
-from sim.bench import flows, layers, scaling, tiles
+from sim.bench import flows, layers, plots, scaling, tiles
 from sim.bench.nngen import NNGEN, measure
 from sim.bench.rams import ram_bits
 from sim.benchmark import main
@@ -247,9 +247,18 @@ def test_flows_are_compared_with_the_run(tmp_path):
     (["nngen", "--network", "{tmp}/none.npz"], "none.npz does not exist"),
     (["nngen", "--config", "huge"], "unknown config 'huge'"),
     (["scaling", "--simulate", "--bandwidth", "1,x"], "'1,x' is no list of numbers"),
+    (["nngen", "--only", "conv3_1,conv6"], "vgg16 has no layer 'conv6'"),
     (["layers", "--results", "{tmp}"], "u200-vgg16-channel.json does not exist"),
 ])
 def test_mistakes_are_one_line(tmp_path, capsys, arguments, message):
     assert main([text.replace("{tmp}", str(tmp_path)) for text in arguments]) == 2
     text = capsys.readouterr().err
     assert message in text and text.count("\n") == 1
+
+
+def test_plots_without_matplotlib_are_refused_before_anything_is_written(
+        tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(plots, "find_spec", lambda name: None)
+    assert main(["tiles", "--results", str(tmp_path)]) == 2
+    assert "plots need matplotlib: pip install" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
