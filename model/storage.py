@@ -77,7 +77,7 @@ def _print(report: dict) -> None:
     console.print(table)
     file, dense = report["file"], report["dense_float32"]
     console.print(f"{file} bytes with the header; dense, in single precision: {dense} bytes, "
-                  f"{dense / file:.1f} times as many")
+                  f"{dense / file:.1f} times as many", soft_wrap=True)
     for name, size in report["scipy"].items():
         console.print(f"scipy {name}, weights only: {size} bytes")
 
