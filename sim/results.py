@@ -204,7 +204,7 @@ def _fft(folder: Path) -> str:
 
 def _schedule(folder: Path) -> str:
     parts = []
-    for name in ("schedule", "schedule-addresses", "schedule-core", "schedule-balanced"):
+    for name in ("schedule", "schedule-core", "schedule-balanced"):
         result = _read(folder, f"{name}.json")
         if not result:
             continue
@@ -228,10 +228,8 @@ def _schedule(folder: Path) -> str:
             "is the order of FPGA 2020. Every schedule is checked before it is counted.\n\n"
             + "\n\n".join(parts) + "\n\nCommand: `python -m model.benchmark_schedule --data DIR "
             "--addresses 8,12 --json docs/results/schedule.json --plot docs/results/schedule.png`; "
-            "with more `--addresses` and some `--methods` for the second table "
-            "([plot](results/schedule-addresses.png)), with `--addresses 8 --methods opening` for "
-            "what the core runs (frequency f from step 8·f of a block on), with `--pattern "
-            "'balanced 4'` and `--methods` for the last.\n")
+            "with `--addresses 8 --methods opening` for what the core runs (frequency f from step "
+            "8·f of a block on), with `--pattern 'balanced 4'` and `--methods` for the last.\n")
 
 
 def _dataflow(folder: Path) -> str:
