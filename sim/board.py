@@ -13,6 +13,7 @@ import dataclasses
 import os
 import random
 import select
+import signal
 import threading
 import weakref
 from collections.abc import Sequence
@@ -205,6 +206,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     noise = Noise(args.noise, args.seed), Noise(args.noise, args.seed + 1)
     with console.status(f"{config.name}: building the simulator (minutes, once)"):
         board = SimulatedBoard(config, to_board=noise[0], to_host=noise[1])
+    # Explicitly: a shell starts commands in the background with SIGINT ignored.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     print(board.port, flush=True)
     try:
         board.serve(threading.Event())

@@ -12,10 +12,18 @@ from sim.board import Noise, main
 from tests.boards.conftest import CONFIG
 
 
-def test_prints_a_terminal_that_answers_and_ends_when_interrupted():
+def ignore():
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@pytest.mark.parametrize("number, before", [
+    (signal.SIGINT, None), (signal.SIGINT, ignore), (signal.SIGTERM, None),
+])
+def test_prints_a_terminal_that_answers_and_ends_when_interrupted(number, before):
+    """Also where a shell has started it in the background, with SIGINT ignored."""
     process = subprocess.Popen(
         [sys.executable, "-m", "sim.board", "--config", "tiny", "--memory-kib", "16"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=before,
     )
     try:
         port = process.stdout.readline().strip()
@@ -23,7 +31,7 @@ def test_prints_a_terminal_that_answers_and_ends_when_interrupted():
         for _ in range(2):      # a client that leaves does not end it
             with Accelerator(port) as accelerator:
                 assert accelerator.info.digest == CONFIG.digest
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         _, errors = process.communicate(timeout=60)
         assert process.returncode == 130 and errors == "error: interrupted\n"
     finally:
