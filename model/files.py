@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from model.errors import UserError
 
-__all__ = ["check_target", "write_atomic", "write_output"]
+__all__ = ["check_target", "read_json", "write_atomic", "write_output"]
 
 
 def check_target(path: Path | None) -> None:
@@ -53,3 +55,13 @@ def write_output(path: Path, content: bytes | str) -> None:
         write_atomic(path, content)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def read_json(path: Path) -> Any:
+    """Content of a JSON file of results, None where there is none."""
+    if not path.exists():
+        return None
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"result file {path} cannot be read: {error}") from error

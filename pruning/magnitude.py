@@ -109,6 +109,15 @@ def _prune(module: nn.Module, density: float) -> None:
     mask_weight(module, largest(_weight(module), density) * kept(module))
 
 
+def _retrained(
+    model: nn.Module, name: str, module: nn.Module, retrain: Retrain, accuracy: Accuracy
+) -> Step:
+    """Retrain a network whose layer ``name`` has just got another mask."""
+    pruned = accuracy(model)
+    retrain(model)
+    return Step(name, float(kept(module).mean()), pruned, accuracy(model))
+
+
 def sensitive_density(
     model: nn.Module, module: nn.Module, accuracy: Accuracy, drop: float, *,
     choices: Sequence[float],
@@ -180,9 +189,7 @@ def layerwise(
         if density >= float(kept(module).mean()):
             continue
         _prune(module, density)
-        pruned = accuracy(model)
-        retrain(model)
-        steps.append(Step(name, float(kept(module).mean()), pruned, accuracy(model)))
+        steps.append(_retrained(model, name, module, retrain, accuracy))
     return steps
 
 
@@ -210,9 +217,7 @@ def histogram_peak(
         if not beyond.any():
             continue
         mask_weight(module, beyond)
-        pruned = accuracy(model)
-        retrain(model)
-        steps.append(Step(name, float(kept(module).mean()), pruned, accuracy(model)))
+        steps.append(_retrained(model, name, module, retrain, accuracy))
     return steps
 
 
@@ -237,12 +242,10 @@ def accuracy_peak(
         while misses <= patience and density * factor >= floor:
             density *= factor
             _prune(module, density)
-            pruned = accuracy(model)
-            retrain(model)
-            now = accuracy(model)
-            if now >= best:
-                best, state, misses = now, copy.deepcopy(model.state_dict()), 0
-                found = Step(name, float(kept(module).mean()), pruned, now)
+            step = _retrained(model, name, module, retrain, accuracy)
+            if step.retrained >= best:
+                best, state, misses = step.retrained, copy.deepcopy(model.state_dict()), 0
+                found = step
             else:
                 misses += 1
         model.load_state_dict(state)

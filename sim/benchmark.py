@@ -17,7 +17,7 @@ from typing import Any
 
 from model.config import AcceleratorConfig, load_config
 from model.errors import Parser, UserError, command
-from model.files import write_output
+from model.files import read_json, write_output
 from model.netfile import load_network
 from model.network import NETWORKS, QuantisedNetwork
 from model.synthetic import synthetic_network
@@ -34,16 +34,6 @@ def _write(folder: Path, name: str, content: Any) -> None:
     """Write a JSON file of the results folder."""
     write_output(folder / name, json.dumps(content, indent=1) + "\n")
     print(f"{folder / name} written")
-
-
-def _read(path: Path) -> Any:
-    """Content of a JSON file, None where there is none."""
-    if not path.exists():
-        return None
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"result file {path} cannot be read: {error}") from error
 
 
 def _numbers(text: str) -> list[float]:
@@ -95,7 +85,7 @@ def _scaling(args: argparse.Namespace) -> None:
     config = load_config(args.config or "u200")
     bandwidths = _numbers(args.bandwidth)
     network = _network(args, config)
-    known = _read(args.results / "scaling.json") or {"estimated": [], "simulated": []}
+    known = read_json(args.results / "scaling.json") or {"estimated": [], "simulated": []}
     known |= {"config": config.name, "clock_hz": config.clock_hz,
               "pattern": ", ".join(dict.fromkeys(data.pattern for data in network.layers))}
 
@@ -124,7 +114,7 @@ def _scaling(args: argparse.Namespace) -> None:
 
 def _run(args: argparse.Namespace) -> dict[str, Any]:
     """Read the simulated run of VGG16 on u200."""
-    run = _read(args.results / RUN)
+    run = read_json(args.results / RUN)
     if run is None:
         raise UserError(f"{args.results / RUN} does not exist: python -m sim.run vgg16 --json "
                         f"docs/results/{RUN}")

@@ -5,7 +5,6 @@ Every table names the command that measured its file. A file that is not there l
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,8 +13,8 @@ from typing import Any
 from model.compile import compile_network
 from model.config import PRESETS
 from model.cost import estimate
-from model.errors import Parser, UserError, command
-from model.files import check_target, write_output
+from model.errors import Parser, command
+from model.files import check_target, read_json, write_output
 from model.netfile import load_network
 from model.storage import storage
 from sim.bench.tables import sections
@@ -30,13 +29,7 @@ NNGEN = {"lenet": (151_066, 15_000), "lenet5": (32_434, 4_000)}
 
 
 def _read(folder: Path, name: str) -> Any:
-    path = folder / name
-    if not path.exists():
-        return None
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"result file {path} cannot be read: {error}") from error
+    return read_json(folder / name)
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
