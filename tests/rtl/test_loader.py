@@ -201,7 +201,8 @@ def test_a_channel_is_loaded_while_the_next_is_written():
     assert counts[1][0] > 300 and counts[1][1] == 0
 
 
-def test_upper_tiles_are_loaded_while_the_lower_rows_are_written():
+def two_convolutions():
+    """Bench of a small layer and one of 20 channels, all of whose rows are in the memory."""
     config = PRESETS["ecp5-85f"]
     layers = bases(
         config, np.random.default_rng(3),
@@ -209,13 +210,17 @@ def test_upper_tiles_are_loaded_while_the_lower_rows_are_written():
         (Conv, {"size": (12, 12), "kernel": 5, "channels": 20}),
     )
     bench = Bench(config, layers)
-    dut = bench.dut
+    for layer in layers:
+        for channel in range(layer.desc["channels"]):
+            layer.write(bench.memory, channel)
+    return bench
+
+
+def test_upper_tiles_are_loaded_while_the_lower_rows_are_written():
+    bench = two_convolutions()
 
     async def writer(ctx):
-        for layer in layers:
-            for channel in range(layer.desc["channels"]):
-                layer.write(bench.memory, channel)
-        ctx.set(dut.input_done, 1)
+        ctx.set(bench.dut.input_done, 1)
         # (levels, tiles of the second layer that may be loaded then)
         for levels, tiles in (
             ((8, 7, 0, 0), 0), ((8, 8, 0, 0), 16), ((8, 8, 3, 0), 22), ((16, 0, 8, 0), 32),
@@ -234,20 +239,10 @@ def test_upper_tiles_are_loaded_while_the_lower_rows_are_written():
 
 
 def test_rows_of_all_channels_are_loaded_however_few_channels_are_complete():
-    config = PRESETS["ecp5-85f"]
-    layers = bases(
-        config, np.random.default_rng(3),
-        (Conv, {"size": (8, 8), "kernel": 5, "resident": 1}),
-        (Conv, {"size": (12, 12), "kernel": 5, "channels": 20}),
-    )
-    bench = Bench(config, layers)
-    dut = bench.dut
+    bench = two_convolutions()
 
     async def writer(ctx):
-        for layer in layers:
-            for channel in range(layer.desc["channels"]):
-                layer.write(bench.memory, channel)
-        ctx.set(dut.input_done, 1)
+        ctx.set(bench.dut.input_done, 1)
         # Upper tiles of eight channels; with more rows their lower ones, and all that follow.
         for rows, tiles in ((7, 0), (8, 16), (11, 16), (12, 80)):
             bench.level(ctx, "rows_all", rows)
