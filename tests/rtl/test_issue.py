@@ -12,6 +12,25 @@ TINY = PRESETS["tiny"]
 ECP5 = PRESETS["ecp5-85f"]
 
 
+def start(dut):
+    """Testbench that begins a run."""
+    async def begin(ctx):
+        ctx.set(dut.start, 1)
+        await ctx.tick()
+        ctx.set(dut.start, 0)
+
+    return begin
+
+
+def after_start(testbench):
+    """Testbench that waits until the run has begun."""
+    async def wrapped(ctx):
+        await ctx.tick().repeat(2)
+        await testbench(ctx)
+
+    return wrapped
+
+
 def layer(**fields):
     """Descriptor fields with the values most layers have."""
     values = dict(
@@ -200,24 +219,13 @@ def run(config, layers, seed=1, p_desc=1.0, p_entry=1.0, p_tile=1.0, p_slot=1.0)
     ]
     steps, stamps, stats = [], [], []
 
-    def after_start(testbench):
-        async def wrapped(ctx):
-            await ctx.tick().repeat(2)
-            await testbench(ctx)
-        return wrapped
-
-    async def start(ctx):
-        ctx.set(dut.start, 1)
-        await ctx.tick()
-        ctx.set(dut.start, 0)
-
     async def end(ctx):
         while len(stats) < len(layers) or len(steps) < len(network.steps):
             await ctx.tick()
         await ctx.tick().repeat(Issue.LATENCY + 1)
 
     simulate(
-        dut, start, after_start(source(dut.desc, descriptors, p_desc, seed + 2)),
+        dut, start(dut), after_start(source(dut.desc, descriptors, p_desc, seed + 2)),
         after_start(source(dut.entries, network.entries, p_entry, seed + 3)), end,
         monitors=[
             around.run, collect(dut.o, steps, stamps), collect(dut.stats, stats),

@@ -10,7 +10,15 @@ from model.config import PRESETS
 from rtl.issue import Issue
 from rtl.signatures import SUM_SLOTS, Descriptor, KernelEntry, LayerStats, Step, SumsTag
 from tests.rtl.helpers import collect, contract, pack, simulate, source, unpack
-from tests.rtl.test_issue import Network, Surroundings, block_words, layer, random_weights
+from tests.rtl.test_issue import (
+    Network,
+    Surroundings,
+    after_start,
+    block_words,
+    layer,
+    random_weights,
+    start,
+)
 
 #: A frequency leaves in each cycle, or every four cycles.
 FAST = PRESETS["tiny-window"]
@@ -94,24 +102,13 @@ def run(config, layers, seed=1, p_entry=1.0, p_tile=1.0, p_slot=1.0, early=0.0):
         async for _, _, pulse in ctx.tick().sample(complete):
             around.complete += pulse
 
-    def after_start(testbench):
-        async def wrapped(ctx):
-            await ctx.tick().repeat(2)
-            await testbench(ctx)
-        return wrapped
-
-    async def start(ctx):
-        ctx.set(dut.start, 1)
-        await ctx.tick()
-        ctx.set(dut.start, 0)
-
     async def end(ctx):
         while len(stats) < len(layers) or len(reads) < len(network.reads):
             await ctx.tick()
         await ctx.tick().repeat(Issue.LATENCY + 1)
 
     simulate(
-        dut, start, after_start(source(dut.desc, descriptors, 1.0, seed + 2)),
+        dut, start(dut), after_start(source(dut.desc, descriptors, 1.0, seed + 2)),
         after_start(source(dut.entries, network.entries, p_entry, seed + 3)), end,
         monitors=[
             around.run, completed, collect(dut.o, steps, stamps),
