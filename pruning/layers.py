@@ -14,6 +14,7 @@ from model import halfplane
 from model.network import Conv, Linear
 from model.tiling import Tiling
 from pruning.masks import masked_weight, open_mask, rounding_of
+from pruning.product import spectral_product
 from pruning.tables import circulant, joins, split, tiling_of, transforms
 
 __all__ = ["Compressed", "CompressedLinear", "SpectralConv"]
@@ -92,8 +93,8 @@ class SpectralConv(Compressed):
 
     Notes
     -----
-    Under autocast the transforms stay in the weights' precision and only the products over the
-    channels are computed in the lower one.
+    Under autocast the transforms and products are computed in the lower type, the kernels' inverse
+    DFT of the paths for few channels and for small maps in the weights'.
     """
 
     layer: Conv
@@ -133,28 +134,28 @@ class SpectralConv(Compressed):
                              f"height, width), not shape {tuple(x.shape)}")
         plan = tiling_of(self.layer, x.shape[2], x.shape[3], self.tile)
         device = x.device.type
-        product = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+        lower = torch.is_autocast_enabled(device)
+        dtype = torch.get_autocast_dtype(device) if lower else self.analysis.dtype
         with torch.autocast(device, enabled=False):
-            y = self._convolve(x.to(self.analysis.dtype), plan, product)
+            y = self._convolve(x.to(dtype), plan)
         if self.layer.pool > 1:
             y = functional.max_pool2d(y, self.layer.pool)
         return y if self.bias is None else y + self.bias[:, None, None]
 
-    def _convolve(self, x: Tensor, plan: Tiling, product: torch.dtype | None) -> Tensor:
-        """Convolve maps (B, C, height, width) to (B, N, out_height, out_width)."""
+    def _convolve(self, x: Tensor, plan: Tiling) -> Tensor:
+        """Convolve maps (B, C, height, width) to (B, N, out_height, out_width) in their type."""
         outputs = self.layer.out_channels
         pairs = x.shape[2] * x.shape[3] * plan.out_height * plan.out_width
         if plan.tiles == 1 and pairs <= DIRECT_PAIRS:
             return self._one_product(x, plan)
+        if self.layer.in_channels > DIRECT_CHANNELS:
+            return spectral_product(x, self.weight, self.real_word, self.analysis,
+                                    self.synthesis, plan, x.dtype)
         (top, bottom), (left, right) = plan.pads
         if any((top, bottom, left, right)):
             x = functional.pad(x, (left, right, top, bottom))
         patches = x.unfold(2, plan.tile, plan.step).unfold(3, plan.tile, plan.step)
-        direct = self.layer.in_channels <= DIRECT_CHANNELS
-        tiles = self._direct(patches, plan) if direct else self._by_frequency(
-            patches, plan, product
-        )
-        full = tiles.permute(0, 1, 3, 2, 4, 5).reshape(
+        full = self._direct(patches, plan).permute(0, 1, 3, 2, 4, 5).reshape(
             len(x), plan.tiles_y * plan.step, plan.tiles_x * plan.step, outputs
         )
         return full[:, : plan.out_height, : plan.out_width].permute(0, 3, 1, 2)
@@ -168,7 +169,7 @@ class SpectralConv(Compressed):
         used, index = joins(plan, str(x.device))
         spatial = weight.flatten(2) @ self.synthesis[:, used]
         matrix = spatial[:, :, index].view(outputs, channels, -1, pixels)
-        matrix = matrix.permute(1, 3, 2, 0).reshape(channels * pixels, -1)
+        matrix = matrix.permute(1, 3, 2, 0).reshape(channels * pixels, -1).to(x.dtype)
         rows = x.flatten(1) @ matrix
         return rows.view(len(x), plan.out_height, plan.out_width, outputs).permute(0, 3, 1, 2)
 
@@ -182,45 +183,11 @@ class SpectralConv(Compressed):
         spatial = weight.flatten(2) @ self.synthesis
         index = circulant(plan.kernel, plan.tile, str(patches.device))
         matrix = spatial[:, :, index].view(outputs, channels, -1, pixels)
-        matrix = matrix.permute(1, 3, 2, 0).reshape(channels * pixels, -1)
+        matrix = matrix.permute(1, 3, 2, 0).reshape(channels * pixels, -1).to(patches.dtype)
         rows = patches.permute(0, 2, 3, 1, 4, 5).reshape(-1, channels * pixels)
         return (rows @ matrix).view(
             -1, plan.tiles_y, plan.tiles_x, plan.step, plan.step, outputs
         )
-
-    def _by_frequency(
-        self, patches: Tensor, plan: Tiling, product: torch.dtype | None
-    ) -> Tensor:
-        """DFT, one product over channels per word, inverse DFT of the valid outputs.
-
-        Maps patches (B, C, tiles_y, tiles_x, K, K) to tiles (B, tiles_y, tiles_x, t, t, N).
-        Channels stay innermost, so every change of layout moves whole rows.
-        """
-        outputs, channels, words, _ = self.weight.shape
-        columns = patches.permute(4, 5, 0, 2, 3, 1).reshape(plan.tile**2, -1)
-        spectra = (self.analysis.t() @ columns).view(words, 2, -1, channels)
-        same, swapped = self._word_products()
-        if product is not None:
-            spectra, same, swapped = (part.to(product) for part in (spectra, same, swapped))
-        crossed = torch.bmm(spectra.flip(1).flatten(0, 1), swapped)
-        sums = torch.baddbmm(crossed, spectra.flatten(0, 1), same).view(2 * words, -1)
-        grid = self.synthesis.view(-1, plan.tile, plan.tile)
-        valid = grid[:, plan.kernel - 1 :, plan.kernel - 1 :].reshape(2 * words, -1)
-        tiles = (valid.t() @ sums.to(valid.dtype)).view(
-            plan.step, plan.step, -1, plan.tiles_y, plan.tiles_x, outputs
-        )
-        return tiles.permute(2, 3, 4, 0, 1, 5)
-
-    def _word_products(self) -> tuple[Tensor, Tensor]:
-        """Real matrices (2F, C, N) of the word products, for spectra as they are and re/im swapped.
-
-        Complex: re' = re wr - im wi, im' = im wr + re wi.  Real bins: re' = re wr, im' = im wi.
-        """
-        re, im = self.weight.permute(2, 1, 0, 3).unbind(-1)
-        real = self.real_word[:, None, None]
-        cross = im.masked_fill(real, 0.0)
-        same = torch.stack([re, torch.where(real, im, re)], 1)
-        return same.flatten(0, 1), torch.stack([-cross, cross], 1).flatten(0, 1)
 
     def word_energy(self, weight: Tensor) -> Tensor:
         """Energy of every word as `model.halfplane.energy` counts it, (N, C, K*K/2)."""

@@ -218,7 +218,8 @@ class Run:
 
     def _measure(self, stage: str, model: nn.Module) -> dict:
         """Accuracy, residual and sparsity after an epoch."""
-        entry: dict = {"accuracy": evaluate(model, self.test)}
+        with self._precision(stage):
+            entry: dict = {"accuracy": evaluate(model, self.test)}
         if not isinstance(model, SpectralNet):
             return entry
         zeros = sparsity(model)
@@ -226,7 +227,7 @@ class Run:
             entry["rho"] = self.pruner.rho
             entry["residuals"] = self.pruner.residual()
             entry["residual"] = max(entry["residuals"].values())
-            with self.pruner.projected():
+            with self.pruner.projected(), self._precision(stage):
                 entry["accuracy_pruned"] = evaluate(model, self.test)
                 zeros = sparsity(model)
         entry["zeros_conv"], entry["zeros_linear"] = (100 * x for x in zeros)

@@ -77,9 +77,10 @@ def test_one_layer_takes_maps_of_any_size():
         module(torch.randn(2, 4, 9, 9))
 
 
-def test_autocast_computes_only_the_products_in_low_precision():
-    module, _ = build(channels=12, kernel=3, padding=1)
-    x = torch.randn(2, 12, 14, 14)
+@pytest.mark.parametrize("channels", [3, 12])
+def test_autocast_computes_in_low_precision(channels):
+    module, _ = build(channels=channels, kernel=3, padding=1)
+    x = torch.randn(2, channels, 14, 14)
     exact = module(x)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         low = module(x.bfloat16())
