@@ -10,9 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from model.patterns import Pattern, budget
 from pruning.layers import Compressed
@@ -79,6 +81,7 @@ class ADMMPruner:
         self.finalised = False
         self.z: dict[str, Tensor] = {}
         self.u: dict[str, Tensor] = {}
+        self._targets: dict[str, Tensor] = {}               # Z - U, until they change
         with torch.no_grad():
             for path, module in self.layers.items():
                 weight = free_weight(module).detach()
@@ -92,8 +95,10 @@ class ADMMPruner:
         total = torch.zeros((), device=first.device)
         with torch.autocast(first.device.type, enabled=False):
             for path, module in self.layers.items():
-                gap = free_weight(module) - self.z[path] + self.u[path]
-                total = total + (gap.square() * module.metric).sum()
+                target = self._targets.get(path)
+                if target is None:
+                    target = self._targets[path] = self.z[path] - self.u[path]
+                total = total + _Distance.apply(free_weight(module), target, module.metric)
             return self.rho / 2 * total
 
     def step(self) -> bool:
@@ -115,7 +120,7 @@ class ADMMPruner:
             shifted = free_weight(module) + self.u[path]
             self.z[path] = shifted * self._mask(path, shifted)
             self.u[path] = (shifted - self.z[path]) * (self.rho / rho)
-        self.rho = rho
+        self.rho, self._targets = rho, {}
 
     @torch.no_grad()
     def residual(self) -> dict[str, float]:
@@ -160,7 +165,7 @@ class ADMMPruner:
             mask = self._mask(path, weight + self.u[path])
             weight.mul_(mask)
             set_mask(module, mask)
-        self.finalised, self.z, self.u = True, {}, {}
+        self.finalised, self.z, self.u, self._targets = True, {}, {}, {}
         return self.densities()
 
     def densities(self) -> dict[str, float]:
@@ -192,7 +197,7 @@ class ADMMPruner:
                      if patterns.get(path) != state["patterns"].get(path)]
             raise ValueError(f"the state is of other layers or patterns: {', '.join(wrong)}")
         self.rho, self.steps = state["rho"], state["steps"]
-        self.finalised = state["finalised"]
+        self.finalised, self._targets = state["finalised"], {}
         for name in ("z", "u"):
             setattr(self, name, {
                 path: value.to(free_weight(self.layers[path]).device, copy=True)
@@ -213,6 +218,25 @@ class ADMMPruner:
         """Raise after `finalise`."""
         if self.finalised:
             raise ValueError("the pruner is finalised: train on with the masks, without it")
+
+
+class _Distance(torch.autograd.Function):
+    """Squared distance of a weight from its target in the energy norm, with its own gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, target: Tensor, metric: Tensor) -> Tensor:
+        """``sum(metric * (weight - target)**2)``."""
+        gap = weight - target
+        scaled = gap * metric
+        ctx.save_for_backward(scaled)
+        return torch.dot(gap.flatten(), scaled.flatten())
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """``2 * metric * (weight - target)``."""
+        (scaled,) = ctx.saved_tensors
+        return scaled * (2 * grad), None, None
 
 
 def projection_mask(module: Compressed, weight: Tensor, pattern: Pattern) -> Tensor:

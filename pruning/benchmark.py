@@ -3,14 +3,17 @@
 Every convolution of a network, forward and backward, as `pruning.layers.SpectralConv`, as
 ``torch.nn.Conv2d`` and as a convolution by ``torch.fft`` over the whole map; then steps of training
 with and without ADMM.  On a CPU times are CPU seconds of the process, so other work on the machine
-disturbs them less; peak memory is read on a GPU only.
+disturbs them less, and peak memory is what the process' resident set grows by in a step (Linux).
 """
 
 from __future__ import annotations
 
+import ctypes
 import json
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -38,8 +41,26 @@ def _clock(device: str) -> Callable[[], float]:
     return synchronised
 
 
+def _resident(entry: str) -> int:
+    """Bytes of the process' memory: `entry` VmRSS, or VmHWM, its peak."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith(f"{entry}:"))
+
+
+def _cpu_peak(work: Callable[[], object]) -> float | None:
+    """MiB by which the resident set peaks while `work` runs; None where Linux does not tell."""
+    try:
+        ctypes.CDLL(None).malloc_trim(0)                    # free memory back to the system
+        before = _resident("VmRSS")
+        Path("/proc/self/clear_refs").write_text("5")       # proc(5): the peak starts anew
+        work()
+        return (_resident("VmHWM") - before) / 2**20
+    except (OSError, AttributeError):
+        return None
+
+
 def _measure(work: Callable[[], object], device: str, repeats: int) -> dict[str, float]:
-    """Median milliseconds of `work` and, on a GPU, the most MiB it held."""
+    """Median milliseconds of `work` and the most MiB it held."""
     import torch
 
     clock = _clock(device)
@@ -51,13 +72,27 @@ def _measure(work: Callable[[], object], device: str, repeats: int) -> dict[str,
         started = clock()
         work()
         times.append(clock() - started)
+    peak = None
+    if device == "cpu":
+        peak = _cpu_peak(work)
+    else:
+        peak = torch.cuda.max_memory_allocated() / 2**20
     result = {"ms": round(1000 * median(times), 3)}
-    if device != "cpu":
-        result["peak_mib"] = round(torch.cuda.max_memory_allocated() / 2**20, 1)
+    if peak is not None:
+        result["peak_mib"] = round(peak, 1)
     return result
 
 
-def measure_layers(network: str, batch: int, device: str, repeats: int) -> list[dict]:
+def _autocast(device: str, precision: str) -> AbstractContextManager:
+    """Autocast to bfloat16 if `precision` asks for it."""
+    import torch
+
+    return torch.autocast(device, dtype=torch.bfloat16, enabled=precision == "bfloat16")
+
+
+def measure_layers(
+    network: str, batch: int, device: str, repeats: int, precision: str = "float32"
+) -> list[dict]:
     """Time every convolution of a network in the three forms."""
     import torch
     from torch import nn
@@ -79,14 +114,18 @@ def measure_layers(network: str, batch: int, device: str, repeats: int) -> list[
             form.to(device)
 
             def step(form: nn.Module = form, x: torch.Tensor = x) -> None:
-                form(x).sum().backward()
+                with _autocast(device, precision):
+                    y = form(x)
+                y.float().sum().backward()
 
             row[name] = _measure(step, device, repeats)
         rows.append(row)
     return rows
 
 
-def measure_admm(network: str, batch: int, device: str, repeats: int) -> dict[str, float]:
+def measure_admm(
+    network: str, batch: int, device: str, repeats: int, precision: str = "float32"
+) -> dict[str, float]:
     """Milliseconds of a training step, of the penalty on top and of an update; their share."""
     import torch
     from torch.nn import functional
@@ -102,15 +141,18 @@ def measure_admm(network: str, batch: int, device: str, repeats: int) -> dict[st
     labels = torch.arange(batch, device=device) % 10
 
     def step(penalty: bool) -> None:
-        loss = functional.cross_entropy(model(x), labels)
+        with _autocast(device, precision):
+            loss = functional.cross_entropy(model(x), labels)
         if penalty:
             loss = loss + pruner.penalty()
         adam.zero_grad()
         loss.backward()
         adam.step()
 
-    plain = _measure(lambda: step(False), device, repeats)["ms"]
-    full = _measure(lambda: step(True), device, repeats)["ms"]
+    # In turns, so that what else the machine does meets both alike.
+    rounds = [[_measure(partial(step, penalty), device, 1)["ms"] for penalty in (False, True)]
+              for _ in range(repeats)]
+    plain, full = (median(times) for times in zip(*rounds, strict=True))
     update = _measure(pruner.update, device, max(1, repeats // 2))["ms"]
     steps = 50_000 // batch
     share = (steps * (full - plain) + recipe.updates * update) / (steps * plain)
@@ -128,6 +170,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--batch", type=int, default=128, help="images (default %(default)s)")
     parser.add_argument("--repeats", type=int, default=5, help="measurements (default %(default)s)")
     parser.add_argument("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda")
+    parser.add_argument("--precision", default="float32", choices=("float32", "bfloat16"),
+                        help="bfloat16 for autocast (default %(default)s)")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default 1)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results as JSON")
     args = parser.parse_args(argv)
@@ -142,7 +186,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     import torch
 
     torch.manual_seed(0)
-    layers = measure_layers(args.network, args.batch, device, args.repeats)
+    layers = measure_layers(args.network, args.batch, device, args.repeats, args.precision)
     print(f"{'layer':10} {'spectral':>9} {'conv2d':>9} {'fft':>9}  ms, forward and backward")
     for row in layers:
         print(f"{row['layer']:10} " + " ".join(
@@ -150,14 +194,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     totals = {name: sum(row[name]["ms"] for row in layers)
               for name in ("spectral", "conv2d", "fft")}
     ratios = {name: round(totals["spectral"] / totals[name], 3) for name in ("conv2d", "fft")}
-    admm = measure_admm(args.network, args.batch, device, args.repeats)
+    admm = measure_admm(args.network, args.batch, device, args.repeats, args.precision)
     print(f"all layers: {ratios['conv2d']:.2f} times conv2d, {ratios['fft']:.2f} times torch.fft; "
           f"ADMM adds {admm['overhead_percent']:.1f} % to an epoch")
     if args.json:
         name = torch.cuda.get_device_name() if device != "cpu" else "cpu"
         write_output(args.json, json.dumps({
             "network": args.network, "batch": args.batch, "repeats": args.repeats,
-            "device": name, "threads": args.threads, "torch": torch.__version__,
+            "device": name, "precision": args.precision,
+            "threads": args.threads, "torch": torch.__version__,
             "layers": layers, "total_ms": totals, "ratio": ratios, "admm": admm,
         }, indent=1) + "\n")
     return 0

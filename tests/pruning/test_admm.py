@@ -212,3 +212,23 @@ def test_wrong_options_are_refused(options, message):
 def test_a_model_without_spectral_layers_is_refused():
     with pytest.raises(ValueError, match="call spectralise on it first"):
         ADMMPruner(nn.Sequential(nn.Linear(3, 3)))
+
+
+def test_penalty_is_the_formula_and_so_is_its_gradient():
+    model = spectralise(nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Flatten(), nn.Linear(144, 2)))
+    pruner = ADMMPruner(model, "channel", 0.5, rho=(0.3, 0.6))
+    for rho in (0.3, 0.6):
+        weights = [free_weight(module) for module in pruner.layers.values()]
+        expected = sum(
+            rho / 2 * ((weight - pruner.z[path] + pruner.u[path]).square() * module.metric).sum()
+            for weight, (path, module) in zip(weights, pruner.layers.items(), strict=True)
+        )
+        wanted = torch.autograd.grad(expected, weights)
+        penalty = pruner.penalty()
+        torch.testing.assert_close(penalty, expected)
+        for ours, naive in zip(torch.autograd.grad(penalty, weights), wanted, strict=True):
+            torch.testing.assert_close(ours, naive)
+        with torch.no_grad():
+            for weight in weights:
+                weight += 0.01
+        pruner.update(0.6)
