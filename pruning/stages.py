@@ -156,8 +156,9 @@ class Run:
         """Optimiser of a stage."""
         decay = self.recipe.decay if stage == "dense" else 0.0
         if stage == "dense" and self.recipe.optimiser_dense == "sgd":
-            return torch.optim.SGD(groups, momentum=0.9, nesterov=True, weight_decay=decay)
-        return torch.optim.Adam(groups, weight_decay=decay)
+            return torch.optim.SGD(groups, momentum=0.9, nesterov=True, weight_decay=decay,
+                                   fused=True)
+        return torch.optim.Adam(groups, weight_decay=decay, fused=True)
 
     def _epoch(
         self, stage: str, model: nn.Module, optimiser: torch.optim.Optimizer, epoch: int,

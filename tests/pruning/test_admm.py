@@ -215,7 +215,8 @@ def test_a_model_without_spectral_layers_is_refused():
 
 
 def test_penalty_is_the_formula_and_so_is_its_gradient():
-    model = spectralise(nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Flatten(), nn.Linear(144, 2)))
+    layers = nn.Conv2d(3, 4, 3, padding=1), nn.Flatten(), nn.Linear(144, 2)
+    model = spectralise(nn.Sequential(*layers))
     pruner = ADMMPruner(model, "channel", 0.5, rho=(0.3, 0.6))
     for rho in (0.3, 0.6):
         weights = [free_weight(module) for module in pruner.layers.values()]
