@@ -109,13 +109,14 @@ class Run:
         self._stage("retrain", self.model, epoch, optimiser)
 
     def load_dense(self, path: Path) -> None:
-        """Start from the dense network of another run."""
+        """Start from the dense network of another run, with its history."""
         state = checkpoint.load(path, "dense")
         if state["network"] != self.recipe.network:
             raise UserError(f"{path} is a dense {state['network']}, not {self.recipe.network}")
         if bool(self.dense.norms) != any(key.startswith("norms.") for key in state["model"]):
             raise UserError(f"{path} differs from the recipe in batch norm")
         self.dense.load_state_dict(state["model"])
+        self.history = list(state["history"])
         self.dense_accuracy = evaluate(self.dense, self.test)
 
     def _start(self) -> tuple[SpectralNet, ADMMPruner]:

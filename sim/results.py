@@ -19,6 +19,7 @@ from model.netfile import load_network
 from model.storage import storage
 from sim.bench.tables import sections
 from sim.results_scale import scale
+from sim.results_training import training
 
 __all__ = ["render", "main"]
 
@@ -67,7 +68,7 @@ def _accuracy(folder: Path) -> str:
 
 def _layerwise(folder: Path) -> str:
     runs = [run for path in sorted(folder.glob("vgg16-*-a*-w*.json"))
-            if (run := _read(folder, path.name))]
+            if "settings" in (run := _read(folder, path.name))]
     if not runs:
         return ""
     totals, parts = [], []
@@ -265,8 +266,13 @@ def _bench(folder: Path) -> str:
     return sections(folder, _read, _table)
 
 
+def _training(folder: Path) -> str:
+    return training(folder, _read, _table)
+
+
 SECTIONS: tuple[Callable[[Path], str], ...] = (
-    _accuracy, _layerwise, _cycles, _scale, _bench, _schedule, _dataflow, _resources, _fft,
+    _accuracy, _training, _layerwise, _cycles, _scale, _bench, _schedule, _dataflow, _resources,
+    _fft,
 )
 
 

@@ -1,0 +1,82 @@
+"""Sections of the results page about training: CIFAR-10 accuracy and the speed of a step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+__all__ = ["training"]
+
+Read = Callable[[Path, str], Any]
+Table = Callable[[Sequence[str], Sequence[Sequence[object]]], str]
+
+
+def training(folder: Path, read: Read, table: Table) -> str:
+    """Both sections; empty where nothing was measured."""
+    return "\n".join(part for part in (
+        _cifar(folder, read, table), _speed(folder, read, table)) if part)
+
+
+def _cifar(folder: Path, read: Read, table: Table) -> str:
+    """Accuracy of the networks pruned on CIFAR-10, one row per network, pattern and compression."""
+    runs: dict[tuple, list[dict]] = {}
+    for path in sorted(folder.glob("vgg16-cifar*-a*.json")):
+        log = read(folder, path.name)
+        recipe = log["recipe"]
+        key = recipe["network"], recipe["pattern"], recipe["alpha"], recipe["weight_bits"]
+        runs.setdefault(key, []).append(log)
+    if not runs:
+        return ""
+    rows = []
+    for (network, pattern, alpha, bits), logs in sorted(runs.items()):
+        losses = [log["result"]["integer_accuracy"] - log["result"]["dense_accuracy"]
+                  for log in logs]
+        result = logs[0]["result"]
+        spread = f" ± {stdev(losses):.2f}" if len(losses) > 1 else ""
+        rows.append((
+            network, pattern, alpha, bits, len(logs),
+            f"{mean(log['result']['dense_accuracy'] for log in logs):.2f}",
+            f"{mean(log['result']['integer_accuracy'] for log in logs):.2f}",
+            f"{mean(losses):+.2f}{spread}", f"{result['zeros_conv_percent']:.1f}",
+            "/".join(str(sum(epoch["stage"] == stage for epoch in logs[0]["epochs"]))
+                     for stage in ("dense", "admm", "masked", "retrain")),
+        ))
+    name = logs[0]["data"]["name"]
+    return (
+        f"## Accuracy on {name}\nAll 10 000 test images. Dense: the same network in floating "
+        "point, trained on the same files. Integer: the golden model with 8-bit activations, all "
+        "13 convolutions spectral, batch norm folded. Epochs: dense / ADMM / masked / quantised; "
+        "the last epoch is taken, never the best. Seeds are of everything after the dense "
+        "training.\n\n"
+        + table(("network", "pattern", "α", "bits", "seeds", "dense %", "integer %", "difference",
+                 "zero spectral words %", "epochs"), rows)
+        + "\n\nEach run: `python -m pruning.train NETWORK --data DIR --config LOG.json` with its "
+        "log in `docs/results/`.\n"
+    )
+
+
+def _speed(folder: Path, read: Read, table: Table) -> str:
+    """How long a training step of the spectral layers takes, in ratios."""
+    rows = []
+    for path in sorted(folder.glob("training-speed-*.json")):
+        run = read(folder, path.name)
+        peaks = [max(layer[form].get("peak_mib", 0) for layer in run["layers"])
+                 for form in ("spectral", "conv2d", "fft")]
+        rows.append((
+            run["network"], run["precision"], f"{run['device']}, {run['threads']} thread",
+            f"{run['ratio']['conv2d']:.2f}×", f"{run['ratio']['fft']:.2f}×",
+            " / ".join(f"{peak:.0f}" for peak in peaks), f"{run['admm']['overhead_percent']:.1f} %",
+        ))
+    if not rows:
+        return ""
+    return (
+        "## Speed of training\nTime of all convolutions forward and backward, batch 128, against "
+        "`torch.nn.Conv2d` and a convolution by `torch.fft`; most memory of one layer's step "
+        "(spectral / Conv2d / torch.fft); what ADMM adds to an epoch.\n\n"
+        + table(("network", "precision", "device", "time / Conv2d", "time / torch.fft",
+                 "peak MiB", "ADMM"), rows)
+        + "\n\n`python -m pruning.benchmark NETWORK --precision P "
+        "--json docs/results/training-speed-P.json`\n"
+    )
