@@ -12,7 +12,7 @@ from amaranth.hdl import Instance, Signal
 
 from model.errors import UserError
 
-__all__ = ["Pll", "pll_instance"]
+__all__ = ["Pll"]
 
 _INPUT = 8_000_000, 400_000_000
 _DETECTOR = 3_125_000, 400_000_000
@@ -70,22 +70,21 @@ class Pll:
                             f"{input_hz / 1e6:g} MHz")
         return min(found, key=lambda item: item[:2])[2]
 
-
-def pll_instance(pll: Pll, *, clock: Signal, out: Signal, locked: Signal) -> Instance:
-    """EHXPLLL with its output ``out`` fed back; ``clock`` is its input."""
-    return Instance(
-        "EHXPLLL",
-        a_FREQUENCY_PIN_CLKI=f"{pll.input_hz / 1e6:g}",
-        a_FREQUENCY_PIN_CLKOP=f"{pll.output_hz / 1e6:g}",
-        # Loop filter: what Project Trellis' ecppll sets for any frequency.
-        a_ICP_CURRENT="12", a_LPF_RESISTOR="8",
-        a_MFG_ENABLE_FILTEROPAMP="1", a_MFG_GMCREF_SEL="2",
-        p_PLLRST_ENA="DISABLED", p_INTFB_WAKE="DISABLED", p_STDBY_ENABLE="DISABLED",
-        p_DPHASE_SOURCE="DISABLED",
-        p_CLKI_DIV=pll.reference, p_CLKFB_DIV=pll.feedback, p_FEEDBK_PATH="CLKOP",
-        p_CLKOP_ENABLE="ENABLED", p_CLKOP_DIV=pll.output, p_CLKOP_CPHASE=pll.output // 2 - 1
-        if pll.output > 1 else 0, p_CLKOP_FPHASE=0,
-        i_CLKI=clock, i_CLKFB=out, o_CLKOP=out, o_LOCK=locked,
-        i_RST=0, i_STDBY=0, i_PHASESEL0=0, i_PHASESEL1=0, i_PHASEDIR=1, i_PHASESTEP=1,
-        i_PHASELOADREG=1, i_PLLWAKESYNC=0, i_ENCLKOP=0,
-    )
+    def circuit(self, clock: Signal, out: Signal, locked: Signal) -> Instance:
+        """EHXPLLL with its output ``out`` fed back; ``clock`` is its input."""
+        return Instance(
+            "EHXPLLL",
+            a_FREQUENCY_PIN_CLKI=f"{self.input_hz / 1e6:g}",
+            a_FREQUENCY_PIN_CLKOP=f"{self.output_hz / 1e6:g}",
+            # Loop filter: what Project Trellis' ecppll sets for any frequency.
+            a_ICP_CURRENT="12", a_LPF_RESISTOR="8",
+            a_MFG_ENABLE_FILTEROPAMP="1", a_MFG_GMCREF_SEL="2",
+            p_PLLRST_ENA="DISABLED", p_INTFB_WAKE="DISABLED", p_STDBY_ENABLE="DISABLED",
+            p_DPHASE_SOURCE="DISABLED",
+            p_CLKI_DIV=self.reference, p_CLKFB_DIV=self.feedback, p_FEEDBK_PATH="CLKOP",
+            p_CLKOP_ENABLE="ENABLED", p_CLKOP_DIV=self.output, p_CLKOP_CPHASE=self.output // 2 - 1
+            if self.output > 1 else 0, p_CLKOP_FPHASE=0,
+            i_CLKI=clock, i_CLKFB=out, o_CLKOP=out, o_LOCK=locked,
+            i_RST=0, i_STDBY=0, i_PHASESEL0=0, i_PHASESEL1=0, i_PHASEDIR=1, i_PHASESTEP=1,
+            i_PHASELOADREG=1, i_PLLWAKESYNC=0, i_ENCLKOP=0,
+        )

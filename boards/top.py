@@ -1,0 +1,53 @@
+"""What is around a core on a board: pins, clock, reset."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from amaranth.hdl import ClockDomain, ClockSignal, Elaboratable, Module, Signal
+from amaranth.lib import io
+from amaranth.lib.cdc import ResetSynchronizer
+
+from boards.pll import Pll
+
+__all__ = ["BoardTop"]
+
+
+class BoardTop(Elaboratable):
+    """PLL, reset and pins around `rtl.host.top.HostedTop`, or what takes its place in tests.
+
+    Parameters
+    ----------
+    core : wiring.Component
+        Has the ports ``rx`` and ``tx``.
+    pll : Pll
+        From the board's clock to that of the core.
+    """
+
+    def __init__(self, core: Any, pll: Pll) -> None:
+        self._core, self._pll = core, pll
+
+    def elaborate(self, platform: Any) -> Module:
+        """Request the pins, make the clock, hold the reset until the PLL has locked."""
+        m = Module()
+        m.submodules.core = core = self._core
+        m.submodules.clock = clock = io.Buffer(
+            "i", platform.request(platform.default_clk, dir="-")
+        )
+        out, locked, reset = Signal(), Signal(), Signal()
+        m.domains.sync = ClockDomain()
+        m.submodules.pll = self._pll.circuit(clock.i, out, locked)
+        m.d.comb += [ClockSignal().eq(out), reset.eq(~locked)]
+        if platform.default_rst is not None:
+            m.submodules.reset = button = io.Buffer(
+                "i", platform.request(platform.default_rst, dir="-")
+            )
+            m.d.comb += reset.eq(~locked | button.i)
+        m.submodules.reset_sync = ResetSynchronizer(reset, domain="sync")
+
+        pins = platform.lookup("uart", 0).ios
+        uart = platform.request("uart", 0, dir={pin.name: "-" for pin in pins})
+        m.submodules.rx = rx = io.Buffer("i", uart.rx)
+        m.submodules.tx = tx = io.Buffer("o", uart.tx)
+        m.d.comb += [core.rx.eq(rx.i), tx.o.eq(core.tx)]
+        return m

