@@ -23,7 +23,8 @@ class Bitstream:
     built : bool
         False if it was there already.
     resources : dict
-        Of LUT4, FF, MULT18X18D, DP16KD: used and available.
+        Of LUT4, FF, MULT18X18D, DP16KD: used and available. Empty where the tool's own report says
+        it (Vivado).
     """
 
     path: Path

@@ -1,7 +1,7 @@
 """Bitstreams: ``python -m rtl.build --board ulx3s-85f``.
 
-Amaranth writes the files of a build (netlist, constraints, scripts); `boards.trellis` runs them
-with the open tools from PyPI.
+Amaranth writes the files of a build (netlist, constraints, scripts); `boards.trellis` (ECP5, with
+the open tools from PyPI) or `boards.vivado` (7 series) runs them.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from boards import trellis
+from boards import trellis, vivado
 from boards.host import BAUD
+from boards.mmcm import Mmcm
 from boards.pll import Pll
 from boards.table import Board, find_board
 from boards.top import BoardTop
@@ -38,7 +39,7 @@ def _divisor(clock_hz: int, baud: int) -> int:
 
 
 def make_plan(board: Board, config: AcceleratorConfig, *, clock_hz: int | None = None,
-              baud: int = BAUD, seed: int = 1, core: Any = None) -> tuple[Any, Pll]:
+              baud: int = BAUD, seed: int = 1, core: Any = None) -> tuple[Any, Pll | Mmcm]:
     """Amaranth's build plan for a board, and its PLL.
 
     Parameters
@@ -52,13 +53,20 @@ def make_plan(board: Board, config: AcceleratorConfig, *, clock_hz: int | None =
     baud : int
         Rate of the UART.
     seed : int
-        Of nextpnr.
+        Of nextpnr; Vivado has none.
     core : wiring.Component or None
         Instead of the accelerator, for tests.
     """
     platform = board.make_platform()
     source_hz = round(platform.lookup(platform.default_clk).clock.frequency)
-    pll = Pll.find(source_hz, clock_hz or board.clock_hz)
+    wanted_hz = clock_hz or board.clock_hz
+    pll: Pll | Mmcm
+    if board.vivado:
+        pll = Mmcm.find(source_hz, wanted_hz, speed=int(platform.speed))
+        overrides = vivado.overrides(board)
+    else:
+        pll = Pll.find(source_hz, wanted_hz)
+        overrides = trellis.overrides(board, seed)
     divisor = _divisor(pll.output_hz, baud)
     config = dataclasses.replace(config, clock_hz=pll.output_hz)
     if core is None:
@@ -68,12 +76,12 @@ def make_plan(board: Board, config: AcceleratorConfig, *, clock_hz: int | None =
         core = HostedTop(config, divisor=divisor, timeout=round(_FRAME_TIMEOUT * pll.output_hz))
     with builtin_yosys():
         plan = platform.build(BoardTop(core, pll), board.design, do_build=False, emit_src=False,
-                              **trellis.overrides(board, seed))
+                              **overrides)
     return plan, pll
 
 
 def build_board(name: str, folder: Path, *, config: AcceleratorConfig | None = None,
-                clock_hz: int | None = None, baud: int | None = None, seed: int = 1,
+                clock_hz: int | None = None, baud: int | None = None, seed: int | None = None,
                 plan_only: bool = False) -> dict[str, Any]:
     """Build a board's bitstream, or only its plan, for a command line.
 
@@ -83,21 +91,31 @@ def build_board(name: str, folder: Path, *, config: AcceleratorConfig | None = N
         What was built; ``text`` to print.
     """
     board = find_board(name)
+    if seed is not None and board.vivado:
+        raise UserError(f"--seed is for nextpnr, {name} is built by Vivado")
     config = config or board.accelerator()
     rate = BAUD if baud is None else baud
-    plan, pll = make_plan(board, config, clock_hz=clock_hz, baud=rate, seed=seed)
+    plan, pll = make_plan(board, config, clock_hz=clock_hz, baud=rate,
+                          seed=1 if seed is None else seed)
     report: dict[str, Any] = {
         "board": board.id, "config": config.name, "digest": f"{config.digest:08x}",
-        "clock_hz": pll.output_hz, "baud": rate, "seed": seed,
-    }
+        "clock_hz": pll.output_hz, "baud": rate,
+    } | ({} if board.vivado else {"seed": 1 if seed is None else seed})
     if plan_only:
-        plan.extract(folder)
+        if board.vivado:
+            vivado.extract(plan, folder, (f"{board.design}.bit", f"{board.design}.slack"))
+        else:
+            plan.extract(folder)
+        tools = "vivado" if board.vivado else "yosys, nextpnr-ecp5 and ecppack"
         script = folder / f"{plan.script}.sh"
-        return report | {"text": f"{script}: run it in its folder, with yosys, nextpnr-ecp5 and "
-                         "ecppack on the PATH"}
-    done = trellis.build_bitstream(board, plan, pll, folder)
-    used = ", ".join(f"{cell} {count['used']}/{count['available']}"
-                     for cell, count in done.resources.items())
+        return report | {"text": f"{script}: run it in its folder, with {tools} on the PATH"}
+    if isinstance(pll, Mmcm):
+        done = vivado.build_bitstream(board, plan, pll, folder)
+        used = f"cells: {folder / (board.design + '_utilization_place.rpt')}"
+    else:
+        done = trellis.build_bitstream(board, plan, pll, folder)
+        used = ", ".join(f"{cell} {count['used']}/{count['available']}"
+                         for cell, count in done.resources.items())
     return report | {
         "bitstream": str(done.path), "bytes": done.size, "built": done.built,
         "fmax_hz": done.fmax_hz, "resources": done.resources,

@@ -1,4 +1,4 @@
-"""The boards: which core fits, where its UART is, how it is programmed.
+"""The boards: which core fits, how a host gets to it, how it is programmed.
 
 Pins come from amaranth-boards, which is only imported when a bitstream is built.
 """
@@ -24,7 +24,7 @@ class Board:
     id, name : str
         Short id for command lines; what it is called.
     module, platform : str
-        Class of amaranth-boards.
+        Class of amaranth-boards, or of a module with dots.
     config : str
         Config of `model.config.PRESETS` that fits its FPGA.
     clock_hz : int
@@ -38,6 +38,8 @@ class Board:
         How a host gets to the UART.
     ecppack : str
         Options of ecppack.
+    vivado : bool
+        Built by Vivado (7 series) instead of the open tools (ECP5).
     """
 
     id: str
@@ -50,6 +52,7 @@ class Board:
     uart: tuple[str, ...] = field(default=())
     line: str = "the USB port"
     ecppack: str = "--compress"
+    vivado: bool = False
 
     @property
     def design(self) -> str:
@@ -63,7 +66,9 @@ class Board:
     def make_platform(self) -> Any:
         """Make a new platform object; its UART is resource ``("uart", 0)``."""
         try:
-            module = importlib.import_module(f"amaranth_boards.{self.module}")
+            module = importlib.import_module(
+                self.module if "." in self.module else f"amaranth_boards.{self.module}"
+            )
             from amaranth.build import Attrs
             from amaranth_boards.resources import UARTResource
         except ImportError as error:
@@ -116,6 +121,17 @@ BOARDS = {
             programmer=("openocd", "-f", "{openocd}", "-c",
                         "transport select jtag; init; svf -quiet {svf}; exit"),
             line="the second channel of the USB port",
+        ),
+        Board(
+            id="arty-a7-100", name="Digilent Arty A7-100T", module="boards.series7",
+            platform="Arty100Platform", config="ecp5-85f", clock_hz=50_000_000, vivado=True,
+            programmer=("openFPGALoader", "-b", "arty_a7_100t", "-m", "{bit}"),
+            line="the second channel of the micro USB port",
+        ),
+        Board(
+            id="kc705", name="AMD KC705", module="boards.series7", platform="Kc705Platform",
+            config="ecp5-85f", clock_hz=100_000_000, vivado=True,
+            programmer=("openFPGALoader", "-b", "kc705", "-m", "{bit}"), line="USB port J6",
         ),
     )
 }

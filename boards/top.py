@@ -8,6 +8,7 @@ from amaranth.hdl import ClockDomain, ClockSignal, Elaboratable, Module, Signal
 from amaranth.lib import io
 from amaranth.lib.cdc import ResetSynchronizer
 
+from boards.mmcm import Mmcm
 from boards.pll import Pll
 
 __all__ = ["BoardTop"]
@@ -20,11 +21,11 @@ class BoardTop(Elaboratable):
     ----------
     core : wiring.Component
         Has the ports ``rx`` and ``tx``.
-    pll : Pll
+    pll : Pll or Mmcm
         From the board's clock to that of the core.
     """
 
-    def __init__(self, core: Any, pll: Pll) -> None:
+    def __init__(self, core: Any, pll: Pll | Mmcm) -> None:
         self._core, self._pll = core, pll
 
     def elaborate(self, platform: Any) -> Module:

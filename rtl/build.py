@@ -133,8 +133,8 @@ def _parser() -> argparse.ArgumentParser:
                        help="clock of the core (default: the board's)")
     board.add_argument("--baud", type=int, metavar="RATE",
                        help="rate of the serial line (default: 1000000)")
-    board.add_argument("--seed", type=int, default=1, metavar="N",
-                       help="of place and route (default: 1)")
+    board.add_argument("--seed", type=int, metavar="N",
+                       help="of nextpnr's place and route (default: 1)")
     return parser
 
 

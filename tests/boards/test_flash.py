@@ -33,6 +33,9 @@ def test_commands(built, capsys):
         "versa-ecp5": "openocd -f build/versa-ecp5/spectralcnn_versa_ecp5-openocd.cfg -c "
                       "'transport select jtag; init; svf -quiet "
                       "build/versa-ecp5/spectralcnn_versa_ecp5.svf; exit'",
+        "arty-a7-100": "openFPGALoader -b arty_a7_100t -m "
+                       "build/arty-a7-100/spectralcnn_arty_a7_100.bit",
+        "kc705": "openFPGALoader -b kc705 -m build/kc705/spectralcnn_kc705.bit",
     }
 
 
