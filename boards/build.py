@@ -1,7 +1,8 @@
 """Bitstreams: ``python -m rtl.build --board ulx3s-85f``.
 
 Amaranth writes the files of a build (netlist, constraints, scripts); `boards.trellis` (ECP5, with
-the open tools from PyPI) or `boards.vivado` (7 series) runs them.
+the open tools from PyPI) or `boards.vivado` (7 series) runs them. Zynq boards, where the core is
+an IP beside the processors, are `boards.zynq`.
 """
 
 from __future__ import annotations
@@ -10,11 +11,11 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from boards import trellis, vivado
+from boards import trellis, vivado, zynq
 from boards.host import BAUD
 from boards.mmcm import Mmcm
 from boards.pll import Pll
-from boards.table import Board, find_board
+from boards.table import Board, ZynqBoard, find_board
 from boards.top import BoardTop
 from model.config import AcceleratorConfig
 from model.errors import UserError
@@ -91,8 +92,14 @@ def build_board(name: str, folder: Path, *, config: AcceleratorConfig | None = N
         What was built; ``text`` to print.
     """
     board = find_board(name)
-    if seed is not None and board.vivado:
+    if seed is not None and (isinstance(board, ZynqBoard) or board.vivado):
         raise UserError(f"--seed is for nextpnr, {name} is built by Vivado")
+    if isinstance(board, ZynqBoard):
+        if baud is not None:
+            raise UserError(f"--baud is for boards with a serial line, {name} is driven by its "
+                            "processors")
+        return zynq.build_board(board, folder, config=config, clock_hz=clock_hz,
+                                plan_only=plan_only)
     config = config or board.accelerator()
     rate = BAUD if baud is None else baud
     plan, pll = make_plan(board, config, clock_hz=clock_hz, baud=rate,

@@ -13,7 +13,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from boards.table import BOARDS, Board, find_board
+from boards.table import BOARDS, Board, ZynqBoard, find_board
 from model.errors import Parser, UserError, command
 
 __all__ = ["main", "programming_command"]
@@ -65,6 +65,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line."""
     args = _parser().parse_args(argv)
     board = find_board(args.board)
+    if isinstance(board, ZynqBoard):
+        raise UserError(f"{board.id} is programmed by its processors, from Linux, or by Vivado: "
+                        "see docs/boards.md")
     words = programming_command(
         board, args.bitstream or Path("build") / board.id / f"{board.design}.bit"
     )

@@ -12,7 +12,7 @@ from typing import Any
 from model.config import AcceleratorConfig, load_config
 from model.errors import UserError
 
-__all__ = ["BOARDS", "Board", "find_board"]
+__all__ = ["BOARDS", "ZYNQ_BOARDS", "Board", "ZynqBoard", "find_board"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +83,55 @@ class Board:
         return platform
 
 
+@dataclass(frozen=True, kw_only=True)
+class ZynqBoard:
+    """A board with processors, which have the memory and drive the core.
+
+    Attributes
+    ----------
+    id, name : str
+        Short id for command lines; what it is called.
+    part, files : str
+        Device, and pattern of Vivado's board files (memory and pins of the processors).
+    processors : str
+        IP of the processing system: ``zynq_ultra_ps_e`` or ``processing_system7``.
+    config : str
+        Config of `model.config.PRESETS` that fits its FPGA.
+    clock_hz : int
+        Clock asked of the processing system.
+    ports, widest : int
+        High-performance memory ports (HP0, HP1 ...), and bits of each.
+    addr_bits : int
+        Address bits of the core's masters.
+    registers : int
+        Byte address of the core's registers for the processors.
+    stride : int
+        Bytes between the parts of the core's memory that its ports see.
+    """
+
+    id: str
+    name: str
+    part: str
+    files: str
+    processors: str
+    config: str
+    clock_hz: int
+    widest: int
+    addr_bits: int
+    registers: int
+    ports: int = 4
+    stride: int = 32 << 20
+
+    @property
+    def design(self) -> str:
+        """Name of its project and files."""
+        return "spectralcnn_" + self.id.replace("-", "_")
+
+    def accelerator(self) -> AcceleratorConfig:
+        """Config of its core."""
+        return load_config(self.config)
+
+
 BOARDS = {
     board.id: board
     for board in (
@@ -131,14 +180,31 @@ BOARDS = {
         Board(
             id="kc705", name="AMD KC705", module="boards.series7", platform="Kc705Platform",
             config="ecp5-85f", clock_hz=100_000_000, vivado=True,
-            programmer=("openFPGALoader", "-b", "kc705", "-m", "{bit}"), line="USB port J6",
+            programmer=("openFPGALoader", "-b", "kc705", "-m", "{bit}"), line="the USB UART port",
+        ),
+    )
+}
+
+ZYNQ_BOARDS = {
+    board.id: board
+    for board in (
+        ZynqBoard(
+            id="zcu104", name="AMD ZCU104", part="xczu7ev-ffvc1156-2-e",
+            files="xilinx.com:zcu104:*", processors="zynq_ultra_ps_e", config="zcu104",
+            clock_hz=200_000_000, widest=128, addr_bits=40, registers=0xA000_0000,
+        ),
+        ZynqBoard(
+            id="zc706", name="AMD ZC706", part="xc7z045ffg900-2", files="xilinx.com:zc706:*",
+            processors="processing_system7", config="zc706", clock_hz=150_000_000, widest=64,
+            addr_bits=32, registers=0x43C0_0000,
         ),
     )
 }
 
 
-def find_board(name: str) -> Board:
+def find_board(name: str) -> Board | ZynqBoard:
     """Board of an id; `UserError` lists them."""
-    if name not in BOARDS:
-        raise UserError(f"unknown board {name!r}: known are {', '.join(BOARDS)}")
-    return BOARDS[name]
+    known: dict[str, Board | ZynqBoard] = {**BOARDS, **ZYNQ_BOARDS}
+    if name not in known:
+        raise UserError(f"unknown board {name!r}: known are {', '.join(known)}")
+    return known[name]

@@ -336,6 +336,20 @@ PRESETS = {
             port_bits=2048, feature_banks=16, post_values=6, inverse_rows=2, ultra_ram=1,
             clock_hz=200_000_000,
         ),
+        # ZCU104 (XCZU7EV: 1728 DSP, 312 BRAM36, 96 URAM): 224 complex lanes, 714 multipliers, the
+        # four HP ports of 128 bits. Counted, not placed (docs/boards.md); tables are the limit.
+        AcceleratorConfig(
+            name="zcu104", tile_lanes=7, kernel_lanes=32, weight_bits=16, acc_bits=48,
+            tile_depth=8192, kernel_depth=8192, feature_depth=4096, port_bits=512,
+            feature_banks=8, post_values=6, ultra_ram=1, clock_hz=200_000_000,
+        ),
+        # ZC706 (XC7Z045: 900 DSP, 545 BRAM36): 192 complex lanes, 612 multipliers, four HP ports
+        # of 64 bits. Counted, not placed.
+        AcceleratorConfig(
+            name="zc706", tile_lanes=6, kernel_lanes=32, weight_bits=16, acc_bits=48,
+            tile_depth=4096, kernel_depth=4096, feature_depth=4096, port_bits=256,
+            feature_banks=8, post_values=6, clock_hz=150_000_000,
+        ),
     )
 }
 PRESETS |= {

