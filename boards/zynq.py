@@ -70,7 +70,7 @@ def _settings(board: ZynqBoard, config: AcceleratorConfig, clock_hz: int) -> str
         "outstanding": _OUTSTANDING, "longest_burst": _LONGEST_BURST,
         "axi4": list(Axi4Signature(data_bits=width).members),
         "axi4lite": list(Axi4LiteSignature(addr_bits=AxiLite.ADDR_BITS).members),
-        "registers": f"{board.registers:#010x}", "register_bytes": 1 << AxiLite.ADDR_BITS,
+        "registers": f"{board.registers:#010x}", "register_bits": AxiLite.ADDR_BITS,
         "clock_mhz": f"{clock_hz / 1e6:g}",
     }
     lines = [f"set {key} {_tcl(value)}" for key, value in settings.items()]

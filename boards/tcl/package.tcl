@@ -29,7 +29,7 @@ create_project -force ${top}_ip ip_project -part $part
 add_files -norecurse $top.v
 set_property top $top [current_fileset]
 update_compile_order -fileset sources_1
-ipx::package_project -root_dir ip -vendor $vendor -library $library -taxonomy /UserIP \
+ipx::package_project -root_dir [file normalize ip] -vendor $vendor -library $library -taxonomy /UserIP \
     -import_files -set_current true -force
 set core [ipx::current_core]
 set_property name $top $core
@@ -47,6 +47,8 @@ foreach space [ipx::get_address_spaces -of_objects $core] {
 
 foreach name $masters {
     set interface [add_interface $core $name master aximm interface [axi_maps $name $axi4]]
+    add_parameter $interface DATA_WIDTH $width
+    add_parameter $interface ADDR_WIDTH $addr_bits
     add_parameter $interface NUM_READ_OUTSTANDING $outstanding
     add_parameter $interface NUM_WRITE_OUTSTANDING $outstanding
     add_parameter $interface MAX_BURST_LENGTH $longest_burst
@@ -58,9 +60,11 @@ foreach name $masters {
 
 set interface [add_interface $core $slave slave aximm interface [axi_maps $slave $axi4lite]]
 add_parameter $interface PROTOCOL AXI4LITE
+add_parameter $interface DATA_WIDTH 32
+add_parameter $interface ADDR_WIDTH $register_bits
 set map [ipx::add_memory_map $slave $core]
 set block [ipx::add_address_block reg0 $map]
-set_property range $register_bytes $block
+set_property range [expr {1 << $register_bits}] $block
 set_property width 32 $block
 set_property usage register $block
 set_property slave_memory_map_ref $slave $interface

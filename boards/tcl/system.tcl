@@ -8,7 +8,7 @@ if {$board eq ""} {
 }
 create_project -force $name project -part $part
 set_property board_part $board [current_project]
-set_property ip_repo_paths ip [current_project]
+set_property ip_repo_paths [file normalize ip] [current_project]
 update_ip_catalog
 create_bd_design system
 
@@ -60,7 +60,7 @@ foreach master $masters {
     incr number
 }
 
-assign_bd_address -offset $registers -range $register_bytes \
+assign_bd_address -offset $registers -range [expr {1 << $register_bits}] \
     -target_address_space [get_bd_addr_spaces ps/Data] \
     [get_bd_addr_segs core/$slave/reg0] -force
 assign_bd_address

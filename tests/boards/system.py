@@ -39,7 +39,7 @@ class System(Tcl):
         return " ".join(name for name in self.files if name.startswith(pattern))
 
     def do_update_ip_catalog(self):
-        assert self.properties["project"]["ip_repo_paths"] == "ip"
+        assert Path(self.properties["project"]["ip_repo_paths"]) == Path("ip").resolve()
 
     def do_create_bd_design(self, name):
         assert name == "system"

@@ -135,7 +135,7 @@ class Packager(Tcl):
 
     def do_ipx__package_project(self, *words):
         options = dict(zip(words[::2], words[1::2], strict=False))
-        assert options["-root_dir"] == "ip" and "-import_files" in words
+        assert Path(options["-root_dir"]) == Path("ip").resolve() and "-import_files" in words
 
     def do_ipx__current_core(self):
         return "core"

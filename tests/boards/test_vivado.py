@@ -11,6 +11,7 @@ from boards.build import make_plan
 from boards.table import find_board
 from model.config import PRESETS
 from rtl.build import main
+from rtl.resources import run_yosys
 from tests.boards.echo import Echo
 
 pytest.importorskip("tkinter")
@@ -102,6 +103,24 @@ def test_clock_and_netlist(name):
     again, _ = make_plan(board, PRESETS["ecp5-85f"], core=Echo())
     slower, _ = make_plan(board, PRESETS["ecp5-85f"], core=Echo(), clock_hz=25_000_000)
     assert plan.digest() == again.digest() != slower.digest()
+
+
+@pytest.mark.synth
+@BOARDS
+def test_primitives_have_these_ports(name, files):
+    """yosys knows the ports of AMD's primitives, and reads the netlist as Verilog."""
+    folder, design = files(name), find_board(name).design
+    script = ("read_verilog -lib +/xilinx/cells_sim.v +/xilinx/cells_xtra.v; read_verilog {}; "
+              f"hierarchy -check -top {design}; flatten; tee -q -o stat.json stat -json")
+    run_yosys(script.format(f"{design}.v"), folder)
+    cells = json.loads((folder / "stat.json").read_text())["design"]["num_cells_by_type"]
+    assert {cell: cells[cell] for cell in cells if not cell.startswith("$")} == {
+        "MMCME2_BASE": 1, "BUFG": 1, "FDPE": 2, "OBUFT": 1,
+        **({"IBUFDS": 1, "IBUF": 2} if name == "kc705" else {"IBUF": 3})}
+    wrong = (folder / f"{design}.v").read_text().replace(".CLKIN1(", ".CLKIN(")
+    (folder / "wrong.v").write_text(wrong)
+    with pytest.raises(RuntimeError, match="does not have a port named 'CLKIN'"):
+        run_yosys(script.format("wrong.v"), folder)
 
 
 def test_without_vivado_the_files_are_there(tmp_path, capsys):

@@ -91,8 +91,11 @@ def check(core, ports, masters, addr_bits):
             assert ports[f"{name}_araddr"][1] == ports[f"{name}_awaddr"][1] == addr_bits
             space = core.properties[f"space:{name}"]
             assert (int(space["range"]), int(space["width"])) == (1 << addr_bits, addr_bits)
+        widths = core.parameters(name)
+        assert int(widths["ADDR_WIDTH"]) == ports[f"{name}_araddr"][1]
+        assert int(widths["DATA_WIDTH"]) == ports[f"{name}_rdata"][1]
     assert core.spaces == list(masters) and core.maps == ["s_axi"]
-    assert core.parameters("s_axi") == {"PROTOCOL": "AXI4LITE"}
+    assert core.parameters("s_axi")["PROTOCOL"] == "AXI4LITE"
     assert int(core.properties["map:s_axi:reg0"]["range"]) == 1 << ports["s_axi_awaddr"][1]
     clock = core.parameters("aclk")
     assert set(clock["ASSOCIATED_BUSIF"].split(":")) == {*masters, "s_axi"}
