@@ -84,20 +84,22 @@ class ADMMPruner:
         self._targets: dict[str, Tensor] = {}               # Z - U, until they change
         with torch.no_grad():
             for path, module in self.layers.items():
-                weight = free_weight(module).detach()
-                self.z[path] = weight * self._mask(path, weight)
-                self.u[path] = torch.zeros_like(weight)
+                if self._splits(path):
+                    weight = free_weight(module).detach()
+                    self.z[path] = weight * self._mask(path, weight)
+                    self.u[path] = torch.zeros_like(weight)
 
     def penalty(self) -> Tensor:
         """``sum_l rho/2 * ||W_l - Z_l + U_l||**2``, differentiable in W; in single precision."""
         self._require_open()
-        first = next(iter(self.z.values()))
-        total = torch.zeros((), device=first.device)
-        with torch.autocast(first.device.type, enabled=False):
-            for path, module in self.layers.items():
+        device = free_weight(next(iter(self.layers.values()))).device
+        total = torch.zeros((), device=device)
+        with torch.autocast(device.type, enabled=False):
+            for path, z in self.z.items():
+                module = self.layers[path]
                 target = self._targets.get(path)
                 if target is None:
-                    target = self._targets[path] = self.z[path] - self.u[path]
+                    target = self._targets[path] = z - self.u[path]
                 total = total + _Distance.apply(free_weight(module), target, module.metric)
             return self.rho / 2 * total
 
@@ -116,8 +118,8 @@ class ADMMPruner:
         """Z and U step, then go on with penalty `rho` (the scaled dual shrinks as rho grows)."""
         self._require_open()
         rho = self.rho if rho is None else rho
-        for path, module in self.layers.items():
-            shifted = free_weight(module) + self.u[path]
+        for path in self.z:
+            shifted = free_weight(self.layers[path]) + self.u[path]
             self.z[path] = shifted * self._mask(path, shifted)
             self.u[path] = (shifted - self.z[path]) * (self.rho / rho)
         self.rho, self._targets = rho, {}
@@ -128,7 +130,8 @@ class ADMMPruner:
         result = {}
         for path, module in self.layers.items():
             weight = free_weight(module)
-            gap = ((weight - self.z[path]).square() * module.metric).sum()
+            near = self.z[path] if path in self.z else weight * self._mask(path, weight)
+            gap = ((weight - near).square() * module.metric).sum()
             norm = (weight.square() * module.metric).sum().clamp_min(1e-30)
             result[path] = float((gap / norm).sqrt())
         return result
@@ -162,7 +165,7 @@ class ADMMPruner:
         self._require_open()
         for path, module in self.layers.items():
             weight = free_weight(module)
-            mask = self._mask(path, weight + self.u[path])
+            mask = self._mask(path, weight + self.u[path] if path in self.u else weight)
             weight.mul_(mask)
             set_mask(module, mask)
         self.finalised, self.z, self.u, self._targets = True, {}, {}, {}
@@ -213,6 +216,10 @@ class ADMMPruner:
             raise FloatingPointError(f"layer {path}: the weights hold NaN or infinity; go back to "
                                      "the last checkpoint with a lower learning rate")
         return projection_mask(self.layers[path], weight, self.patterns[path])
+
+    def _splits(self, path: str) -> bool:
+        """Whether a layer has Z and U."""
+        return True
 
     def _require_open(self) -> None:
         """Raise after `finalise`."""

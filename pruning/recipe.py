@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field, replace
 
 from model.errors import UserError
 from model.network import NETWORKS, Conv, Network
-from model.patterns import ChannelPattern, Pattern
-from pruning.selection import NAMES, named_pattern
+from model.patterns import ChannelPattern, LocalityPattern, Pattern
+from pruning.selection import NAMES, choose_layer, named_pattern
 
-# Fully connected layers always use `channel 1:m`; m per layer, in order.
+# Fully connected layers use `channel 1:m` if nothing else is asked for; m per layer, in order.
 LINEAR_GROUPS = {
     "lenet": (32, 8), "lenet5": (16, 8, 4),
     # One small classifier, kept whole.
@@ -18,6 +19,8 @@ LINEAR_GROUPS = {
 }
 # An 8 x 8 tile has 32 words: beyond that `kernel` keeps nothing.
 MOST_ALPHA = 32
+METHODS = ("admm", "lasso")
+_TAG = re.compile(r"[A-Za-z0-9._-]+")
 #: Settings of the networks that need others than the defaults of `Recipe`.
 _CIFAR = {
     "batch_norm": True, "optimiser_dense": "sgd", "decay": 5e-4, "batch": 128,
@@ -44,6 +47,13 @@ class Recipe:
         One of `pruning.selection.NAMES`, for the convolutions.
     alpha : int
         Compression of the convolutions.
+    layers : dict of str to str or float
+        Other choices for single layers, by name: a density, a pattern with its numbers, or
+        ``"dense"``.
+    method : str
+        ``"admm"``, or ``"lasso"`` for the groups of the pattern ``locality`` (other layers, ADMM).
+    lanes, banks : int
+        Size of the groups of the pattern ``locality``: so many outputs x channels.
     weight_bits : int
         8 or 16.
     epochs_dense, epochs_admm, epochs_masked, epochs_retrain : int
@@ -62,17 +72,25 @@ class Recipe:
         ``"float32"``, or ``"bfloat16"`` for autocast while weights are not rounded.
     rho_first, rho_last : float
         ADMM penalty, growing geometrically over the updates.
+    strength_first, strength_last : float
+        Strength of the group lasso, growing geometrically over its steps.
     updates : int
         Z and U updates per epoch.
     distill : float
         Share of the loss that is the distance to the dense network's class probabilities.
     seed : int
         Seed of every random choice.
+    tag : str
+        Added to `title`, to tell runs apart that differ in other settings.
     """
 
     network: str
     pattern: str = "channel"
     alpha: int = 4
+    layers: dict[str, str | float] = field(default_factory=dict)
+    method: str = "admm"
+    lanes: int = 8
+    banks: int = 1
     weight_bits: int = 8
     epochs_dense: int = 10
     epochs_admm: int = 4
@@ -85,6 +103,8 @@ class Recipe:
     rate_retrain: float = 3e-3
     rho_first: float = 2e-2
     rho_last: float = 1.0
+    strength_first: float = 1e-4
+    strength_last: float = 1e-2
     updates: int = 4
     distill: float = 0.0
     batch_norm: bool = False
@@ -92,6 +112,7 @@ class Recipe:
     decay: float = 0.0
     precision: str = "float32"
     seed: int = 0
+    tag: str = ""
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot run, naming the value."""
@@ -101,15 +122,18 @@ class Recipe:
             )
         if self.pattern not in NAMES:
             raise UserError(f"unknown pattern {self.pattern!r}: known are {', '.join(NAMES)}")
+        if self.method not in METHODS:
+            raise UserError(f"unknown method {self.method!r}: known are {', '.join(METHODS)}")
         if self.weight_bits not in (8, 16):
             raise UserError(f"weight bits must be 8 or 16, not {self.weight_bits}")
-        for name in ("alpha", "epochs_dense", "epochs_admm", "epochs_retrain", "batch", "updates"):
+        for name in ("alpha", "lanes", "banks", "epochs_dense", "epochs_admm", "epochs_retrain",
+                     "batch", "updates"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} must be at least 1, not {getattr(self, name)}")
         if self.alpha > MOST_ALPHA:
             raise UserError(f"alpha must be at most {MOST_ALPHA}, not {self.alpha}")
         for name in ("rate_dense", "rate_admm", "rate_masked", "rate_retrain", "rho_first",
-                     "rho_last"):
+                     "rho_last", "strength_first", "strength_last"):
             if not getattr(self, name) > 0:
                 raise UserError(f"{name} must be positive, not {getattr(self, name)}")
         if self.epochs_masked < 0:
@@ -122,6 +146,16 @@ class Recipe:
             raise UserError(f"decay must not be negative, not {self.decay}")
         if not 0 <= self.distill <= 1:
             raise UserError(f"distill must be 0..1, not {self.distill}")
+        if self.tag and not _TAG.fullmatch(self.tag):
+            raise UserError(f"tag must be letters, digits, '.', '_' and '-', not {self.tag!r}")
+        try:
+            patterns = self.patterns()
+        except (TypeError, ValueError) as error:
+            raise UserError(str(error)) from error
+        if self.method == "lasso" and not any(
+            isinstance(pattern, LocalityPattern) for pattern in patterns.values()
+        ):
+            raise UserError("method lasso is for the pattern locality, which no layer has")
 
     @classmethod
     def preset(cls, network: str, **changes: object) -> Recipe:
@@ -131,8 +165,8 @@ class Recipe:
     @property
     def title(self) -> str:
         """Short name of the result, e.g. ``lenet-channel-a4``."""
-        wide = "-w16" if self.weight_bits == 16 else ""
-        return f"{self.network}-{self.pattern}-a{self.alpha}{wide}"
+        end = ("-w16" if self.weight_bits == 16 else "") + (f"-{self.tag}" if self.tag else "")
+        return f"{self.network}-{self.pattern}-a{self.alpha}{end}"
 
     @property
     def net(self) -> Network:
@@ -141,12 +175,34 @@ class Recipe:
 
     def patterns(self) -> dict[str, Pattern]:
         """Sparsity pattern of every layer by name."""
+        names = [layer.name for layer in self.net.layers]
+        if unknown := sorted(self.layers.keys() - set(names)):
+            raise ValueError(f"no layer is called {', '.join(unknown)}; there are "
+                             f"{', '.join(names)}")
         groups = iter(LINEAR_GROUPS[self.network])
-        return {
-            layer.name: named_pattern(self.pattern, 1 / self.alpha, layer)
-            if isinstance(layer, Conv) else ChannelPattern(1, next(groups))
-            for layer in self.net.layers
-        }
+        found: dict[str, Pattern] = {}
+        for layer in self.net.layers:
+            conv = isinstance(layer, Conv)
+            usual = None if conv else ChannelPattern(1, next(groups))
+            choice = self.layers.get(layer.name)
+            if choice == "dense":
+                found[layer.name] = ChannelPattern(1, 1)
+            elif choice is None and usual is not None:
+                found[layer.name] = usual
+            elif choice is None:
+                found[layer.name] = self._sized(named_pattern(self.pattern, 1 / self.alpha, layer))
+            elif isinstance(choice, str):
+                found[layer.name] = choose_layer(choice, 1 / self.alpha, layer, layer.name)
+            else:
+                kind = self.pattern if conv else "channel"
+                found[layer.name] = self._sized(choose_layer(kind, choice, layer, layer.name))
+        return found
+
+    def _sized(self, pattern: Pattern) -> Pattern:
+        """Give `locality` its groups."""
+        if isinstance(pattern, LocalityPattern):
+            return replace(pattern, lanes=self.lanes, channels=self.banks)
+        return pattern
 
     def to_dict(self) -> dict:
         """Plain JSON types."""

@@ -18,7 +18,7 @@ from model.patterns import (
     parse,
 )
 
-__all__ = ["BANKS", "Choice", "NAMES", "channel_pattern", "choose", "named_pattern"]
+__all__ = ["BANKS", "Choice", "NAMES", "channel_pattern", "choose", "choose_layer", "named_pattern"]
 
 #: Channels the hardware reads together (`model.config.AcceleratorConfig.banks`).
 BANKS = 8
@@ -67,7 +67,7 @@ def choose(
                 else:
                     choice, share = value, density
         if choice is not None:
-            chosen[path] = _pattern(choice, share, module.layer, path)
+            chosen[path] = choose_layer(choice, share, module.layer, path)
     if unused:
         raise ValueError(f"no layer is called {', '.join(sorted(unused))}; there are "
                          f"{', '.join(layers)}")
@@ -76,8 +76,8 @@ def choose(
     return chosen
 
 
-def _pattern(choice: Choice, density: float, layer: Conv | Linear, path: str) -> Pattern:
-    """Pattern of one layer."""
+def choose_layer(choice: Choice, density: float, layer: Conv | Linear, path: str) -> Pattern:
+    """Pattern of one layer: `choice`, or the pattern of that name at `density`."""
     if not isinstance(choice, str):
         if isinstance(choice, Pattern):
             return choice

@@ -20,6 +20,7 @@ from pruning import checkpoint
 from pruning.admm import ADMMPruner, parameter_groups, require_finite, rho_at
 from pruning.batches import Samples, batch_count
 from pruning.export import sparsity
+from pruning.grouplasso import GroupLasso
 from pruning.loop import distilled_loss, evaluate, train_epoch
 from pruning.nets import SpatialNet, SpectralNet
 from pruning.recipe import Recipe
@@ -123,10 +124,16 @@ class Run:
         """Spectral network of the dense one, and what prunes it."""
         recipe = self.recipe
         model = SpectralNet(recipe.net, self.dense)
-        return model, ADMMPruner(
-            model.layers, layers=recipe.patterns(), rho=(recipe.rho_first, recipe.rho_last),
-            updates=recipe.epochs_admm * recipe.updates,
-            every=max(1, self.steps // recipe.updates),
+        patterns, rho = recipe.patterns(), (recipe.rho_first, recipe.rho_last)
+        updates = recipe.epochs_admm * recipe.updates
+        every = max(1, self.steps // recipe.updates)
+        if recipe.method == "admm":
+            return model, ADMMPruner(
+                model.layers, layers=patterns, rho=rho, updates=updates, every=every
+            )
+        return model, GroupLasso(
+            model.layers, layers=patterns, rho=rho, updates=updates, every=every,
+            strength=(recipe.strength_first, recipe.strength_last),
         )
 
     def _stage(self, stage: str, model: nn.Module, first: int, optimiser: dict | None) -> None:
@@ -183,6 +190,8 @@ class Run:
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             optimiser.step()
+            if stage == "admm" and isinstance(self.pruner, GroupLasso):
+                self.pruner.shrink()
             if stage == "admm" and (index + 1) % every == 0:
                 self._update(epoch, index // every)
             return reported
@@ -229,6 +238,8 @@ class Run:
             entry["rho"] = self.pruner.rho
             entry["residuals"] = self.pruner.residual()
             entry["residual"] = max(entry["residuals"].values())
+            if isinstance(self.pruner, GroupLasso):
+                entry["groups"] = self.pruner.groups()
             with self.pruner.projected(), self._precision(stage):
                 entry["accuracy_pruned"] = evaluate(model, self.test)
                 zeros = sparsity(model)
@@ -264,8 +275,9 @@ class Run:
         state = checkpoint.load(self._file, "run")
         # A run that diverged goes on at a lower rate, one that takes too long with fewer epochs;
         # each epoch's entry tells its rate. All else must be as it was.
+        before = Recipe(self.recipe.network).to_dict() | state["recipe"]
         changed = [name for name, value in self.recipe.to_dict().items()
-                   if state["recipe"].get(name) != value and not name.startswith(FREE)]
+                   if before[name] != value and not name.startswith(FREE)]
         if changed:
             raise UserError(f"{self._file} was made with other settings: {', '.join(changed)}")
         stage, epoch = state["stage"], state["epoch"]

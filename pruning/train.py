@@ -37,6 +37,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--pattern", help=f"{', '.join(NAMES)} (default channel)")
     for name, kind, text in (
         ("alpha", int, "compression of the convolutions"),
+        ("method", str, "admm, or lasso for the groups of the pattern locality"),
+        ("lanes", int, "outputs of a group of the pattern locality"),
+        ("banks", int, "channels of a group of the pattern locality"),
         ("weight_bits", int, "8 or 16"),
         ("epochs_dense", int, "epochs of the dense stage"),
         ("epochs_admm", int, "epochs of the ADMM stage"),
@@ -51,16 +54,38 @@ def _parser() -> argparse.ArgumentParser:
         ("rate_retrain", float, "the same of the quantised retraining"),
         ("rho_first", float, "ADMM penalty at the start"),
         ("rho_last", float, "ADMM penalty at the end"),
+        ("strength_first", float, "strength of the group lasso at the start"),
+        ("strength_last", float, "strength of the group lasso at the end"),
         ("updates", int, "Z and U updates per epoch"),
         ("distill", float, "share of distillation in the loss, 0..1"),
         ("precision", str, "float32, or bfloat16 for autocast"),
         ("seed", int, "seed of every random choice"),
+        ("tag", str, "end of the result's name"),
     ):
         parser.add_argument(
             f"--{name.replace('_', '-')}", type=kind,
-            help=f"{text} (default {_defaults(name)})",
+            help=f"{text} (default {_defaults(name) or 'none'})",
         )
+    parser.add_argument(
+        "--layer", action="append", metavar="NAME=CHOICE", dest="layers",
+        help="a layer's own density, pattern with its numbers, or 'dense': conv2=0.1, "
+             "'fc1=channel 1:16'; may be repeated",
+    )
     return parser
+
+
+def _choices(texts: Sequence[str]) -> dict[str, str | float]:
+    """Read the choices of ``--layer``."""
+    found: dict[str, str | float] = {}
+    for text in texts:
+        name, equals, choice = text.partition("=")
+        if not (name and equals and choice):
+            raise UserError(f"--layer must be NAME=CHOICE, as conv2=0.1, not {text!r}")
+        try:
+            found[name] = float(choice)
+        except ValueError:
+            found[name] = choice
+    return found
 
 
 def _defaults(name: str) -> str:
@@ -80,6 +105,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     use_threads(args.threads)
     names = [name for name in Recipe.__dataclass_fields__ if hasattr(args, name)]
     given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    if "layers" in given:
+        given["layers"] = _choices(given["layers"])
     settings = _settings(args.config) if args.config else {}
     if settings and settings.pop("network") != given["network"]:
         raise UserError(f"{args.config} is of another network than {given['network']}")

@@ -116,6 +116,15 @@ def test_missing_torch_is_one_line(monkeypatch, capsys):
     (["lenet", "--decay", "-1"], "decay must not be negative, not -1.0"),
     (["lenet", "--epochs-masked", "-1"], "epochs_masked must not be negative, not -1"),
     (["lenet", "--optimiser-dense", "lion"], "unknown optimiser 'lion'"),
+    (["lenet", "--layer", "conv2"], "--layer must be NAME=CHOICE, as conv2=0.1, not 'conv2'"),
+    (["lenet", "--layer", "conv9=0.1"], "no layer is called conv9; there are conv1, conv2, fc1"),
+    (["lenet", "--layer", "conv2=1.5"], "layer conv2: density must be above 0 and at most 1"),
+    (["lenet", "--layer", "conv2=block 3"], "layer conv2: unknown pattern 'block 3'"),
+    (["lenet", "--tag", "a/b"], "tag must be letters, digits"),
+    (["lenet", "--lanes", "0"], "lanes must be at least 1, not 0"),
+    (["lenet", "--method", "greedy"], "unknown method 'greedy': known are admm, lasso"),
+    (["lenet", "--method", "lasso"], "method lasso is for the pattern locality, which no layer"),
+    (["lenet", "--strength-last", "0"], "strength_last must be positive, not 0.0"),
 ])
 def test_wrong_options_are_one_line(options, message, capsys):
     assert main(options) == 2
@@ -208,6 +217,45 @@ def test_layers_of_one_bank_row_choose_two_of_eight():
     assert str(patterns["conv2"]) == "channel 1:4"
     patterns = Recipe(network="lenet5", pattern="channel", alpha=16).patterns()
     assert str(patterns["conv2"]) == "channel 1:16"
+
+
+def test_single_layers_have_densities_and_patterns_of_their_own():
+    recipe = Recipe("lenet", pattern="unstructured", alpha=8, tag="x", layers={
+        "conv1": "dense", "conv2": 0.1, "fc1": "channel 1:16", "fc2": 0.25,
+    })
+    assert recipe.title == "lenet-unstructured-a8-x"
+    assert {name: str(pattern) for name, pattern in recipe.patterns().items()} == {
+        "conv1": "channel 1:1", "conv2": "unstructured 10", "fc1": "channel 1:16",
+        "fc2": "channel 1:4",
+    }
+    recipe = Recipe("lenet", pattern="locality", lanes=64, banks=2, layers={"conv1": 0.5})
+    assert str(recipe.patterns()["conv1"]) == "locality 2 64x2"
+    assert str(recipe.patterns()["conv2"]) == "locality 4 64x2"
+
+
+def test_a_run_with_group_lasso_resumes_exactly(digits_dir, finished, tmp_path, monkeypatch):
+    options = ["--dense", str(finished / "dense.pt"), "--pattern", "locality", "--method", "lasso",
+               "--layer", "conv1=dense"]
+    assert train(digits_dir, tmp_path / "a", *options) == 0
+    log = json.loads((tmp_path / "a" / "log.json").read_text())
+    assert [entry["groups"]["conv2"][1] for entry in log["epochs"] if "groups" in entry] == [96] * 2
+    real, calls = checkpoint.save, []
+
+    def save(path, state):
+        real(path, state)
+        calls.append(path.name)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoint, "save", save)
+    assert train(digits_dir, tmp_path / "b", *options) == 130
+    assert train(digits_dir, tmp_path / "b", *options, "--resume") == 0
+    first, second = (QuantisedNetwork.load(tmp_path / folder / "lenet5-locality-a4.npz").layers[1]
+                     for folder in "ab")
+    np.testing.assert_array_equal(first.weight, second.weight)
+    # Two groups of eight outputs for every channel and frequency.
+    words = first.weight.any(axis=-1).reshape(2, 8, 6, 32).any(axis=1)
+    assert 0 < np.count_nonzero(words) <= 96
 
 
 TOY = Network("toycifar", (3, 32, 32), (
