@@ -65,7 +65,7 @@ class GroupLasso(ADMMPruner):
     def __init__(
         self, model: nn.Module, lanes: int = 8, banks: int = 1, density: float = 0.25,
         layers: Mapping[str, Choice] | None = None, *,
-        strength: tuple[float, float] = (1e-4, 1e-2), rho: tuple[float, float] = (2e-2, 1.0),
+        strength: tuple[float, float] = (5e-4, 2e-2), rho: tuple[float, float] = (2e-2, 1.0),
         updates: int = 16, every: int = 100,
     ) -> None:
         if not (strength[0] > 0 and strength[1] > 0):

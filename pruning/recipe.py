@@ -103,8 +103,8 @@ class Recipe:
     rate_retrain: float = 3e-3
     rho_first: float = 2e-2
     rho_last: float = 1.0
-    strength_first: float = 1e-4
-    strength_last: float = 1e-2
+    strength_first: float = 5e-4
+    strength_last: float = 2e-2
     updates: int = 4
     distill: float = 0.0
     batch_norm: bool = False
