@@ -55,7 +55,7 @@ def _equal(folder: Path, read: Reader, table: Tabler) -> str:
     rows = []
     for name, log in logs:
         recipe, result = log["recipe"], log["result"]
-        layer = max(log["density"], key=lambda key: "conv" in key and key)
+        layer = [key for key in log["density"] if key.startswith("conv")][-1]
         busy = {item["config"]: next(entry for entry in item["layers"] if entry["name"] == layer)
                 for item in lanes.get(name, ())}
         rows.append((

@@ -39,3 +39,45 @@ def test_corrupt_result_file_is_one_line(tmp_path, capsys):
     assert main(["--results", str(tmp_path), "--out", str(tmp_path / "r.md")]) == 2
     assert "accuracy.json cannot be read" in capsys.readouterr().err
     assert not (tmp_path / "r.md").exists()
+
+
+def log(pattern, method="admm", alpha=8, integer=99.0):
+    return {
+        "recipe": {"network": "lenet", "pattern": pattern.split()[0], "alpha": alpha, "seed": 0,
+                   "method": method},
+        "patterns": {"conv1": "channel 1:1", "conv2": pattern, "fc1": "channel 1:32"},
+        "density": {"conv1": 1.0, "conv2": 0.125, "fc1": 0.03},
+        "result": {"dense_accuracy": 99.4, "integer_accuracy": integer, "zeros_conv_percent": 90.5,
+                   "zeros_linear_percent": 96.8},
+    }
+
+
+def test_patterns_at_equal_density_stand_beside_their_busy_lanes(tmp_path):
+    for name, content in (
+        ("lenet-unstructured-a8-equal", log("unstructured 8")),
+        ("lenet-locality-a8-equal-64x1-lasso", log("locality 8 64x1", "lasso", integer=98.9)),
+        ("lenet-unstructured-a10-long", log("unstructured 10", alpha=10, integer=99.45)),
+    ):
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    (tmp_path / "utilisation.json").write_text(json.dumps([{
+        "file": "lenet-locality-a8-equal-64x1-lasso.npz", "configs": [{
+            "config": "u200", "layers": [{"name": "conv1", "scheduler": 0.1, "core": 0.1},
+                                         {"name": "conv2", "scheduler": 0.998, "core": 0.95}],
+        }],
+    }]))
+    text = render(tmp_path)
+    assert "| lenet | locality 8 64x1 | lasso | 0 | 87.5 | 98.90 | 99.8 (95.0) |" in text
+    assert "| lenet | unstructured 8 | admm | 0 | 87.5 | 99.00 |  |" in text
+    assert "| 90.5 | 96.8 | 99.40 | 99.45 | +0.05 |" in text
+
+
+def test_weight_scales_are_a_column_per_width(tmp_path):
+    rows = [{"scale": scale, "bits": bits, "accuracy": 99.0 + bits / 100, "snr_db": 6.0 * bits}
+            for bits in (8, 4) for scale in ("output", "output x frequency")]
+    (tmp_path / "scales.json").write_text(json.dumps({
+        "recipe": {"network": "lenet", "pattern": "kernel", "seed": 0}, "unrounded": 99.1,
+        "rows": rows,
+    }))
+    text = render(tmp_path)
+    assert "| scale per | 8 bits | 4 bits |" in text
+    assert "| output x frequency | 99.08 (48.0) | 99.04 (24.0) |" in text
