@@ -31,18 +31,34 @@ def _densest(folder: Path, read: Reader, table: Tabler) -> str:
         result = log["result"]
         dense, integer = result["dense_accuracy"], result["integer_accuracy"]
         rows.append((
-            name, "; ".join(f"{layer} {pattern}" for layer, pattern in log["patterns"].items()),
+            name, "; ".join(f"{layer} {pattern.split()[0]} {100 * log['density'][layer]:.1f} %"
+                            for layer, pattern in log["patterns"].items()),
             f"{result['zeros_conv_percent']:.1f}", f"{result['zeros_linear_percent']:.1f}",
             f"{dense:.2f}", f"{integer:.2f}", f"{integer - dense:+.2f}",
+            _simulated(read(folder, f"rtl-{name}.json")),
         ))
     if not rows:
         return ""
     return ("## Spectral words pruned without loss\nAll test images, the last epoch; every run "
             "that was made is listed. Integer: golden model, 8-bit weights and activations.\n\n"
-            + table(("run", "patterns", "zero spectral words %", "zero linear weights %", "dense %",
-                     "integer %", "difference"), rows)
-            + "\n\nCommand: `python -m pruning.train NETWORK --data DIR --config "
-            "docs/results/RUN.json` (dense network: `--dense-only` first, then `--dense FILE`).\n")
+            + table(("run", "pattern and words kept of each layer", "zero spectral words %",
+                     "zero linear weights %", "dense %", "integer %", "difference", "RTL"), rows)
+            + "\n\nCommands: `python -m pruning.train NETWORK --data DIR --config "
+            "docs/results/RUN.json` (dense network: `--dense-only` first, then `--dense FILE`), "
+            "`python -m sim.run --network RUN.npz --index 0:10 --json docs/results/rtl-RUN.json`.\n"
+            )
+
+
+def _simulated(run: dict | None, layer: str = "") -> str:
+    """Tell what a run in RTL came to; with a layer, how busy that one's lanes were."""
+    if not run:
+        return ""
+    exact = f"{run['words_compared']} words {'equal' if run['bit_exact'] else 'NOT EQUAL'}"
+    for item in run["layers"]:
+        if item["name"] == layer:
+            return (f"{item['mac_issue_cycles']} of {item['cycles']} cycles, "
+                    f"{100 * item['lanes_filled']:.1f} % of the lanes; {exact}")
+    return f"{max(run['cycles'])} cycles on `{run['config']}`, {exact}"
 
 
 def _equal(folder: Path, read: Reader, table: Tabler) -> str:
@@ -63,6 +79,7 @@ def _equal(folder: Path, read: Reader, table: Tabler) -> str:
             f"{100 * (1 - log['density'][layer]):.1f}", f"{result['integer_accuracy']:.2f}",
             *(f"{100 * busy[config]['scheduler']:.1f} ({100 * busy[config]['core']:.1f})"
               if config in busy else "" for config in configs),
+            _simulated(read(folder, f"rtl-{name}.json"), layer),
         ))
     if not rows:
         return ""
@@ -75,10 +92,13 @@ def _equal(folder: Path, read: Reader, table: Tabler) -> str:
             "banks and window of the config alone, and in brackets with the idle entries the core "
             "needs (`u200-window`: a block takes at least 256 steps, its read-out).\n\n"
             + table(("network", "pattern", "method", "seed", "zero words %", "integer %",
-                     *(f"`{config}`" for config in configs)), rows)
+                     *(f"`{config}`" for config in configs), "RTL: array steps, lanes filled"),
+                    rows)
             + "\n\nCommands: `python -m pruning.train lenet --data DIR --dense FILE --config "
             "docs/results/RUN.json`; `python -m model.utilisation RUN.npz ... --json "
-            "docs/results/utilisation.json`.\n")
+            "docs/results/utilisation.json`; RTL (config `ecp5-85f`; the lanes a block lacks count "
+            "as not filled): `python -m sim.run --network RUN.npz --index 0:10 --json "
+            "docs/results/rtl-RUN.json`.\n")
 
 
 def _scales(folder: Path, read: Reader, table: Tabler) -> str:

@@ -65,10 +65,14 @@ def test_patterns_at_equal_density_stand_beside_their_busy_lanes(tmp_path):
                                          {"name": "conv2", "scheduler": 0.998, "core": 0.95}],
         }],
     }]))
+    rtl = run("lenet", "unstructured 8")
+    rtl["layers"].append(rtl["layers"][0] | {"name": "conv2"})
+    (tmp_path / "rtl-lenet-unstructured-a8-equal.json").write_text(json.dumps(rtl))
     text = render(tmp_path)
-    assert "| lenet | locality 8 64x1 | lasso | 0 | 87.5 | 98.90 | 99.8 (95.0) |" in text
-    assert "| lenet | unstructured 8 | admm | 0 | 87.5 | 99.00 |  |" in text
-    assert "| 90.5 | 96.8 | 99.40 | 99.45 | +0.05 |" in text
+    assert "700 of 7000 cycles, 20.0 % of the lanes; 99 words equal |" in text
+    assert "| lenet | locality 8 64x1 | lasso | 0 | 87.5 | 98.90 | 99.8 (95.0) |  |" in text
+    assert "| lenet | unstructured 8 | admm | 0 | 87.5 | 99.00 |  | " in text
+    assert "| 90.5 | 96.8 | 99.40 | 99.45 | +0.05 |  |" in text
 
 
 def test_weight_scales_are_a_column_per_width(tmp_path):
