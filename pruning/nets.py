@@ -55,15 +55,19 @@ class SpatialNet(nn.Module):
         """Class scores; (B, C, H, W) in 0 ... 1 to (B, classes)."""
         x = x.contiguous(memory_format=torch.channels_last)
         for layer in self.network.layers:
-            if isinstance(layer, Linear):
-                x = x.flatten(1)
-            x = self.layers[layer.name](x)
-            if layer.name in self.norms:
-                x = self.norms[layer.name](x)
-            if isinstance(layer, Conv) and layer.pool > 1:
-                x = functional.max_pool2d(x, layer.pool)
-            x = functional.relu(x) if layer.relu else x
+            x = self.block(layer, x)
         return x
+
+    def block(self, layer: Conv | Linear, x: Tensor) -> Tensor:
+        """One layer with what follows it, batch norm, pool and ReLU."""
+        if isinstance(layer, Linear):
+            x = x.flatten(1)
+        x = self.layers[layer.name](x)
+        if layer.name in self.norms:
+            x = self.norms[layer.name](x)
+        if isinstance(layer, Conv) and layer.pool > 1:
+            x = functional.max_pool2d(x, layer.pool)
+        return functional.relu(x) if layer.relu else x
 
 
 class SpectralNet(nn.Module):
@@ -103,17 +107,20 @@ class SpectralNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Class scores; (B, C, H, W) in 0 ... 1 to (B, classes)."""
         for layer in self.network.layers:
-            if isinstance(layer, Linear):
-                x = x.flatten(1)
-            x = self.layers[layer.name](x)
-            if layer.name in self.norms:
-                x = self.norms[layer.name](x)
-                if isinstance(layer, Conv) and layer.pool > 1:
-                    x = functional.max_pool2d(x, layer.pool)
-            x = functional.relu(x) if layer.relu else x
-            if layer.name in self.quantisers:
-                x = self.quantisers[layer.name](x)
+            x = self.block(layer, x)
         return x
+
+    def block(self, layer: Conv | Linear, x: Tensor) -> Tensor:
+        """One layer with what follows it: batch norm, pool, ReLU, quantisation."""
+        if isinstance(layer, Linear):
+            x = x.flatten(1)
+        x = self.layers[layer.name](x)
+        if layer.name in self.norms:
+            x = self.norms[layer.name](x)
+            if isinstance(layer, Conv) and layer.pool > 1:
+                x = functional.max_pool2d(x, layer.pool)
+        x = functional.relu(x) if layer.relu else x
+        return self.quantisers[layer.name](x) if layer.name in self.quantisers else x
 
     def compressed(self) -> Iterator[tuple[str, Compressed]]:
         """Name and module of every layer in order."""

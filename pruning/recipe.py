@@ -19,7 +19,7 @@ LINEAR_GROUPS = {
 }
 # An 8 x 8 tile has 32 words: beyond that `kernel` keeps nothing.
 MOST_ALPHA = 32
-METHODS = ("admm", "lasso")
+METHODS = ("admm", "lasso", "layerwise")
 _TAG = re.compile(r"[A-Za-z0-9._-]+")
 #: Settings of the networks that need others than the defaults of `Recipe`.
 _CIFAR = {
@@ -51,7 +51,8 @@ class Recipe:
         Other choices for single layers, by name: a density, a pattern with its numbers, or
         ``"dense"``.
     method : str
-        ``"admm"``, or ``"lasso"`` for the groups of the pattern ``locality`` (other layers, ADMM).
+        ``"admm"``, or ``"lasso"`` for the groups of the pattern ``locality`` (other layers, ADMM),
+        or ``"layerwise"``: no epochs of ADMM, `pruning.warmstart` chooses the words.
     lanes, banks : int
         Size of the groups of the pattern ``locality``: so many outputs x channels.
     weight_bits : int

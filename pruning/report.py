@@ -67,8 +67,8 @@ def plot(path: Path, history: list[dict], title: str) -> None:
 
 def epoch_line(entry: dict, total: int) -> str:
     """One line of text about an epoch."""
-    parts = [f"{entry['stage']:8} {entry['epoch']:3}/{total}  loss {entry['loss']:.4f}",
-             f"test {entry['accuracy']:.2f} %"]
+    loss = f"loss {entry['loss']:.4f}  " if "loss" in entry else ""
+    parts = [f"{entry['stage']:9} {entry['epoch']:2}/{total}  {loss}test {entry['accuracy']:.2f} %"]
     if "residual" in entry:
         parts.append(f"projected {entry['accuracy_pruned']:.2f} %  residual {entry['residual']:.3f}"
                      f"  rho {entry['rho']:.4f}")

@@ -6,12 +6,15 @@ masked retraining with rounded weights and folded batch norm.
 
 from __future__ import annotations
 
+import sys
 import time
 from contextlib import AbstractContextManager
 from math import cos, pi
 from pathlib import Path
 
 import torch
+from rich.console import Console
+from rich.progress import Progress
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -25,6 +28,7 @@ from pruning.loop import distilled_loss, evaluate, train_epoch
 from pruning.nets import SpatialNet, SpectralNet
 from pruning.recipe import Recipe
 from pruning.report import epoch_line
+from pruning.warmstart import Effort, warm_start
 
 __all__ = ["CALIBRATION", "Run", "STAGES"]
 
@@ -100,7 +104,10 @@ class Run:
         if self.model is None or self.pruner is None:
             self.model, self.pruner = self._start()
         if stage == "admm":
-            self._stage("admm", self.model, epoch, optimiser)
+            if self.recipe.method == "layerwise":
+                self._warm_start(self.model)
+            else:
+                self._stage("admm", self.model, epoch, optimiser)
             self.pruner.finalise()
             stage, epoch, optimiser = "masked", 0, None
         if stage == "masked":
@@ -127,7 +134,7 @@ class Run:
         patterns, rho = recipe.patterns(), (recipe.rho_first, recipe.rho_last)
         updates = recipe.epochs_admm * recipe.updates
         every = max(1, self.steps // recipe.updates)
-        if recipe.method == "admm":
+        if recipe.method != "lasso":
             return model, ADMMPruner(
                 model.layers, layers=patterns, rho=rho, updates=updates, every=every
             )
@@ -135,6 +142,21 @@ class Run:
             model.layers, layers=patterns, rho=rho, updates=updates, every=every,
             strength=(recipe.strength_first, recipe.strength_last),
         )
+
+    def _warm_start(self, model: SpectralNet) -> None:
+        """Choose the words layer by layer, in place of the ADMM stage."""
+        started, effort = time.monotonic(), Effort()
+        with Progress(console=Console(stderr=True), transient=True,
+                      disable=not sys.stderr.isatty()) as bar:
+            task = bar.add_task("layer-wise start", total=1.0)
+            layers = warm_start(
+                model, self.dense, self.recipe.patterns(), self.train.head(effort.images), effort,
+                lambda name, share: bar.update(task, completed=share, description=name),
+            )
+        entry = {"stage": "layerwise", "epoch": 1, "accuracy": evaluate(model, self.test),
+                 "layers": layers, "seconds": round(time.monotonic() - started, 1)}
+        self.history.append(entry)
+        print(epoch_line(entry, 1), flush=True)
 
     def _stage(self, stage: str, model: nn.Module, first: int, optimiser: dict | None) -> None:
         """Train `model` through the epochs of one stage, saving after each."""

@@ -37,7 +37,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--pattern", help=f"{', '.join(NAMES)} (default channel)")
     for name, kind, text in (
         ("alpha", int, "compression of the convolutions"),
-        ("method", str, "admm, or lasso for the groups of the pattern locality"),
+        ("method", str, "admm, lasso for the groups of the pattern locality, or layerwise"),
         ("lanes", int, "outputs of a group of the pattern locality"),
         ("banks", int, "channels of a group of the pattern locality"),
         ("weight_bits", int, "8 or 16"),
