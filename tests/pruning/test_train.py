@@ -91,6 +91,16 @@ def test_dense_network_is_reused(digits_dir, finished, tmp_path, capsys):
     assert "is a dense lenet5, not lenet" in capsys.readouterr().err
 
 
+def test_layerwise_start_takes_the_place_of_admm(digits_dir, finished, tmp_path):
+    dense = str(finished / "dense.pt")
+    assert train(digits_dir, tmp_path, "--dense", dense, "--method", "layerwise") == 0
+    log = json.loads((tmp_path / "log.json").read_text())
+    stages = [epoch["stage"] for epoch in log["epochs"]]
+    assert stages[-3:] == ["layerwise"] + ["retrain"] * 2 and "admm" not in stages
+    assert [layer["layer"] for layer in log["epochs"][-3]["layers"]] == ["conv1", "conv2"]
+    assert log["result"]["zeros_conv_percent"] >= 75
+
+
 def one_error_line(capsys):
     err = capsys.readouterr().err
     assert err.startswith("error: ") and err.count("\n") == 1
