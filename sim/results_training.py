@@ -25,18 +25,19 @@ def _cifar(folder: Path, read: Read, table: Table) -> str:
     for path in sorted(folder.glob("vgg16-cifar*-a*.json")):
         log = read(folder, path.name)
         recipe = log["recipe"]
-        key = recipe["network"], recipe["pattern"], recipe["alpha"], recipe["weight_bits"]
+        key = (recipe["network"], recipe["pattern"], recipe["alpha"], recipe["weight_bits"],
+               recipe.get("method", "admm"), recipe.get("tag", ""))
         runs.setdefault(key, []).append(log)
     if not runs:
         return ""
     rows = []
-    for (network, pattern, alpha, bits), logs in sorted(runs.items()):
+    for (network, pattern, alpha, bits, method, tag), logs in sorted(runs.items()):
         losses = [log["result"]["integer_accuracy"] - log["result"]["dense_accuracy"]
                   for log in logs]
         result = logs[0]["result"]
         spread = f" ± {stdev(losses):.2f}" if len(losses) > 1 else ""
         rows.append((
-            network, pattern, alpha, bits, len(logs),
+            network, f"{pattern} {tag}".strip(), alpha, bits, method, len(logs),
             f"{mean(log['result']['dense_accuracy'] for log in logs):.2f}",
             f"{mean(log['result']['integer_accuracy'] for log in logs):.2f}",
             f"{mean(losses):+.2f}{spread}", f"{result['zeros_conv_percent']:.1f}",
@@ -48,10 +49,11 @@ def _cifar(folder: Path, read: Read, table: Table) -> str:
         f"## Accuracy on {name}\nAll 10 000 test images. Dense: the same network in floating "
         "point, trained on the same files. Integer: the golden model with 8-bit activations, all "
         "13 convolutions spectral, batch norm folded. Epochs: dense / ADMM / masked / quantised; "
-        "the last epoch is taken, never the best. Seeds are of everything after the dense "
-        "training.\n\n"
-        + table(("network", "pattern", "α", "bits", "seeds", "dense %", "integer %", "difference",
-                 "zero spectral words %", "epochs"), rows)
+        "the last epoch is taken, never the best. Varied: each layer has its own α, "
+        "which the log tells, and the zero words are counted over all layers. Seeds are of "
+        "everything after the dense training.\n\n"
+        + table(("network", "pattern", "α", "bits", "method", "seeds", "dense %", "integer %",
+                 "difference", "zero spectral words %", "epochs"), rows)
         + "\n\nEach run: `python -m pruning.train NETWORK --data DIR --config LOG.json` with its "
         "log in `docs/results/`.\n"
     )
