@@ -199,7 +199,8 @@ def _fft(folder: Path) -> str:
 
 def _schedule(folder: Path) -> str:
     parts = []
-    for name in ("schedule", "schedule-core", "schedule-balanced"):
+    for name in ("schedule", "schedule-core", "schedule-balanced", "schedule-unstructured",
+                 "schedule-locality"):
         result = _read(folder, f"{name}.json")
         if not result:
             continue
@@ -224,7 +225,7 @@ def _schedule(folder: Path) -> str:
             + "\n\n".join(parts) + "\n\nCommand: `python -m model.benchmark_schedule --data DIR "
             "--addresses 8,12 --json docs/results/schedule.json --plot docs/results/schedule.png`; "
             "with `--addresses 8 --methods opening` for what the core runs (frequency f from step "
-            "8·f of a block on), with `--pattern 'balanced 4'` and `--methods` for the last.\n")
+            "8·f of a block on), with `--pattern` and `--methods` for the others.\n")
 
 
 def _dataflow(folder: Path) -> str:

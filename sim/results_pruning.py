@@ -67,7 +67,8 @@ def _equal(folder: Path, read: Reader, table: Tabler) -> str:
     configs = list(dict.fromkeys(
         item["config"] for found in lanes.values() for item in found
     ))
-    logs = sorted(_logs(folder, read, "equal"), key=lambda item: item[1]["recipe"]["alpha"])
+    logs = sorted((*_logs(folder, read, "equal"), *_logs(folder, read, "long")),
+                  key=lambda item: item[1]["recipe"]["alpha"])
     rows = []
     for name, log in logs:
         recipe, result = log["recipe"], log["result"]
@@ -75,7 +76,8 @@ def _equal(folder: Path, read: Reader, table: Tabler) -> str:
         busy = {item["config"]: next(entry for entry in item["layers"] if entry["name"] == layer)
                 for item in lanes.get(name, ())}
         rows.append((
-            recipe["network"], log["patterns"][layer], recipe["method"], recipe["seed"],
+            name, log["patterns"][layer].split()[0], recipe.get("method", "admm"),
+            "/".join(str(recipe[f"epochs_{stage}"]) for stage in ("admm", "masked", "retrain")),
             f"{100 * (1 - log['density'][layer]):.1f}", f"{result['integer_accuracy']:.2f}",
             *(f"{100 * busy[config]['scheduler']:.1f} ({100 * busy[config]['core']:.1f})"
               if config in busy else "" for config in configs),
@@ -85,13 +87,13 @@ def _equal(folder: Path, read: Reader, table: Tabler) -> str:
         return ""
     dense = ", ".join(f"{value:.2f} %" for value in dict.fromkeys(
         log["result"]["dense_accuracy"] for _, log in logs))
-    return ("## Locality: busy lanes at equal density\nThe last convolution, whose pattern the row "
-            "names; conv1 is dense. The same recipe for every row, dense network "
-            f"{dense}; integer accuracy on all test images. Busy lanes of those with an output, %, "
-            "as the compiler's scheduler places the words each trained network has kept: lanes, "
-            "banks and window of the config alone, and in brackets with the idle entries the core "
-            "needs (`u200-window`: a block takes at least 256 steps, its read-out).\n\n"
-            + table(("network", "pattern", "method", "seed", "zero words %", "integer %",
+    return ("## Locality: busy lanes of trained networks\nThe last convolution of each network. "
+            f"Dense networks {dense}; integer accuracy on all test images. Epochs: ADMM or lasso / "
+            "masked / quantised. Busy lanes of those with an output, %, as the compiler's "
+            "scheduler places the words the trained network has kept: lanes, banks and window of "
+            "the config alone, and in brackets with the idle entries the core needs "
+            "(`u200-window`: a block takes at least 256 steps, its read-out).\n\n"
+            + table(("run", "pattern", "method", "epochs", "zero words %", "integer %",
                      *(f"`{config}`" for config in configs), "RTL: array steps, lanes filled"),
                     rows)
             + "\n\nCommands: `python -m pruning.train lenet --data DIR --dense FILE --config "

@@ -44,7 +44,7 @@ def test_corrupt_result_file_is_one_line(tmp_path, capsys):
 def log(pattern, method="admm", alpha=8, integer=99.0):
     return {
         "recipe": {"network": "lenet", "pattern": pattern.split()[0], "alpha": alpha, "seed": 0,
-                   "method": method},
+                   "method": method, "epochs_admm": 3, "epochs_masked": 2, "epochs_retrain": 1},
         "patterns": {"conv1": "channel 1:1", "conv2": pattern, "fc1": "channel 1:32"},
         "density": {"conv1": 1.0, "conv2": 0.125, "fc1": 0.03},
         "result": {"dense_accuracy": 99.4, "integer_accuracy": integer, "zeros_conv_percent": 90.5,
@@ -70,8 +70,9 @@ def test_patterns_at_equal_density_stand_beside_their_busy_lanes(tmp_path):
     (tmp_path / "rtl-lenet-unstructured-a8-equal.json").write_text(json.dumps(rtl))
     text = render(tmp_path)
     assert "700 of 7000 cycles, 20.0 % of the lanes; 99 words equal |" in text
-    assert "| lenet | locality 8 64x1 | lasso | 0 | 87.5 | 98.90 | 99.8 (95.0) |  |" in text
-    assert "| lenet | unstructured 8 | admm | 0 | 87.5 | 99.00 |  | " in text
+    assert ("| lenet-locality-a8-equal-64x1-lasso | locality | lasso | 3/2/1 | 87.5 | 98.90 | "
+            "99.8 (95.0) |  |") in text
+    assert "-a8-equal | unstructured | admm | 3/2/1 | 87.5 | 99.00 |  | " in text
     assert "| 90.5 | 96.8 | 99.40 | 99.45 | +0.05 |  |" in text
 
 
