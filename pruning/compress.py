@@ -93,7 +93,8 @@ def _densities(path: Path) -> dict[str, float]:
 def _compress(recipe: CompressRecipe, args: argparse.Namespace) -> None:
     """Run the stages and write the results."""
     from pruning.alexnet import export, restore
-    from pruning.compression import CompressRun, as_samples, split
+    from pruning.compression import CompressRun
+    from pruning.compresstrain import as_samples, split
     from pruning.figures import draw_orders
     from pruning.loop import evaluate
     from pruning.magnitude import densities, kept, prunable

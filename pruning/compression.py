@@ -6,25 +6,20 @@ Everything is chosen on training images held out; the test images only measure t
 from __future__ import annotations
 
 import time
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
-from functools import partial
-from math import ceil, cos, pi
+from math import ceil
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import nn
 
 from model.alexnet import ALEXNETS
 from model.errors import UserError
 from pruning import checkpoint
-from pruning.admm import require_finite
 from pruning.alexnet import AlexNet
-from pruning.batches import Samples, batch_count, crop_and_flip
+from pruning.batches import Samples, batch_count
 from pruning.compressrecipe import CompressRecipe
-from pruning.jpegs import Images
-from pruning.loop import evaluate, train_epoch
+from pruning.compresstrain import Trainer, precision
+from pruning.loop import evaluate
 from pruning.magnitude import (
     Step,
     accuracy_peak,
@@ -36,46 +31,16 @@ from pruning.magnitude import (
     prunable,
 )
 
-__all__ = ["HOLD_OUT", "CompressRun", "as_samples", "split"]
+__all__ = ["CompressRun"]
 
-#: Every so many training images are held out, to choose densities by.
-HOLD_OUT = 10
 #: Training images that choose the activation scales.
 CALIBRATION = 1024
-#: Zeros around an image before it is cropped: an eighth of 64 pixels on each side.
-MARGIN = 8
 #: Stages in order.
 STAGES = ("dense", "layers", "peak", "masked", "retrain")
 #: Settings of the stages up to the dense network, and up to the end of the stage ``layers``.
 DENSE = ("network", "epochs_dense", "rate_dense", "batch", "decay", "smoothing", "precision",
          "seed")
 PRUNED = (*DENSE, "order", "densities", "drop", "epochs_layer", "rate_layer")
-
-
-def as_samples(data: Images) -> Samples:
-    """Images for torch."""
-    return Samples(torch.tensor(data.images), torch.tensor(data.labels).long(),
-                   partial(crop_and_flip, margin=MARGIN), data.kind)
-
-
-def split(data: Images) -> tuple[Samples, Samples]:
-    """Training images, and those held out (every tenth)."""
-    whole = as_samples(data)
-    held = torch.arange(len(whole.labels)) % HOLD_OUT == HOLD_OUT - 1
-    train, kept_back = (replace(whole, images=whole.images[part], labels=whole.labels[part])
-                        for part in (~held, held))
-    return train, kept_back
-
-
-@dataclass(frozen=True)
-class _Training:
-    """One stretch of training: where it is in the log, how long, how fast, from which seed."""
-
-    stage: str
-    epochs: float
-    rate: float
-    seed: int
-    title: str
 
 
 class CompressRun:
@@ -166,7 +131,7 @@ class CompressRun:
 
     def accuracy(self, model: nn.Module) -> float:
         """Percent of right answers on the held-out images."""
-        with self._precision():
+        with precision(self.recipe, self.stage == "retrain"):
             return evaluate(model, self.held)
 
     def _close_masks(self) -> None:
@@ -223,95 +188,54 @@ class CompressRun:
         epochs = recipe.epochs_peak if self.stage == "peak" else recipe.epochs_layer
         self.calls += 1
         whole = ceil(epochs)
-        optimiser = self._optimiser(recipe.rate_layer)
+        trainer = self._trainer(recipe.rate_layer, whole)
         started, losses = time.monotonic(), 0.0
         for index in range(whole):
-            seed = self._seed(100 * self.calls + index)
             title = f"stage {self.stage}, retraining {self.calls}, pass {index + 1} of {whole}"
-            data = self._share(epochs / whole, seed)
-            losses += self._pass(data, optimiser, recipe.rate_layer, (index, whole), seed, title)
+            losses += self._guarded(trainer, index, 100 * self.calls + index, title, epochs / whole)
         self._log(epochs, losses / whole, started)
 
     def _epochs(self, total: int, rate: float, state: dict | None) -> None:
         """Go through the epochs of a stage that has some, saving after each."""
-        optimiser = self._optimiser(rate)
+        trainer = self._trainer(rate, total)
         if state is not None:
-            optimiser.load_state_dict(state)
+            trainer.optimiser.load_state_dict(state)
         for epoch in range(self.done, total):
             started = time.monotonic()
             title = f"stage {self.stage}, epoch {epoch + 1} of {total}"
-            loss = self._pass(self.train, optimiser, rate, (epoch, total), self._seed(epoch), title)
+            loss = self._guarded(trainer, epoch, epoch, title)
             self.done = epoch + 1
             self._log(1, loss, started)
-            self._save(self._file, "compress", optimiser)
+            self._save(self._file, "compress", trainer.optimiser)
 
-    def _pass(
-        self, data: Samples, optimiser: torch.optim.Optimizer, rate: float,
-        place: tuple[int, int], seed: int, title: str,
+    def _trainer(self, rate: float, passes: int) -> Trainer:
+        """Make what trains the model as the stage says."""
+        return Trainer(self.model, self.train, self.recipe, rate, passes, self.stage == "retrain")
+
+    def _guarded(
+        self, trainer: Trainer, index: int, number: int, title: str, share: float = 1.0
     ) -> float:
-        """One of several passes over the data under one cosine; returns the mean loss."""
-        steps = batch_count(data, self.recipe.batch)
-        smoothing = 0.0 if self.stage == "retrain" else self.recipe.smoothing
-
-        def step(index: int, images: Tensor, labels: Tensor) -> Tensor:
-            done = (place[0] + index / steps) / place[1]
-            for group in optimiser.param_groups:
-                group["lr"] = rate * (1 + cos(pi * done)) / 2
-            with self._precision():
-                loss = functional.cross_entropy(self.model(images), labels,
-                                                label_smoothing=smoothing)
-            require_finite(loss, f"{title}, step {index + 1}")
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            optimiser.step()
-            return loss
-
-        self.model.train()
-        # Dropout draws from the global generator.
-        torch.manual_seed(seed)
+        """One pass; a loss that is no number ends the run."""
+        # Another seed in every stage.
+        seed = 100_000 * self.recipe.seed + 10_000 * STAGES.index(self.stage) + number
         try:
-            return train_epoch(data, self.recipe.batch, seed, title, step)
+            return trainer.run(index, seed, title, share)
         except FloatingPointError as error:
-            kind = "layer" if self.stage == "peak" or self.stage == "layers" else self.stage
+            kind = "layer" if self.stage in ("layers", "peak") else self.stage
             saved = f"last good state in {self._file}; " if self.history else ""
             raise UserError(f"{error}; {saved}start again with a lower --rate-{kind}") from error
 
-    def _share(self, share: float, seed: int) -> Samples:
-        """Random part of the training images, not less than a batch."""
-        if share >= 1:
-            return self.train
-        count = max(self.recipe.batch, round(share * len(self.train.labels)))
-        generator = torch.Generator().manual_seed(seed)
-        chosen = torch.randperm(len(self.train.labels), generator=generator)[:count]
-        return replace(self.train, images=self.train.images[chosen],
-                       labels=self.train.labels[chosen])
-
-    def _optimiser(self, rate: float) -> torch.optim.Optimizer:
-        """SGD; Adam for the rounded network, in which batch norm no longer sets the scale."""
-        parameters = self.model.parameters()
-        if self.stage == "retrain":
-            return torch.optim.Adam(parameters, rate)
-        # Fused: a third of the step's time for the wide layers.
-        return torch.optim.SGD(parameters, rate, momentum=0.9, nesterov=True, fused=True,
-                               weight_decay=self.recipe.decay)
-
-    def _seed(self, index: int) -> int:
-        """Seed of a pass, another one in every stage."""
-        return 100_000 * self.recipe.seed + 10_000 * STAGES.index(self.stage) + index
-
-    def _precision(self) -> AbstractContextManager:
-        """Autocast where the recipe asks for it; never where weights are rounded."""
-        low = self.recipe.precision == "bfloat16" and self.stage != "retrain"
-        return torch.autocast("cpu", dtype=torch.bfloat16, enabled=low)
-
     def _log(self, epochs: float, loss: float, started: float) -> None:
         """Add a stretch of training to the history."""
-        held = self.accuracy(self.model)
-        self.history.append({
-            "stage": self.stage, "epochs": epochs, "loss": loss, "held": held,
-            "kept": density_of(self.model), "seconds": round(time.monotonic() - started, 1)})
-        print(f"{self.stage:8} {len(self.history):3}  loss {loss:.4f}  held-out {held:.2f} %  "
-              f"{time.monotonic() - started:.0f} s", flush=True)
+        entry = {"stage": self.stage, "epochs": epochs, "loss": loss,
+                 "kept": density_of(self.model), "seconds": round(time.monotonic() - started, 1)}
+        text = f"{self.stage:8} {len(self.history) + 1:3}  loss {loss:.4f}"
+        # Where a layer was pruned the step has it.
+        if self.stage not in ("layers", "peak") or self.recipe.order == "none":
+            entry["held"] = self.accuracy(self.model)
+            text += f"  held-out {entry['held']:.2f} %"
+        self.history.append(entry)
+        print(f"{text}  {time.monotonic() - started:.0f} s", flush=True)
 
     def _next(self, stage: str) -> None:
         """Enter a stage."""

@@ -59,11 +59,11 @@ class CompressRecipe:
     order: str = "reversed"
     peak: str = "none"
     densities: dict[str, float] | None = None
-    drop: float = 1.0
+    drop: float = 2.0
     epochs_dense: int = 18
-    epochs_layer: float = 0.5
-    epochs_peak: float = 0.375
-    epochs_masked: int = 3
+    epochs_layer: float = 0.4
+    epochs_peak: float = 0.3
+    epochs_masked: int = 2
     epochs_retrain: int = 1
     rate_dense: float = 0.05
     rate_layer: float = 0.01

@@ -9,13 +9,16 @@ import pytest
 import torch
 
 from model.alexnet import ALEXNETS
+from model.errors import UserError
 from model.spatialfile import decode_spatial, encode_spatial, load_spatial
-from pruning import compression
+from pruning import compresstrain
 from pruning.alexnet import AlexNet, export, restore
 from pruning.compress import main
-from pruning.compression import CompressRun, as_samples, split
+from pruning.compression import CompressRun
 from pruning.compressrecipe import CompressRecipe
+from pruning.compresstrain import as_samples, split
 from pruning.figures import main as figures
+from pruning.loop import evaluate
 from pruning.magnitude import densities, kept, largest, layerwise, mask_weight, prunable
 from pruning.tinyimagenet import load_tiny_imagenet
 
@@ -123,7 +126,7 @@ def test_one_run_from_pixels_to_bytes(tiny_imagenet_dir, tmp_path, capsys):
         assert share < (0.5 if layer.name < "f" else 0.2)
         assert (layer.weight != 0).sum() <= round(share * layer.weight.size)
     test = as_samples(load_tiny_imagenet(tiny_imagenet_dir, "val"))
-    assert compression.evaluate(restore(stored), test) == result["accuracy"]
+    assert evaluate(restore(stored), test) == result["accuracy"]
     assert (out / "orders.png").read_bytes().startswith(b"\x89PNG")
     assert figures([str(out / "log.json"), "--out", str(tmp_path / "f")]) == 0
     assert [path.name for path in (tmp_path / "f").iterdir()] == ["orders.png"]
@@ -156,17 +159,17 @@ class Interrupted(Exception):
 def test_an_interrupted_run_ends_the_same(whole, tmp_path, monkeypatch, after):
     data, expected, _ = whole
     out, count = tmp_path / "cut", iter(range(1000))
-    original = compression.train_epoch
+    original = compresstrain.train_epoch
 
     def cut(*arguments):
         if next(count) == after:
             raise Interrupted
         return original(*arguments)
 
-    monkeypatch.setattr(compression, "train_epoch", cut)
+    monkeypatch.setattr(compresstrain, "train_epoch", cut)
     with pytest.raises(Interrupted):
         CompressRun(RECIPE, *data, out).execute()
-    monkeypatch.setattr(compression, "train_epoch", original)
+    monkeypatch.setattr(compresstrain, "train_epoch", original)
     run = CompressRun(RECIPE, *data, out)
     run.execute(resume=True)
     assert run.steps == expected.steps
@@ -181,7 +184,7 @@ def test_a_run_from_files_of_another_ends_the_same(whole, tmp_path):
         run = CompressRun(RECIPE, *data, tmp_path / name)
         run.execute(**{name: folder / f"{name}.pt"})
         assert encode_spatial(export(run.model))[0] == content
-    with pytest.raises(compression.UserError, match="was made with other settings: seed"):
+    with pytest.raises(UserError, match="was made with other settings: seed"):
         CompressRun(replace(RECIPE, seed=1), *data, tmp_path).execute(folder / "dense.pt")
 
 
@@ -235,7 +238,7 @@ def test_densities_are_checked(tiny_imagenet_dir, tmp_path, capsys, shares, mess
 
 
 def test_recipes_of_unknown_networks():
-    with pytest.raises(compression.UserError, match="unknown network 'vgg'"):
+    with pytest.raises(UserError, match="unknown network 'vgg'"):
         CompressRecipe("vgg")
     assert copy.copy(RECIPE).title == "alexnet-tiny-reversed-accuracy"
     assert CompressRecipe("alexnet-tiny", "none").title == "alexnet-tiny-dense"
