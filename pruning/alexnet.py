@@ -10,7 +10,14 @@ from torch.nn import functional
 from model.alexnet import ALEXNETS, POOL, POOL_STRIDE, AlexNetShape, ConvShape
 from model.spatialfile import SpatialLayer, SpatialNetwork
 from pruning.activations import ActivationQuantiser
-from pruning.masks import free_weight, masked_weight, open_mask, rounding_of, set_rounding
+from pruning.masks import (
+    free_weight,
+    mask_of,
+    masked_weight,
+    open_mask,
+    rounding_of,
+    set_rounding,
+)
 
 __all__ = ["AlexNet", "export", "restore"]
 
@@ -56,6 +63,7 @@ class AlexNet(nn.Module):
         self.layers, self.norms = nn.ModuleDict(layers), nn.ModuleDict(norms)
         self.quantisers = nn.ModuleDict(
             {layer.name: ActivationQuantiser() for layer in shape.layers[:-1]})
+        self.dropout = {layer.name: DROPOUT for layer in shape.linears[:-1]}
         self.to(memory_format=torch.channels_last)      # type: ignore[call-overload]
         for module in self.layers.values():
             open_mask(module)
@@ -65,8 +73,8 @@ class AlexNet(nn.Module):
         x = x.contiguous(memory_format=torch.channels_last)
         for layer in self.shape.layers:
             if not isinstance(layer, ConvShape):
-                x = functional.dropout(x.flatten(1), DROPOUT,
-                                       self.training and layer is not self.shape.linears[-1])
+                x = functional.dropout(x.flatten(1), self.dropout.get(layer.name, 0.0),
+                                       self.training)
             x = self.layers[layer.name](x)
             if layer.name in self.norms:
                 x = self.norms[layer.name](x)
@@ -75,6 +83,16 @@ class AlexNet(nn.Module):
             if layer.name in self.quantisers:
                 x = self.quantisers[layer.name](functional.relu(x))
         return x
+
+    def adjust_dropout(self) -> None:
+        """Drop less before a pruned layer: by the root of its share of kept weights.
+
+        Han et al., "Learning both weights and connections", NIPS 2015, section 3.2: fewer
+        connections need less regularisation.
+        """
+        for name in self.dropout:
+            mask = mask_of(self.layers[name])
+            self.dropout[name] = DROPOUT * (1.0 if mask is None else float(mask.mean()) ** 0.5)
 
     def fold(self) -> None:
         """Move batch norm's running statistics, scale and shift into weights and biases."""

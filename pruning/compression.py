@@ -216,6 +216,7 @@ class CompressRun:
         self, trainer: Trainer, index: int, number: int, title: str, share: float = 1.0
     ) -> float:
         """One pass; a loss that is no number ends the run."""
+        self.model.adjust_dropout()
         # Another seed in every stage.
         seed = 100_000 * self.recipe.seed + 10_000 * STAGES.index(self.stage) + number
         try:

@@ -74,6 +74,23 @@ def test_folding_batch_norm_changes_nothing():
     assert not model.norms
 
 
+def test_dropout_follows_the_share_of_kept_weights():
+    model, images = trained()
+    mask_weight(model.layers["fc7"], largest(model.layers["fc7"].weight, 0.25))
+    model.adjust_dropout()
+    assert model.dropout == {"fc6": 0.5, "fc7": 0.25}
+    mask_weight(model.layers["fc7"], torch.zeros(24, 24))
+    model.train().adjust_dropout()
+    inputs = []
+    model.layers["fc7"].register_forward_pre_hook(lambda module, args: inputs.append(args[0]))
+    model.layers["fc6"].register_forward_hook(lambda module, args, out: inputs.append(args[0]))
+    model(images)
+    # Nothing is dropped before a layer that has nothing left; half before a whole one.
+    assert (inputs[0] == 0).float().mean() > 0.4
+    before = torch.relu(model.norms["fc6"](model.layers["fc6"](inputs[0])))
+    torch.testing.assert_close(inputs[1], before)
+
+
 def test_the_file_holds_the_rounded_network():
     model, images = trained()
     for name, module in prunable(model):
