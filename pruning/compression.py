@@ -195,17 +195,18 @@ class CompressRun:
             losses += self._guarded(trainer, index, 100 * self.calls + index, title, epochs / whole)
         self._log(epochs, losses / whole, started)
 
-    def _epochs(self, total: int, rate: float, state: dict | None) -> None:
+    def _epochs(self, epochs: float, rate: float, state: dict | None) -> None:
         """Go through the epochs of a stage that has some, saving after each."""
+        total = ceil(epochs)
         trainer = self._trainer(rate, total)
         if state is not None:
             trainer.optimiser.load_state_dict(state)
         for epoch in range(self.done, total):
             started = time.monotonic()
             title = f"stage {self.stage}, epoch {epoch + 1} of {total}"
-            loss = self._guarded(trainer, epoch, epoch, title)
+            loss = self._guarded(trainer, epoch, epoch, title, epochs / total)
             self.done = epoch + 1
-            self._log(1, loss, started)
+            self._log(epochs / total, loss, started)
             self._save(self._file, "compress", trainer.optimiser)
 
     def _trainer(self, rate: float, passes: int) -> Trainer:

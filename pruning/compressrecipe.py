@@ -33,12 +33,14 @@ class CompressRecipe:
     drop : float
         Percentage points on held-out training images that pruning one layer may cost before it is
         retrained.
-    epochs_dense, epochs_masked, epochs_retrain : int
-        Length of the dense training, of the training with all masks, and of that with weights and
-        activations rounded to 8 bits.
+    epochs_dense : int
+        Length of the dense training.
     epochs_layer, epochs_peak : float
         Retraining after a layer was pruned, in passes over the training images, and the same for
-        every try of peak-pruning.
+        every try of peak-pruning. Part of a pass takes as large a part of the images, at random.
+    epochs_masked, epochs_retrain : float
+        Length of the training with all masks, and of that with weights and activations rounded to
+        8 bits.
     rate_dense, rate_layer, rate_masked : float
         Learning rates of SGD at the start of each; they fall along a cosine.
     rate_retrain : float
@@ -63,11 +65,11 @@ class CompressRecipe:
     epochs_dense: int = 18
     epochs_layer: float = 0.25
     epochs_peak: float = 0.2
-    epochs_masked: int = 4
-    epochs_retrain: int = 1
+    epochs_masked: float = 6.0
+    epochs_retrain: float = 0.5
     rate_dense: float = 0.05
     rate_layer: float = 0.02
-    rate_masked: float = 0.02
+    rate_masked: float = 0.05
     rate_retrain: float = 1e-4
     factor: float = 0.6
     patience: int = 0
@@ -84,11 +86,11 @@ class CompressRecipe:
             if getattr(self, name) not in known:
                 raise UserError(f"unknown {name} {getattr(self, name)!r}: known are "
                                 f"{', '.join(known)}")
-        for name in ("epochs_dense", "epochs_retrain", "batch"):
+        for name in ("epochs_dense", "batch"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} must be at least 1, not {getattr(self, name)}")
-        for name in ("epochs_layer", "epochs_peak", "rate_dense", "rate_layer", "rate_masked",
-                     "rate_retrain"):
+        for name in ("epochs_layer", "epochs_peak", "epochs_retrain", "rate_dense", "rate_layer",
+                     "rate_masked", "rate_retrain"):
             if not getattr(self, name) > 0:
                 raise UserError(f"{name} must be positive, not {getattr(self, name)}")
         for name in ("epochs_masked", "decay", "drop", "patience"):
