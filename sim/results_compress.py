@@ -48,6 +48,8 @@ def compressed(folder: Path, read: Reader, table: Tabler) -> str:
                  f"{entry['dense_float32'] / entry['file']:.1f}×") for entry in full["networks"]]),
             _formats({entry["network"]: entry for entry in full["networks"]}, table),
         ]
+    if (folder / "orders.png").exists():
+        parts.append("![accuracy over density](results/orders.png)")
     parts.append("Commands: docs/pruning.md, \"AlexNet by magnitude\".\n")
     return "\n\n".join(parts)
 
