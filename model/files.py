@@ -11,7 +11,7 @@ from typing import Any
 
 from model.errors import UserError
 
-__all__ = ["check_target", "read_json", "write_atomic", "write_output"]
+__all__ = ["check_target", "prepare_folder", "read_json", "write_atomic", "write_output"]
 
 
 def check_target(path: Path | None) -> None:
@@ -24,6 +24,15 @@ def check_target(path: Path | None) -> None:
         raise UserError(f"{path} is a folder, not a file")
     if not os.access(path.parent, os.W_OK):
         raise UserError(f"{path}: folder {path.parent} is not writable")
+
+
+def prepare_folder(path: Path) -> None:
+    """Make a folder of results, before the work whose results it shall hold."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make folder {path}: {error.strerror}; choose another with "
+                        "--out") from error
 
 
 def write_atomic(path: Path | str, content: bytes | str) -> None:

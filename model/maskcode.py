@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 
 from model.patterns import ChannelPattern, Pattern
 
-__all__ = ["Bitmap", "Code", "Dense", "Grouped", "Relative", "Rice", "best", "parse_code"]
+__all__ = ["Bitmap", "Code", "Dense", "FIXED", "Grouped", "Relative", "Rice", "best",
+           "parse_code"]
 
 Mask = NDArray[np.bool_]
 Bits = NDArray[np.uint8]
@@ -269,12 +270,13 @@ class Grouped:
 
 
 Code = Dense | Bitmap | Relative | Rice | Grouped
+#: A bitmap, and relative indices of every width: what hardware that takes fixed fields reads.
+FIXED: tuple[Code, ...] = (Bitmap(), *(Relative(bits) for bits in range(1, MOST_BITS + 1)))
 
 
 def best(mask: Mask, word_bits: int, pattern: Pattern | None = None) -> Code:
     """Code with which positions and stored words of ``word_bits`` take the fewest bits."""
-    codes: list[Code] = [Dense(), Bitmap()]
-    codes += [Relative(bits) for bits in range(1, MOST_BITS + 1)]
+    codes: list[Code] = [Dense(), *FIXED]
     codes += [Rice(bits) for bits in range(MOST_BITS + 1)]
     if isinstance(pattern, ChannelPattern):
         grouped = Grouped(pattern.n, pattern.m)

@@ -12,8 +12,8 @@ from torch.nn import functional
 
 from model.errors import UserError
 from model.network import Network
-from pruning.cifar import Images
 from pruning.data import Digits
+from pruning.jpegs import Images
 
 ROTATION = 10 * pi / 180
 SCALING = 0.1
@@ -100,15 +100,15 @@ def rotate_and_shift(images: Tensor, generator: torch.Generator) -> Tensor:
     return functional.grid_sample(images, grid, align_corners=False)
 
 
-def crop_and_flip(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Random crop of the image with `CROP` zeros around it, and a random horizontal flip."""
+def crop_and_flip(images: Tensor, generator: torch.Generator, margin: int = CROP) -> Tensor:
+    """Random crop of the image with ``margin`` zeros around it, and a random horizontal flip."""
     count, channels, height, width = images.shape
-    shifts = torch.randint(0, 2 * CROP + 1, (2, count, 1), generator=generator)
+    shifts = torch.randint(0, 2 * margin + 1, (2, count, 1), generator=generator)
     flip = torch.rand((count, 1), generator=generator) < 0.5
     rows = shifts[0] + torch.arange(height)
     columns = shifts[1] + torch.arange(width)
     columns = torch.where(flip, columns.flip(1), columns)
-    padded = functional.pad(images, (CROP,) * 4)
+    padded = functional.pad(images, (margin,) * 4)
     index = [axis.to(images.device) for axis in (
         torch.arange(count)[:, None, None, None], torch.arange(channels)[None, :, None, None],
         rows[:, None, :, None], columns[:, None, None, :],

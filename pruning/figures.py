@@ -1,7 +1,8 @@
 """Pictures of finished runs: ``python -m pruning.figures LOG.json … --out DIR``.
 
 Reads the logs of `pruning.train`: accuracy over density of all runs together, density per layer and
-kept energy per frequency of each.
+kept energy per frequency of each; and those of `pruning.compress`: accuracy over density as the
+layers are pruned, all runs together.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from numpy.typing import NDArray
 
 from model import halfplane
 from model.errors import Parser, UserError, command
-from model.files import write_output
+from model.files import prepare_folder, write_output
 
-__all__ = ["draw_accuracy", "draw_density", "draw_maps", "main", "read_logs", "tile_map"]
+__all__ = ["draw_accuracy", "draw_density", "draw_maps", "draw_orders", "main", "read_logs",
+           "tile_map"]
 
 
 def read_logs(paths: Sequence[Path]) -> list[dict]:
@@ -28,11 +30,13 @@ def read_logs(paths: Sequence[Path]) -> list[dict]:
     for path in paths:
         try:
             log = json.loads(path.read_text())
-            log["recipe"]["network"], log["result"]["integer_accuracy"]
+            log["recipe"]["network"]
+            log["result"]["accuracy" if "steps" in log else "integer_accuracy"]
         except OSError as error:
             raise UserError(f"log {path} cannot be read: {error.strerror}") from error
         except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path} is no log of python -m pruning.train") from error
+            raise UserError(f"{path} is no log of python -m pruning.train or "
+                            "pruning.compress") from error
         logs.append(log | {"title": path.stem})
     return logs
 
@@ -95,6 +99,33 @@ def draw_accuracy(path: Path, logs: Sequence[dict]) -> None:
     _save(figure, path)
 
 
+def draw_orders(path: Path, logs: Sequence[dict]) -> None:
+    """Accuracy over the share of all weights kept, a line per order and peak.
+
+    A line follows held-out training images through the layers, from the dense network on; the
+    star is the stored 8-bit network on the test images, the dotted line the dense one.
+    """
+    pyplot = _pyplot()
+    figure, axis = pyplot.subplots(figsize=(7, 5))
+    for log in logs:
+        recipe, result = log["recipe"], log["result"]
+        name = recipe["order"] if recipe["order"] != "none" else "not pruned, trained as long"
+        name += "" if recipe["peak"] == "none" else f", {recipe['peak']} peak"
+        points = [(100.0, result["dense_held_out"])]
+        points += [(100 * step["network"], step["retrained"]) for step in log["steps"]]
+        line, = axis.plot(*zip(*points, strict=True), marker=".", label=name)
+        axis.plot(100 * result["kept"] / result["parameters"], result["accuracy"], marker="*",
+                  markersize=12, color=line.get_color())
+    axis.axhline(logs[0]["result"]["dense_accuracy"], color="grey", linestyle=":",
+                 label="dense, test images")
+    axis.set_xscale("log")
+    axis.set_xlabel("weights kept, %")
+    axis.set_ylabel("accuracy, % (lines: held out, stars: test)")
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8)
+    _save(figure, path)
+
+
 def draw_density(path: Path, log: dict) -> None:
     """Share of words kept, layer by layer."""
     pyplot = _pyplot()
@@ -136,12 +167,14 @@ def main(argv: Sequence[str] | None = None) -> int:
                         help="folder of the pictures (default %(default)s)")
     args = parser.parse_args(argv)
     logs = read_logs(args.logs)
-    try:
-        args.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot make folder {args.out}: {error.strerror}") from error
-    draw_accuracy(args.out / "accuracy.png", logs)
-    drawn = ["accuracy.png"]
+    prepare_folder(args.out)
+    drawn = []
+    if orders := [log for log in logs if "steps" in log]:
+        drawn.append("orders.png")
+        draw_orders(args.out / drawn[-1], orders)
+    if others := [log for log in logs if "steps" not in log]:
+        drawn.append("accuracy.png")
+        draw_accuracy(args.out / drawn[-1], others)
     for log in logs:
         if "density" in log:
             drawn.append(f"{log['title']}-density.png")

@@ -12,13 +12,15 @@ what they do:
   before it falls.
 
 The caller trains: every procedure takes ``retrain``, called after each change of the masks, and
-``accuracy``, in percent on images the caller sets aside (not the test set).
+``accuracy``, in percent on images the caller sets aside (not the test set).  Every procedure can
+be interrupted between two layers: ``after`` is called when a layer is done, and layers named in
+``skip`` count as done.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 import torch
@@ -33,6 +35,8 @@ __all__ = ["Step", "accuracy_peak", "density_of", "densities", "finalise", "hist
 
 Retrain = Callable[[nn.Module], None]
 Accuracy = Callable[[nn.Module], float]
+#: Called with the path of a layer and its step, None if the layer stays as it was.
+After = Callable[[str, "Step | None"], None]
 
 
 @dataclass(frozen=True)
@@ -109,6 +113,18 @@ def _prune(module: nn.Module, density: float) -> None:
     mask_weight(module, largest(_weight(module), density) * kept(module))
 
 
+def _left(
+    model: nn.Module, reverse: bool, skip: Collection[str]
+) -> list[tuple[str, nn.Module]]:
+    """Layers that are not done, in the order they are pruned in."""
+    layers = list(prunable(model))
+    return [item for item in (reversed(layers) if reverse else layers) if item[0] not in skip]
+
+
+def _no_more(name: str, step: Step | None) -> None:
+    """Do nothing after a layer."""
+
+
 def _retrained(
     model: nn.Module, name: str, module: nn.Module, retrain: Retrain, accuracy: Accuracy
 ) -> Step:
@@ -157,6 +173,7 @@ def layerwise(
     model: nn.Module, retrain: Retrain, accuracy: Accuracy, *, reverse: bool = True,
     targets: dict[str, float] | None = None, drop: float = 1.0,
     choices: Sequence[float] = (0.5, 0.35, 0.25, 0.18, 0.12, 0.09, 0.06, 0.04, 0.03, 0.02),
+    skip: Collection[str] = (), after: After = _no_more,
 ) -> list[Step]:
     """Prune one layer after the other, retraining after each.
 
@@ -171,25 +188,29 @@ def layerwise(
     targets : dict of str to float, optional
         Density by layer; by default `sensitive_density` with ``drop`` and ``choices`` chooses it
         when its turn has come, so that earlier steps are taken into account.
+    skip, after
+        See the module.
 
     Returns
     -------
     list of Step
         One per layer, in the order pruned.
     """
-    layers = list(prunable(model))
-    if targets is not None and (unknown := set(targets) - {name for name, _ in layers}):
-        raise ValueError(f"no layer {sorted(unknown)[0]!r}; layers: {[name for name, _ in layers]}")
+    names = [name for name, _ in prunable(model)]
+    if targets is not None and (unknown := set(targets) - set(names)):
+        raise ValueError(f"no layer {sorted(unknown)[0]!r}; layers: {names}")
     steps = []
-    for name, module in reversed(layers) if reverse else layers:
+    for name, module in _left(model, reverse, skip):
         density = (
             targets.get(name, 1.0) if targets is not None
             else sensitive_density(model, module, accuracy, drop, choices=choices)
         )
         if density >= float(kept(module).mean()):
+            after(name, None)
             continue
         _prune(module, density)
         steps.append(_retrained(model, name, module, retrain, accuracy))
+        after(name, steps[-1])
     return steps
 
 
@@ -205,25 +226,27 @@ def peak_magnitude(weight: Tensor, mask: Tensor, bins: int = 100) -> float:
 
 def histogram_peak(
     model: nn.Module, retrain: Retrain, accuracy: Accuracy, *, reverse: bool = True,
+    skip: Collection[str] = (), after: After = _no_more,
 ) -> list[Step]:
     """First reading of peak-pruning: remove what lies up to the histogram's peaks; one pass."""
     steps = []
-    layers = list(prunable(model))
-    for name, module in reversed(layers) if reverse else layers:
+    for name, module in _left(model, reverse, skip):
         weight, mask = _weight(module), kept(module)
-        if bool(mask.all()):
-            continue                            # no pass has been over it: no second peak
         beyond = mask * (weight.abs() > peak_magnitude(weight, mask))
-        if not beyond.any():
+        # A layer that no pass has been over has no second peak.
+        if bool(mask.all()) or not beyond.any():
+            after(name, None)
             continue
         mask_weight(module, beyond)
         steps.append(_retrained(model, name, module, retrain, accuracy))
+        after(name, steps[-1])
     return steps
 
 
 def accuracy_peak(
     model: nn.Module, retrain: Retrain, accuracy: Accuracy, *, reverse: bool = True,
     factor: float = 0.8, patience: int = 1, floor: float = 0.005,
+    skip: Collection[str] = (), after: After = _no_more,
 ) -> list[Step]:
     """Second reading: go on pruning a layer while its retrained accuracy has not fallen.
 
@@ -234,8 +257,7 @@ def accuracy_peak(
     if not 0 < factor < 1:
         raise ValueError(f"factor must lie in (0, 1), not {factor!r}")
     steps = []
-    layers = list(prunable(model))
-    for name, module in reversed(layers) if reverse else layers:
+    for name, module in _left(model, reverse, skip):
         mask_weight(module, kept(module))       # so that the state has a place for it
         best, state, misses = accuracy(model), copy.deepcopy(model.state_dict()), 0
         density, found = float(kept(module).mean()), None
@@ -251,4 +273,5 @@ def accuracy_peak(
         model.load_state_dict(state)
         if found is not None:
             steps.append(found)
+        after(name, found)
     return steps

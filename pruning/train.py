@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from model.errors import Parser, UserError, command
-from model.files import check_target
+from model.files import check_target, prepare_folder
 from pruning.cifar import load_cifar
 from pruning.data import data_directory, load_digits
 from pruning.evaluate import accuracy as integer_accuracy
@@ -140,11 +140,7 @@ def _settings(path: Path) -> dict:
 
 def _check_targets(out: Path, *targets: Path) -> None:
     """Make the folder of the results and refuse, before hours of training, what it cannot take."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot make folder {out}: {error.strerror}; choose another with "
-                        "--out") from error
+    prepare_folder(out)
     for target in targets:
         check_target(target)
 

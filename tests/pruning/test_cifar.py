@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from model.errors import UserError
-from pruning import cifar
+from pruning import cifar, jpegs
 from pruning.cifar import load_cifar
 
 
@@ -58,7 +58,7 @@ def test_the_archive_is_decoded_once(tmp_path, monkeypatch):
     assert first.images.shape == (6, 3, 32, 32) and first.kind == "CIFAR-10 (JPEG)"
     assert np.abs(first.images.astype(int) - images).max() <= 3
     np.testing.assert_array_equal(first.labels, labels)
-    monkeypatch.setattr(cifar, "_decode", None)
+    monkeypatch.setattr(jpegs, "_decode", None)
     np.testing.assert_array_equal(load_cifar(tmp_path / "cifar10", "test").images, first.images)
 
 

@@ -86,3 +86,36 @@ def test_weight_scales_are_a_column_per_width(tmp_path):
     text = render(tmp_path)
     assert "| scale per | 8 bits | 4 bits |" in text
     assert "| output x frequency | 99.08 (48.0) | 99.04 (24.0) |" in text
+
+
+def compressed(order, accuracy):
+    layers = {"conv1": 0.8, "fc8": 0.1}
+    row = {"position_bytes": 70, "value_bytes": 30}
+    storage = {"layers": [row, row], "fixed": 210, "csr_narrow": 300, "dense_float32": 40000,
+               "file": 250, "scipy": {"csr": 500, "coo": 900}}
+    return {
+        "recipe": {"order": order, "peak": "none"},
+        "data": {"name": "images", "train": 90, "held_out": 10, "test": 50},
+        "result": {"dense_accuracy": 30.0, "accuracy": accuracy, "kept": 700, "file": 250,
+                   "fewer_parameters": 14.3, "smaller_file": 160.0, "epochs_after_dense": 11.5},
+        "densities": layers, "storage": storage,
+    }
+
+
+def test_compressed_networks(tmp_path):
+    for order, name, accuracy in (("forward", "forward", 29.5), ("none", "dense", 31.0),
+                                  ("reversed", "reversed", 30.25)):
+        (tmp_path / f"alexnet-tiny-{name}.json").write_text(
+            json.dumps(compressed(order, accuracy)))
+    text = render(tmp_path)
+    section = text[text.index("## AlexNet by"):]
+    rows = [line for line in section.splitlines() if line.startswith("| ")]
+    assert rows[1] == "| reversed | 30.00 | 30.25 | +0.25 | 700 | 14.3× | 250 | 160.0× | 11.5 |"
+    assert [row.split(" | ")[0] for row in rows[1:4]] == ["| reversed", "| forward", "| dense"]
+    assert "| forward | 80.0 | 10.0 |" in rows
+    assert "| forward | 200 | 210 | 300 | 500 | 900 |" in rows
+    assert "The full AlexNet" not in text
+    full = {"from": "log", "seed": 5, "networks": [
+        compressed("none", 0)["storage"] | {"network": "big", "parameters": 10000, "kept": 500}]}
+    (tmp_path / "alexnet-full.json").write_text(json.dumps(full))
+    assert "| big | 10000 | 500 | 20.0× | 250 | 160.0× |" in render(tmp_path)
