@@ -18,6 +18,7 @@ from model.config import POST_SHIFT
 from model.fixed import int_range, round_shift, saturate
 from model.halfplane import is_real_word
 from model.lower import RESULT_BITS, SUM_BITS, LoweredLayer, LoweredNetwork
+from model.mappool import pool_maps
 from model.network import Conv
 
 __all__ = [
@@ -40,24 +41,27 @@ class LayerTrace:
         Convolution: (T, C, K²/2, 2) forward words; dot: (ceil(L/2), 2) input words.
     sums : int array
         (T, N, K²/2, 2) rounded sums; dot: (1, N, 1, 2), the scalar in [..., 0].
+    map : int array, (N, H, W)
+        The map written by the store stage.
     out : int array, (N, H, W)
-        The map written back.
+        The same after the layer's pooling, if it has one.
     """
 
     tiles: Ints
     sums: Ints
+    map: Ints
     out: Ints
 
 
 def _check_images(layer: LoweredLayer, images: NDArray) -> Ints:
-    if images.ndim != 4 or images.shape[1:] != layer.in_shape:
-        raise ValueError(f"images must have shape (B, {layer.in_shape}), not {images.shape}")
+    if images.ndim != 4 or images.shape[1:] != layer.source_shape:
+        raise ValueError(f"images must have shape (B, {layer.source_shape}), not {images.shape}")
     if not np.issubdtype(images.dtype, np.integer):
         raise TypeError(f"images must be integers, not {images.dtype}")
     low, high = int_range(8, layer.in_signed)
     if images.size and (images.min() < low or images.max() > high):
         raise ValueError(f"pixels must be {low}..{high}, not {images.min()}..{images.max()}")
-    return images.astype(np.int64)
+    return layer.fold(images.astype(np.int64))
 
 
 def _forward_words(layer: LoweredLayer, maps: Ints, tile: int) -> Ints:
@@ -69,13 +73,21 @@ def _forward_words(layer: LoweredLayer, maps: Ints, tile: int) -> Ints:
 
 
 def _accumulate(layer: LoweredLayer, words: Ints) -> Ints:
+    """(B, T, C, F, 2) x (N, C, F, 2) -> exact sums (B, T, N, F, 2), group by group."""
+    assert isinstance(layer.layer, Conv)
+    parts = zip(np.split(words, layer.layer.groups, axis=2),
+                np.split(layer.weight, layer.layer.groups), strict=True)
+    return np.concatenate([_products(*part) for part in parts], axis=2)
+
+
+def _products(words: Ints, weight: Ints) -> Ints:
     """(B, T, C, F, 2) x (N, C, F, 2) -> exact sums (B, T, N, F, 2).
 
     Float64 matrix products: every partial sum is an integer below 2**53, hence exact.
     """
     batch, tiles, channels, count, _ = words.shape
     x = np.moveaxis(words, 3, 0).reshape(count, batch * tiles, channels, 2).astype(np.float64)
-    w = np.moveaxis(layer.weight, 2, 0).astype(np.float64)          # (F, N, C, 2)
+    w = np.moveaxis(weight, 2, 0).astype(np.float64)                # (F, N, C, 2)
     w = np.swapaxes(w, 1, 2)                                        # (F, C, N, 2)
     rr, ii = x[..., 0] @ w[..., 0], x[..., 1] @ w[..., 1]
     ri, ir = x[..., 0] @ w[..., 1], x[..., 1] @ w[..., 0]
@@ -104,7 +116,7 @@ def _pool(maps: Ints, size: int) -> Ints:
 
 
 def _layer(layer: LoweredLayer, maps: Ints, tile: int) -> tuple[Ints, Ints, Ints, Ints]:
-    """(words, accumulators, sums, output maps) of a batch."""
+    """(words, accumulators, sums, maps before the pooling) of a batch."""
     if isinstance(layer.layer, Conv):
         words = _forward_words(layer, maps, tile)
         acc = _accumulate(layer, words)
@@ -124,6 +136,13 @@ def _layer(layer: LoweredLayer, maps: Ints, tile: int) -> tuple[Ints, Ints, Ints
     return words, acc, sums, _requantise(layer, scalar[:, :, None, None])
 
 
+def _pooled(layer: LoweredLayer, maps: Ints) -> Ints:
+    """Output maps of a batch."""
+    if isinstance(layer.layer, Conv) and layer.layer.pooling is not None:
+        return pool_maps(layer.layer.pooling, maps, layer.out_signed)
+    return maps
+
+
 def _batches(layer: LoweredLayer, maps: Ints, tile: int) -> Iterator[Ints]:
     """Cut the images into batches whose spectra are of bounded size."""
     words = 1
@@ -138,7 +157,8 @@ def _batches(layer: LoweredLayer, maps: Ints, tile: int) -> Iterator[Ints]:
 def layer_maps(layer: LoweredLayer, maps: NDArray, tile: int) -> Ints:
     """Output maps (B, N, H, W) of one layer for integer input maps (B, C, H, W)."""
     maps = _check_images(layer, np.asarray(maps))
-    return np.concatenate([_layer(layer, part, tile)[3] for part in _batches(layer, maps, tile)])
+    parts = [_pooled(layer, _layer(layer, part, tile)[3]) for part in _batches(layer, maps, tile)]
+    return np.concatenate(parts)
 
 
 def layer_peaks(layer: LoweredLayer, maps: NDArray, tile: int) -> tuple[int, int]:
@@ -157,11 +177,12 @@ def layer_peaks(layer: LoweredLayer, maps: NDArray, tile: int) -> tuple[int, int
 
 def run(network: LoweredNetwork, image: NDArray) -> list[LayerTrace]:
     """Execute one image (C, H, W), keeping every word of every layer."""
-    maps = _check_images(network.layers[0], np.asarray(image)[None])
+    maps = np.asarray(image)[None]
     traces = []
     for layer in network.layers:
-        words, _, sums, maps = _layer(layer, maps, network.tile)
-        traces.append(LayerTrace(words[0], sums[0], maps[0]))
+        words, _, sums, made = _layer(layer, _check_images(layer, maps), network.tile)
+        maps = _pooled(layer, made)
+        traces.append(LayerTrace(words[0], sums[0], made[0], maps[0]))
     return traces
 
 

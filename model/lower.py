@@ -19,6 +19,7 @@ from model.config import POST_SHIFT
 from model.errors import UserError
 from model.fixed import int_range, round_shift
 from model.network import Conv, Layer, QuantisedLayer, QuantisedNetwork
+from model.polyphase import Polyphase
 
 __all__ = [
     "LoweredLayer", "LoweredNetwork", "lower", "lower_layer", "calibrate", "MULTIPLIER_BITS",
@@ -34,10 +35,15 @@ PIXEL_PEAK = 255
 
 @dataclass(frozen=True)
 class LoweredLayer:
-    """One layer in integers; `weight` as in `model.network.QuantisedLayer`."""
+    """One layer in integers; `weight` as in `model.network.QuantisedLayer`.
+
+    A strided convolution has become one of stride 1 over the phases of its input: ``layer`` and
+    ``in_shape`` are those, ``phases`` says how the input becomes them.
+    """
 
     layer: Layer
     in_shape: tuple[int, int, int]
+    map_shape: tuple[int, int, int]     # before the pooling of the finished map
     out_shape: tuple[int, int, int]
     weight: NDArray[np.int64]
     pattern: str
@@ -48,6 +54,16 @@ class LoweredLayer:
     requant_shift: int
     bias: NDArray[np.int64]
     multiplier: NDArray[np.int64]
+    phases: Polyphase | None = None
+
+    @property
+    def source_shape(self) -> tuple[int, int, int]:
+        """Shape (C, H, W) of the input before it is cut into phases."""
+        return self.in_shape if self.phases is None else self.phases.shape
+
+    def fold(self, maps: NDArray) -> NDArray:
+        """Input maps (..., C, H, W) as the layer reads them."""
+        return maps if self.phases is None else self.phases.fold(maps)
 
     @property
     def name(self) -> str:
@@ -116,15 +132,18 @@ def lower_layer(network: QuantisedNetwork, index: int) -> LoweredLayer:
         in_scale = network.layers[index - 1].out_scale
         in_signed = not network.network.layers[index - 1].relu
     wide = index == len(network.layers) - 1 and not isinstance(layer, Conv)
-    return _lower_layer(
-        layer, data, shapes[index], shapes[index + 1], in_scale, in_signed, wide, shift
-    )
+    return _lower_layer(layer, data, shapes[index], in_scale, in_signed, wide, shift)
 
 
 def _lower_layer(
-    layer: Layer, data: QuantisedLayer, in_shape: tuple[int, int, int],
-    out_shape: tuple[int, int, int], in_scale: float, in_signed: bool, wide: bool, shift: int,
+    layer: Layer, data: QuantisedLayer, source_shape: tuple[int, int, int], in_scale: float,
+    in_signed: bool, wide: bool, shift: int,
 ) -> LoweredLayer:
+    map_shape, out_shape = layer.map_shape(source_shape), layer.out_shape(source_shape)
+    in_shape, phases = source_shape, None
+    if isinstance(layer, Conv):
+        phases = layer.polyphase(source_shape)
+        layer, in_shape = layer.unfolded(source_shape)
     unit = in_scale * data.weight_scale * 2.0**shift
     if isinstance(layer, Conv):
         unit = unit / 2 / 64 * 2.0**POST_SHIFT
@@ -139,8 +158,8 @@ def _lower_layer(
     multiplier = np.minimum(multiplier, (1 << MULTIPLIER_BITS) - 1)
     signed = not layer.relu
     return LoweredLayer(
-        layer, in_shape, out_shape, weight, data.pattern, in_signed, signed or wide, wide,
-        shift, requant_shift, np.rint(data.bias / unit).astype(np.int64), multiplier,
+        layer, in_shape, map_shape, out_shape, weight, data.pattern, in_signed, signed or wide,
+        wide, shift, requant_shift, np.rint(data.bias / unit).astype(np.int64), multiplier, phases,
     )
 
 

@@ -180,7 +180,7 @@ def _layer(
 ) -> QuantisedLayer:
     """Layer from its header entry and sections."""
     if isinstance(layer, Conv):
-        outputs, channels, words = layer.out_channels, layer.in_channels, tile * tile // 2
+        outputs, channels, words = layer.out_channels, layer.channels, tile * tile // 2
     else:
         outputs, length = layer.out_features, layer.in_features
         channels, words = -(-length // entry["parts"]), 1
