@@ -364,6 +364,8 @@ PRESETS |= {
         # `tiny-wide2` and `u200` with a file of accumulators, for irregular patterns.
         replace(PRESETS["tiny-wide2"], name="tiny-window", window=32),
         replace(PRESETS["u200"], name="u200-window", window=32),
+        # The array of `vgg16-144` for the whole of AlexNet, fully connected layers included.
+        replace(PRESETS["vgg16-144"], name="alexnet-144", feature_depth=32768, map_pool=1),
     )
 }
 

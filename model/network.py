@@ -272,6 +272,36 @@ def _vgg16(
     return Network(name, (3, size, size), tuple(layers))
 
 
+def _alexnet(name: str, size: int, widths: tuple[int, ...], groups: int, padding: int) -> Network:
+    """Five convolutions and three fully connected layers, without response normalisation.
+
+    Parameters
+    ----------
+    name : str
+        Name of the network.
+    size : int
+        Edge of the input.
+    widths : tuple of int
+        Output channels of the convolutions.
+    groups : int
+        Of the second, fourth and fifth convolution.
+    padding : int
+        Of the first one.
+    """
+    one, two, three, four, five = widths
+    pool = Pool("max", 3, 2)
+    layers: list[Layer] = [
+        Conv("conv1", 3, one, 11, padding=padding, stride=4, pooling=pool),
+        Conv("conv2", one, two, 5, padding=2, groups=groups, pooling=pool),
+        Conv("conv3", two, three, 3, padding=1),
+        Conv("conv4", three, four, 3, padding=1, groups=groups),
+        Conv("conv5", four, five, 3, padding=1, groups=groups, pooling=pool),
+        Linear("fc6", 36 * five, 4096), Linear("fc7", 4096, 4096),
+        Linear("fc8", 4096, 1000, relu=False),
+    ]
+    return Network(name, (3, size, size), tuple(layers))
+
+
 NETWORKS = {
     network.name: network
     for network in (
@@ -292,5 +322,10 @@ NETWORKS = {
         # same with a quarter of the channels.
         _vgg16("vgg16-cifar", 32, classes=10),
         _vgg16("vgg16-cifar-quarter", 32, 4, classes=10),
+        # AlexNet as in torchvision (Krizhevsky, "One weird trick", 2014), and the grouped one of
+        # Krizhevsky et al. (NIPS 2012) on the 227x227 pixels its layers need; the latter's
+        # response normalisation is left out.
+        _alexnet("alexnet", 224, (64, 192, 384, 256, 256), 1, 2),
+        _alexnet("alexnet-grouped", 227, (96, 256, 384, 384, 256), 2, 0),
     )
 }

@@ -127,6 +127,8 @@ def test_networks_are_written_and_read():
     # A layer without them is written as before they existed.
     assert set(NETWORKS["lenet"].to_dict()["layers"][0]) == {
         "type", "name", "in_channels", "out_channels", "kernel", "padding", "relu", "pool"}
+    assert NETWORKS["alexnet"].shapes()[-4] == (256, 6, 6)
+    assert NETWORKS["alexnet-grouped"].shapes()[-4] == (256, 6, 6)
 
 
 def test_response_normalisation_is_refused():
