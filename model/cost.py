@@ -4,7 +4,8 @@ A layer's interval ends with its last written value. One feature bank: four engi
 of a layer: the array (steps, and at least N'/4 cycles per frequency, which the drain takes), the
 store stage (8 cycles per kernel and tile block; segments through one write port; one value per
 cycle and Post), the loader, and the memory port (one beat per cycle, streaming ahead across
-layers). The slowest bounds the layer; filling and emptying the pipelines is added once.
+layers as far as the kernel buffer goes). The slowest bounds the layer; filling and emptying the
+pipelines is added once.
 
 Several feature banks: maps lie in the order of their tile blocks, so that the next layer's first
 block is loaded while the last ones are multiplied, if there are enough of them. Then the array goes
@@ -96,7 +97,8 @@ def estimate(program: Program) -> list[LayerCost]:
         fields = layer.descriptor
         beats = layer.stream_beats * layer.kernel_passes
         mac, store, load, slowest = _busy(program, layer)
-        streamed += beats
+        held = config.kernel_depth * layer.stream_beats // layer.entries
+        streamed = max(streamed, elapsed - held) + beats
         if fields["dot"]:
             latency, tail = load + DOT_LATENCY, 0
         else:
