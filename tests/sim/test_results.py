@@ -39,3 +39,15 @@ def test_corrupt_result_file_is_one_line(tmp_path, capsys):
     assert main(["--results", str(tmp_path), "--out", str(tmp_path / "r.md")]) == 2
     assert "accuracy.json cannot be read" in capsys.readouterr().err
     assert not (tmp_path / "r.md").exists()
+
+
+def test_whole_alexnets_have_a_section(tmp_path):
+    content = run("alexnet", "channel 4") | {
+        "config": "alexnet-144", "clock_hz": 200_000_000, "multipliers": 148}
+    content["layers"] = [layer | {"name": name, "estimated_cycles": 7070} for name in (
+        "conv1", "fc6") for layer in content["layers"]]
+    (tmp_path / "alexnet.json").write_text(json.dumps(content))
+    text = render(tmp_path)
+    assert "## AlexNet, all layers" in text and "**7010 cycles**, 0.04 ms at 200 MHz" in text
+    assert "148 multipliers; 7000 of them in the convolutions" in text
+    assert "| fc6 | 7000 | 7070 | +1.0 % |" in text
