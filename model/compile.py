@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 
 from model import layout
 from model.config import AcceleratorConfig
-from model.descriptor import POOL_AVERAGE, POOL_MAX, pack
+from model.descriptor import pack
 from model.entries import Addressing, Block, addressing, blocks
 from model.errors import UserError
 from model.grouped import divide
 from model.image import build_image
 from model.lower import LoweredLayer, LoweredNetwork, lower, worst_accumulator
-from model.mappool import average_scale
-from model.network import Conv, Pool, QuantisedNetwork
+from model.maps import Maps, after_fields, place_maps
+from model.network import Conv, QuantisedNetwork
 from model.rates import load_cycles, mac_cycles, store_cycles
 from model.residency import Demand, choose, kernel_passes
 from model.stream import pack_layer, select_beats
@@ -117,7 +117,7 @@ def compile_network(
     if len(lowered.layers) > config.max_layers:
         raise UserError(f"{len(lowered.layers)} layers, config {config.name} holds at most "
                         f"{config.max_layers}: raise max_layers")
-    regions = _regions(lowered, config)
+    regions = place_maps(lowered, config)
     layers, streams = [], []
     for index, layer in enumerate(lowered.layers):
         compiled, stream = _compile_layer(
@@ -131,71 +131,6 @@ def compile_network(
         regions[-1].out.base, regions[-1].out.rows,
     )
     return Program(config, lowered, tuple(layers), image, regions[0].source, regions[-1].out)
-
-
-@dataclass(frozen=True)
-class _Maps:
-    """Where a layer's input, the map it writes and its output lie; the last two may be one."""
-
-    source: layout.Region
-    map: layout.Region
-    out: layout.Region
-
-
-def _regions(network: LoweredNetwork, config: AcceleratorConfig) -> list[_Maps]:
-    first, banks = network.layers[0], config.feature_banks
-    if first.dot:
-        raise UserError(f"layer {first.name}: the first layer must be a convolution")
-    regions, names = [layout.plane(first.in_shape, banks)], []
-    for index, layer in enumerate(network.layers):
-        following = network.layers[index + 1] if index + 1 < len(network.layers) else None
-        if layer.dot and banks > 1:
-            raise UserError(f"layer {layer.name}: a fully connected layer needs feature_banks = 1, "
-                            f"config {config.name} has {banks}")
-        if index and layer.phases is not None:
-            raise UserError(f"layer {layer.name}: only the first layer may have a stride, whose "
-                            "phases the host cuts; elsewhere use stride 1 and, for stride 2, a "
-                            "pooling of max 1x1/2")
-        if following is not None and layer.dot and not following.dot:
-            raise UserError(f"layer {following.name}: a convolution cannot follow layer "
-                            f"{layer.name}, which is fully connected")
-        if _pool(layer) is not None:
-            if not config.map_pool:
-                raise UserError(f"layer {layer.name}: its pooling needs map_pool = 1, config "
-                                f"{config.name} has 0")
-            regions.append(layout.plane(layer.map_shape, banks))
-            names.append(layer.name)
-        if banks == 1 and (following is None or following.dot):
-            size = int(np.prod(layer.out_shape)) * (2 if layer.out_wide else 1)
-            regions.append(layout.vector(size))
-        else:
-            regions.append(layout.plane(layer.out_shape, banks))
-        names.append(layer.name)
-    placed = iter(layout.allocate(regions, names, config.feature_depth))
-    source, maps = next(placed), []
-    for layer in network.layers:
-        made = next(placed)
-        maps.append(_Maps(source, made, made if _pool(layer) is None else next(placed)))
-        source = maps[-1].out
-    return maps
-
-
-def _pool(layer: LoweredLayer) -> Pool | None:
-    return layer.layer.pooling if isinstance(layer.layer, Conv) else None
-
-
-def _pooling(layer: LoweredLayer, out: layout.Region) -> dict[str, int]:
-    """Descriptor fields of the pooling of the finished map."""
-    names = ("op", "size", "stride", "pad", "base", "row_log2", "height", "width", "vector",
-             "multiplier", "shift")
-    pool, values = _pool(layer), [0] * len(names)
-    if pool is not None:
-        size = pool.window(layer.map_shape)
-        multiplier, shift = average_scale(size) if pool.kind == "average" else (0, 0)
-        operation = POOL_MAX if pool.kind == "max" else POOL_AVERAGE
-        values = [operation, size, pool.stride, pool.padding, out.base, out.row_log2,
-                  *layer.out_shape[1:], int(out.plane == 0), multiplier, shift]
-    return {f"pool_{name}": value for name, value in zip(names, values, strict=True)}
 
 
 def _geometry(layer: LoweredLayer, config: AcceleratorConfig) -> dict[str, int]:
@@ -241,7 +176,7 @@ def _geometry(layer: LoweredLayer, config: AcceleratorConfig) -> dict[str, int]:
 
 
 def _compile_layer(
-    layer: LoweredLayer, config: AcceleratorConfig, maps: _Maps, last: bool, resident: int | None,
+    layer: LoweredLayer, config: AcceleratorConfig, maps: Maps, last: bool, resident: int | None,
 ) -> tuple[CompiledLayer, NDArray[np.uint64]]:
     geometry, source, target = _geometry(layer, config), maps.source, maps.map
     kernels, lanes = len(layer.weight), config.kernel_lanes
@@ -280,8 +215,8 @@ def _compile_layer(
     stay = choose(demand)
     descriptor = sizes | {
         "scatter": int(how.scatter), "resident": min(stay, resident or stay),
-        "relu": int(layer.layer.relu), "in_signed": int(layer.in_signed),
-        "out_signed": int(layer.out_signed), "out_wide": int(layer.out_wide),
+        "relu": int(layer.map_relu), "in_signed": int(layer.in_signed),
+        "out_signed": int(layer.map_signed), "out_wide": int(layer.out_wide),
         "out_vector": int(target.plane == 0), "last": int(last),
         "in_base": source.base, "in_plane": source.plane, "in_row_log2": source.row_log2,
         "entries": how.entries, "entries_last": how.entries_last, "sub_log2": how.sub_log2,
@@ -292,7 +227,7 @@ def _compile_layer(
     }
     if not descriptor["out_vector"]:
         descriptor |= {"out_tile_row": 0, "out_map": 0}
-    descriptor |= division | _pooling(layer, maps.out)
+    descriptor |= division | after_fields(layer, maps)
     if descriptor["pool_vector"]:
         descriptor["out_map"] = descriptor["pool_height"] * descriptor["pool_width"]
     try:

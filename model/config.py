@@ -92,7 +92,8 @@ class AcceleratorConfig:
         Accumulators of each sum of a lane: 1, or ``words``, a file with a place for every
         frequency, which irregular patterns need to keep the lanes busy.
     map_pool : int
-        1 builds the unit that pools finished maps: any window, average, global (`model.mappool`).
+        1 builds the unit that pools finished maps (any window, average, global: `model.mappool`)
+        and adds to them (`model.mapadd`).
     """
 
     name: str

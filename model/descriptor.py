@@ -9,8 +9,8 @@ from collections.abc import Mapping
 
 from model.config import ROW_BITS
 
-__all__ = ["FIELDS", "BEATS", "POOL_AVERAGE", "POOL_MAX", "SELECT_BITS", "WINDOW_CODE", "pack",
-           "unpack"]
+__all__ = ["FIELDS", "BEATS", "POOL_ADD", "POOL_AVERAGE", "POOL_MAX", "SELECT_BITS",
+           "WINDOW_CODE", "pack", "unpack"]
 
 BEATS = 8
 
@@ -20,7 +20,7 @@ SELECT_BITS = (0, 1, 2, 4, 8, 3)
 WINDOW_CODE = 5
 
 #: Values of ``pool_op``; 0: the written map is the layer's output.
-POOL_MAX, POOL_AVERAGE = 1, 2
+POOL_MAX, POOL_AVERAGE, POOL_ADD = 1, 2, 3
 
 #: (name, bits). Meaning of each field: docs/program-image.md.
 FIELDS: tuple[tuple[str, int], ...] = (

@@ -40,9 +40,24 @@ class Network:
     def shapes(self) -> list[tuple[int, int, int]]:
         """Shape of the input and of each layer's output; raises if the chain does not fit."""
         shapes = [self.input_shape]
-        for layer in self.layers:
+        for index, layer in enumerate(self.layers):
             shapes.append(layer.out_shape(shapes[-1]))
+            added = self.added(index)
+            if added is not None and shapes[added + 1] != shapes[-1]:
+                raise ValueError(f"layer {layer.name}: its output is {shapes[-1]}, that of the "
+                                 f"layer it adds is {shapes[added + 1]}")
         return shapes
+
+    def added(self, index: int) -> int | None:
+        """Index of the layer whose output layer ``index`` adds to its own, if it does."""
+        layer = self.layers[index]
+        if not isinstance(layer, Conv) or layer.add is None:
+            return None
+        for before, other in enumerate(self.layers[:index]):
+            if other.name == layer.add and isinstance(other, Conv):
+                return before
+        raise ValueError(f"layer {layer.name}: it adds the output of {layer.add!r}, which is no "
+                         "convolution before it")
 
     def to_dict(self) -> dict[str, object]:
         """Plain JSON types."""
@@ -156,6 +171,12 @@ class QuantisedNetwork:
         if (first, stop) == (0, len(self.layers)):
             return self
         chain, before = self.network, self.network.layers[first - 1]
+        for index in range(first, stop):
+            added = chain.added(index)
+            if added is not None and added < first:
+                raise ValueError(f"layers {first}:{stop} do not hold layer "
+                                 f"{chain.layers[added].name}, which layer "
+                                 f"{chain.layers[index].name} adds")
         network = Network(f"{chain.name}[{first}:{stop}]", chain.shapes()[first],
                           chain.layers[first:stop])
         return dataclasses.replace(

@@ -89,6 +89,9 @@ class Conv:
         As torch's: output channel n sees only those input channels that are of its group.
     pooling : Pool or None
         Any other pooling, of the finished map.
+    add : str or None
+        Name of an earlier convolution whose output, of this one's shape, is added before the ReLU;
+        not together with a pool.
     """
 
     name: str
@@ -101,6 +104,7 @@ class Conv:
     stride: int = 1
     groups: int = 1
     pooling: Pool | None = None
+    add: str | None = None
 
     def __post_init__(self) -> None:
         if self.pool not in (1, 2):
@@ -117,6 +121,9 @@ class Conv:
         if self.in_channels % self.groups or self.out_channels % self.groups:
             raise ValueError(f"layer {self.name}: {self.groups} groups do not divide "
                              f"{self.in_channels} and {self.out_channels} channels")
+        if self.add is not None and (self.pool > 1 or self.pooling is not None):
+            raise ValueError(f"layer {self.name}: what {self.add} gave is added to a map that is "
+                             "not pooled: pool after the next convolution")
 
     @property
     def edges(self) -> tuple[int, int, int, int]:
@@ -129,7 +136,7 @@ class Conv:
     def plain(self) -> bool:
         """Whether nothing but kernel, one padding and the 2×2 pool describes it."""
         return (not isinstance(self.padding, tuple) and self.stride == self.groups == 1
-                and self.pooling is None)
+                and self.pooling is None and self.add is None)
 
     @property
     def taps(self) -> int:
@@ -222,7 +229,7 @@ class Linear:
 Layer = Conv | Linear
 
 #: Fields of a `Conv` that are written only where they are not as they were before they existed.
-_LATER = {"stride": 1, "groups": 1, "pooling": None}
+_LATER = {"stride": 1, "groups": 1, "pooling": None, "add": None}
 
 
 def layer_to_dict(layer: Layer) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from math import ceil
 
 from model.config import AcceleratorConfig
-from model.descriptor import POOL_MAX
+from model.descriptor import POOL_ADD, POOL_MAX
 
 __all__ = ["DOT_BLOCK", "STRIP", "load_cycles", "mac_cycles", "pool_cycles", "pool_windows",
            "row_writes", "store_cycles"]
@@ -52,19 +52,22 @@ POOL_LATENCY = 20
 
 
 def pool_windows(fields: Mapping[str, int]) -> int:
-    """Windows of a finished map that are pooled side by side."""
+    """Windows of a finished map, or pixels of a sum, that are taken side by side."""
     small = fields["pool_size"] <= 3 and fields["pool_stride"] <= 3
-    return STRIP // fields["pool_stride"] if fields["pool_op"] == POOL_MAX and small else 1
+    several = fields["pool_op"] in (POOL_MAX, POOL_ADD) and small
+    return STRIP // fields["pool_stride"] if several else 1
 
 
 def pool_cycles(config: AcceleratorConfig, fields: Mapping[str, int]) -> int:
-    """Count cycles of the pooling of a layer's finished map; 0 if it has none."""
+    """Count cycles of the pooling of, or addition to, a finished map; 0 without."""
     if not fields["pool_op"]:
         return 0
     size, rows = fields["pool_size"], fields["pool_height"]
     windows = pool_windows(fields)
     if windows == STRIP // 2 and size == 3:
         steps = rows + 1
+    elif fields["pool_op"] == POOL_ADD:
+        steps = 2 * rows
     else:
         steps = rows * ceil(size / 2) * (2 if size > 8 else 1)
     kernels = (fields["kernel_blocks"] - 1) * config.kernel_lanes + fields["lanes_last"]

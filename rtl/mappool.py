@@ -5,6 +5,9 @@ writes the pooled one elsewhere, all feature banks at the same time, before the 
 The memory's ports are free then, so nothing else of the core knows of it, and no window is ever
 spread over two units: why it is done so, and what it costs, is in docs/architecture.md.
 
+A sum of two maps (`model.mapadd`) takes the place of the written one: windows of one pixel, read in
+both maps, six at a time.
+
 A read takes two map rows of eight columns. Maxima of up to 3×3 with a stride of up to 3 go down a
 strip of eight columns, which holds 6, 3 or 2 windows side by side; with 3×3/2 each read, the first
 of a strip apart, ends a row of windows. Everything else takes window by window, two rows of eight
@@ -21,11 +24,12 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from model.config import ROW_BITS, AcceleratorConfig
-from model.descriptor import POOL_AVERAGE
+from model.descriptor import POOL_ADD, POOL_AVERAGE
+from model.mapadd import MAP_SHIFT, SUM_SHIFT
 from model.rates import STRIP
 from rtl.feature import FeatureMemory
 from rtl.fetch import COORDINATE
-from rtl.fixed import saturate
+from rtl.fixed import round_shift, saturate
 from rtl.requantise import delayed
 from rtl.signatures import POSITION_BITS, Descriptor, Event, FeatureReadSignature, FeatureWrite
 
@@ -46,15 +50,15 @@ class State(enum.Enum, shape=2):
 
 #: What goes with a read: which pixels count (``rows`` and ``columns`` inside map and window,
 #: ``swap``: the upper row is an odd one), ``load``: a window begins, ``emit``: it ends; where its
-#: result goes.
+#: result goes; ``other``: the pixels are those of the map that is added.
 _Tag = data.StructLayout({
-    "rows": 2, "columns": 8, "swap": 1, "load": 1, "emit": 1,
+    "rows": 2, "columns": 8, "swap": 1, "load": 1, "emit": 1, "other": 1,
     "addr": ROW_BITS, "parity": 1, "offset": 3, "count": 4,
 })
 
 
 class MapPool(wiring.Component):
-    """Pool of finished maps.
+    """Pooling of finished maps, and additions to them.
 
     Parameters
     ----------
@@ -98,7 +102,7 @@ class MapPool(wiring.Component):
         state, pause = Signal(State), Signal(range(self.LATENCY + FeatureMemory.WRITE_LATENCY + 1))
 
         # Constants of the layer.
-        several, chain, wide = Signal(), Signal(), Signal()
+        several, chain, wide, adds = Signal(), Signal(), Signal(), Signal()
         advance, windows = Signal(3), Signal(3)
         plane = Signal(ROW_BITS)
         channels = Signal(13)
@@ -107,12 +111,15 @@ class MapPool(wiring.Component):
             several.eq((layer.pool_op != POOL_AVERAGE) & (layer.pool_size <= 3)
                        & (layer.pool_stride <= 3)),
             chain.eq(several & (layer.pool_size == 3) & (layer.pool_stride == 2)),
-            wide.eq(layer.pool_size > 8),
+            adds.eq(layer.pool_op == POOL_ADD),
+            wide.eq((layer.pool_size > 8) | adds),
             advance.eq(Mux(several, STRIP, layer.pool_stride)),
             windows.eq(Mux(~several, 1, Mux(
                 layer.pool_stride == 1, STRIP, Mux(layer.pool_stride == 2, STRIP // 2, STRIP // 3)
             ))),
-            plane.eq((((layer.pool_height + 1) >> 1) << layer.pool_row_log2)[:ROW_BITS]),
+            plane.eq(Mux(adds, layer.out_plane, (
+                ((layer.pool_height + 1) >> 1) << layer.pool_row_log2
+            )[:ROW_BITS])),
             channels.eq(((layer.kernel_blocks - 1) << exact_log2(per_block))
                         + (layer.lanes_last >> exact_log2(config.feature_banks))),
         ]
@@ -123,7 +130,7 @@ class MapPool(wiring.Component):
         piece, below = Signal(), Signal(4)              # eighth column and row of the window
         prime = Signal()                                # a strip's first read, in a chain
         left = Signal(13)
-        source, target = Signal(ROW_BITS), Signal(ROW_BITS)
+        source, target, other = Signal(ROW_BITS), Signal(ROW_BITS), Signal(ROW_BITS)
         channel_at, strip_at, row_at = (
             Signal(POSITION_BITS, name=f"{name}_at") for name in ("channel", "strip", "row")
         )
@@ -149,7 +156,9 @@ class MapPool(wiring.Component):
                 m.d.sync += [
                     x.eq(-layer.pool_pad), y.eq(-layer.pool_pad), column.eq(0), row.eq(0),
                     piece.eq(0), below.eq(0), prime.eq(1), left.eq(channels - 1),
-                    source.eq(layer.out_base), target.eq(layer.pool_base),
+                    source.eq(layer.out_base),
+                    target.eq(Mux(adds, layer.out_base, layer.pool_base)),
+                    other.eq(layer.pool_base),
                     channel_at.eq(at), strip_at.eq(at), row_at.eq(at),
                     state.eq(State.RUN),
                 ]
@@ -174,6 +183,7 @@ class MapPool(wiring.Component):
                             m.d.sync += [
                                 x.eq(-layer.pool_pad), column.eq(0), left.eq(left - 1),
                                 source.eq(source + layer.out_plane), target.eq(target + plane),
+                                other.eq(other + layer.out_plane),
                                 channel_at.eq(following_channel), strip_at.eq(following_channel),
                                 row_at.eq(following_channel),
                             ]
@@ -194,13 +204,15 @@ class MapPool(wiring.Component):
         s1_at = Signal(POSITION_BITS, reset_less=True)
         s1_tag = Signal(_Tag)
         m.d.sync += [
-            s1_y.eq(y + below), s1_x.eq(x + (piece << 3)), s1_source.eq(source),
+            s1_y.eq(y + below), s1_x.eq(Mux(adds, x, x + (piece << 3))),
+            s1_source.eq(Mux(adds & piece, other, source)),
             s1_inside.rows.eq(Cat(running, running & (chain | (below + 1 < layer.pool_size)))),
             s1_inside.columns.eq(Cat(
                 several | ((piece << 3) + index < layer.pool_size) for index in range(8)
             )),
             s1_row.eq(target + ((row >> 1) << layer.pool_row_log2)), s1_at.eq(row_at),
             s1_tag.load.eq((below == 0) & ~piece), s1_tag.emit.eq(emit),
+            s1_tag.other.eq(adds & piece),
             s1_tag.parity.eq(row[0]), s1_tag.offset.eq(column[:3]), s1_tag.addr.eq(column >> 3),
             s1_tag.count.eq(Mux(columns_left < windows, columns_left, windows)),
         ]
@@ -249,33 +261,40 @@ class MapPool(wiring.Component):
             m.d.sync += later.eq(tag)
             tag = later
         for bank in range(config.feature_banks):
-            self._reduce(m, bank, tag, chain, several)
+            self._reduce(m, bank, tag, chain, several, adds)
         return m
 
-    def _reduce(self, m: Module, bank: int, tag, chain, several) -> None:
+    def _reduce(self, m: Module, bank: int, tag, chain, several, adds) -> None:
         """From the pixels of a bank to its write, nine cycles later."""
         layer, read = self.layer, self.read[bank]
         average = layer.pool_op == POOL_AVERAGE
+        sums = average | adds
+        # Of a sum: the other map's sign, whether it passes a ReLU.
+        other_signed, relu = layer.pool_multiplier[0], layer.pool_multiplier[1]
 
         def merged(a, b):
-            return Mux(average, a + b, Mux(a > b, a, b))
+            return Mux(sums, a + b, Mux(a > b, a, b))
 
         def stage(width, count, name):
             return Signal(data.ArrayLayout(signed(width), count), name=f"bank{bank}_{name}",
                           reset_less=True)
 
         # a: the pixels that count; b: both rows; c: the window's columns so far.
-        a_rows = [stage(9, 8, "a_upper"), stage(9, 8, "a_lower")]
+        a_rows = [stage(15, 8, "a_upper"), stage(9, 8, "a_lower")]
+        is_signed = Mux(tag.other, other_signed, layer.out_signed)
+        shift = Mux(adds, Mux(tag.other, layer.pool_shift[:3], MAP_SHIFT), 0)
         for index, (first, second) in enumerate(((read.even, read.odd), (read.odd, read.even))):
             for column in range(8):
                 pixel = Mux(tag.swap, second[column], first[column])
-                value = Cat(pixel, pixel[7] & layer.out_signed).as_signed()
+                value = Cat(pixel, pixel[7] & is_signed).as_signed()
+                if index == 0:      # a sum takes upper rows only
+                    value = value << shift
                 m.d.sync += a_rows[index][column].eq(Mux(
-                    tag.rows[index] & tag.columns[column], value, Mux(average, 0, LOWEST)
+                    tag.rows[index] & tag.columns[column], value, Mux(sums, 0, LOWEST)
                 ))
         b_pair, b_upper, c_held, c_now = (
-            stage(10, 8, "b_pair"), stage(9, 8, "b_upper"), stage(14, 8, "c_held"),
-            stage(14, 8, "c_now"),
+            stage(15, 8, "b_pair"), stage(9, 8, "b_upper"), stage(16, 8, "c_held"),
+            stage(16, 8, "c_now"),
         )
         load = delayed(m, tag.load, 2, f"bank{bank}_load")
         for column in range(8):
@@ -290,8 +309,8 @@ class MapPool(wiring.Component):
                 c_held[column].eq(Mux(load, pair, merged(c_held[column], pair))),
             ]
         # d: neighbours; e: three of them, or fours; f: the windows, or all eight.
-        d_two, d_one = stage(15, 7, "d_two"), stage(14, 8, "d_one")
-        e_near, e_four = stage(15, 6, "e_near"), stage(16, 2, "e_four")
+        d_two, d_one = stage(16, 7, "d_two"), stage(16, 8, "d_one")
+        e_near, e_four = stage(16, 6, "e_near"), stage(16, 2, "e_four")
         f_value = stage(17, STRIP, "f_value")
         m.d.sync += [
             d_one.eq(c_now),
@@ -314,12 +333,18 @@ class MapPool(wiring.Component):
         # g: product; h: shift, one bit more kept for the rounding; i: the bytes.
         g_product = Signal(signed(17 + 13), name=f"bank{bank}_product", reset_less=True)
         h_rounded = Signal(signed(17), name=f"bank{bank}_rounded", reset_less=True)
-        g_value, h_value = stage(9, STRIP, "g_value"), stage(9, STRIP, "h_value")
+        # A maximum, or a sum: rounded in g, passing the ReLU and saturated in h.
+        g_value, h_value = stage(15, STRIP, "g_value"), stage(9, STRIP, "h_value")
         multiplier = Cat(layer.pool_multiplier, 0).as_signed()
         m.d.sync += [
             g_product.eq(f_value[0] * multiplier),
             h_rounded.eq(((g_product >> (layer.pool_shift - 1)[:5]) + 1) >> 1),
-            *(g_value[i].eq(f_value[i]) for i in range(STRIP)), h_value.eq(g_value),
+            *(g_value[i].eq(Mux(adds, round_shift(f_value[i], SUM_SHIFT), f_value[i]))
+              for i in range(STRIP)),
+            *(h_value[i].eq(Mux(
+                adds, Mux(relu, saturate(g_value[i], 8, False), saturate(g_value[i], 8)),
+                g_value[i],
+            )) for i in range(STRIP)),
         ]
         limited = Mux(layer.out_signed, saturate(h_rounded, 8), saturate(h_rounded, 8, False))
         write = self.write[bank]

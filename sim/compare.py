@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.config import AcceleratorConfig
+from model.descriptor import POOL_ADD
 from model.golden import LayerTrace
 from model.rates import pool_windows
 from model.residency import groups
@@ -233,7 +234,7 @@ def _write_stage(config: AcceleratorConfig, desc: dict[str, int], trace: LayerTr
 
 def _pool_stage(config: AcceleratorConfig, desc: dict[str, int], trace: LayerTrace,
                 bank: int) -> _Stage:
-    """Segments of the pooled maps of one feature bank: channel, strip of windows, row."""
+    """Segments of the pooled maps, or sums, of one feature bank: channel, strip, row."""
     banks, height, width = config.feature_banks, desc["pool_height"], desc["pool_width"]
     kernels = (desc["kernel_blocks"] - 1) * config.kernel_lanes + desc["lanes_last"]
     windows = pool_windows(desc)
@@ -245,8 +246,10 @@ def _pool_stage(config: AcceleratorConfig, desc: dict[str, int], trace: LayerTra
         index = kernel * desc["out_map"] + y * width + strip
         address, parity, offset = desc["pool_base"] + (index >> 4), index >> 3 & 1, index & 7
     else:
-        plane = ceil(height / 2) << desc["pool_row_log2"]
-        address = (desc["pool_base"] + kernel // banks * plane
+        base, plane = desc["pool_base"], ceil(height / 2) << desc["pool_row_log2"]
+        if desc["pool_op"] == POOL_ADD:     # in place
+            base, plane = desc["out_base"], desc["out_plane"]
+        address = (base + kernel // banks * plane
                    + ((y >> 1) << desc["pool_row_log2"]) + (strip >> 3))
         parity, offset = y & 1, strip & 7
     padded = np.pad(trace.out, ((0, kernels - len(trace.out)), (0, 0), (0, 8)))
@@ -255,8 +258,8 @@ def _pool_stage(config: AcceleratorConfig, desc: dict[str, int], trace: LayerTra
     tags = {"addr": address, "parity": parity, "offset": offset, "count": count,
             "vector": np.full_like(count, desc["pool_vector"])}
     where = {"kernel": kernel[:, None], "y": y[:, None], "x": x}
-    return _Stage("pooled output", (words & 0xFF)[..., None], np.arange(8) < count[:, None], tags,
-                  where)
+    name = "sum of maps" if desc["pool_op"] == POOL_ADD else "pooled output"
+    return _Stage(name, (words & 0xFF)[..., None], np.arange(8) < count[:, None], tags, where)
 
 
 def _stages(config: AcceleratorConfig, desc: dict[str, int], trace: LayerTrace, base: int,

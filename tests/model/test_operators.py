@@ -1,5 +1,6 @@
 """Strided, grouped and pooled layers: what they compute, what is refused, how they are written."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -9,7 +10,8 @@ from model import golden
 from model.errors import UserError
 from model.grouped import block_diagonal
 from model.halfplane import from_spatial
-from model.lower import lower
+from model.lower import calibrate, lower
+from model.mapadd import add_maps
 from model.mappool import average_scale, pool_maps
 from model.network import NETWORKS, Conv, Network, Pool, QuantisedLayer, QuantisedNetwork
 from model.polyphase import fold_kernel
@@ -117,6 +119,39 @@ def test_averages_of_full_scale_are_exact(size):
         assert pool_maps(Pool("average", 0), maps, signed=value < 0) == value
 
 
+def test_sums_are_of_the_real_values():
+    """Within one unit of the sum: half of the rounding of the written map, half of its own."""
+    rng = np.random.default_rng(3)
+    maps = rng.integers(-128, 128, 4000)
+    for shift, signed, relu in ((3, False, True), (0, True, False), (5, True, True)):
+        other = rng.integers(-128 if signed else 0, 128 if signed else 256, 4000)
+        exact = 2 * maps + other * 2.0 ** (shift - 3)
+        low, high = (0, 255) if relu else (-128, 127)
+        assert np.abs(add_maps(maps, other, shift, relu) - np.clip(exact, low, high)).max() <= 0.5
+
+
+def test_a_residual_network_in_the_golden_model():
+    layers = (Conv("a", 2, 4, 3, padding=1), Conv("b", 4, 4, 3, padding=1, relu=False),
+              Conv("c", 4, 4, 3, padding=1, add="a"), Conv("d", 4, 3, 3))
+    shape = (2, 11, 12)
+    plain = toy_network([dataclasses.replace(layer, add=None) for layer in layers],
+                        ["channel 1:2"] * 4, shape, seed=4)
+    scales = [data.out_scale for data in plain.layers]
+    scales[2] = 2 * scales[0]
+    network = QuantisedNetwork(Network("r", shape, layers), tuple(
+        dataclasses.replace(data, out_scale=scale)
+        for data, scale in zip(plain.layers, scales, strict=True)), 8, 1.0)
+    image = toy_image(shape, 4)
+    first, _, third, last = golden.run(lower(network), image)
+    np.testing.assert_array_equal(third.out, add_maps(third.map, first.out, 2, True))
+    assert third.map.min() < 0 and len(np.unique(third.out)) > 20
+    images = np.stack([image, toy_image(shape, 5)])
+    np.testing.assert_array_equal(golden.outputs(lower(network), images)[0], last.out)
+    tuned = calibrate(network, images)
+    assert all(data.sum_shift is not None for data in tuned.layers)
+    assert Network.from_dict(json.loads(json.dumps(network.network.to_dict()))) == network.network
+
+
 def test_networks_are_written_and_read():
     for network in NETWORKS.values():
         assert Network.from_dict(json.loads(json.dumps(network.to_dict()))) == network
@@ -145,6 +180,11 @@ def test_response_normalisation_is_refused():
     (lambda: Conv("a", 3, 4, 3, groups=2), "2 groups do not divide 3 and 4 channels"),
     (lambda: Conv("a", 3, 4, 3, padding=(0, 0, 3, 0)), "padding must be 0 to kernel-1"),
     (lambda: Conv("a", 3, 4, 3, stride=0), "stride must be positive"),
+    (lambda: Conv("a", 3, 4, 3, pool=2, add="b"), "what b gave is added to a map that is not"),
+    (lambda: Network("n", (3, 9, 9), (Conv("a", 3, 4, 3, add="b"),)).shapes(),
+     "adds the output of 'b', which is no convolution before it"),
+    (lambda: Network("n", (3, 9, 9), (Conv("b", 3, 4, 3), Conv("a", 4, 4, 3, add="b"))).shapes(),
+     r"its output is \(4, 5, 5\), that of the layer it adds is \(4, 7, 7\)"),
     (lambda: Conv("a", 1, 4, 3, pooling=Pool("max", 3)).out_shape((1, 4, 4)), "does not fit a map"),
     (lambda: Conv("a", 1, 4, 3, pooling=Pool("max", 0)).out_shape((1, 9, 8)), "of square maps"),
 ])

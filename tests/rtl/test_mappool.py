@@ -8,7 +8,8 @@ import pytest
 
 from model import layout
 from model.config import PRESETS
-from model.descriptor import FIELDS, POOL_AVERAGE, POOL_MAX
+from model.descriptor import FIELDS, POOL_ADD, POOL_AVERAGE, POOL_MAX
+from model.mapadd import add_maps
 from model.mappool import average_scale, pool_maps
 from model.network import Pool
 from model.rates import pool_cycles
@@ -49,6 +50,20 @@ def memory(dut, bank, content):
     return process
 
 
+async def run(ctx, dut, fields):
+    """Let the unit do a layer; cycles it takes."""
+    ctx.set(dut.layer, Descriptor.const(fields))
+    await ctx.tick().repeat(2)
+    ctx.set(dut.start, 1)
+    cycles = 0
+    while not ctx.get(dut.done):
+        await ctx.tick()
+        cycles += 1
+    ctx.set(dut.start, 0)
+    await ctx.tick()
+    return cycles
+
+
 CASES = [
     # config, pooling, (C, H, W), signed, vector
     (NARROW, Pool("max", 3, 2), (3, 13, 15), False, False),
@@ -68,6 +83,57 @@ CASES = [
     (WIDE, Pool("max", 3, 2), (16, 13, 13), False, False),
     (WIDE, Pool("average", 7, 1), (8, 8, 9), True, False),
 ]
+
+
+@pytest.mark.parametrize("config", [NARROW, WIDE], ids=["narrow", "wide"])
+def test_sums_of_maps(config):
+    """In the place of the written map; both signs, ReLU or not, all units, odd sizes."""
+    numbers = np.random.default_rng(5)
+    dut, banks, done = MapPool(config=config), config.feature_banks, []
+    content = np.zeros((banks, config.feature_depth, 2, 8), dtype=np.uint8)
+
+    def put(maps, region):
+        rows = layout.pack_plane(maps, region).view(np.uint8).reshape(-1, banks, 2, 8)
+        content[:, region.base:region.base + region.rows] = rows.swapaxes(0, 1)
+
+    async def testbench(ctx):
+        for shape, signed, relu, shift in (
+            ((banks, 7, 13), False, True, 3), ((2 * banks, 4, 6), True, False, 0),
+            ((3 * banks, 5, 8), True, True, 6), ((banks, 1, 20), False, False, 2),
+        ):
+            region = layout.plane(shape, banks)
+            other = dataclasses.replace(region, base=config.feature_depth - region.rows)
+            region = dataclasses.replace(region, base=3)
+            maps, added = (numbers.integers(low, low + 256, shape)
+                           for low in (-128, -128 if signed else 0))
+            content[:] = numbers.integers(0, 256, content.shape)
+            put(maps, region)
+            put(added, other)
+            before = content.copy()
+            expected = add_maps(maps, added, shift, relu) & 0xFF
+            fields = dict.fromkeys((name for name, _ in FIELDS), 0) | {
+                "pool_op": POOL_ADD, "pool_size": 1, "pool_stride": 1, "pool_base": other.base,
+                "pool_row_log2": region.row_log2, "pool_height": shape[1],
+                "pool_width": shape[2], "pool_multiplier": int(signed) | int(relu) << 1,
+                "pool_shift": shift, "out_base": region.base, "out_plane": region.plane,
+                "out_row_log2": region.row_log2, "out_height": shape[1], "out_width": shape[2],
+                "out_signed": 1, "kernel_blocks": 1, "lanes_last": shape[0],
+            }
+            if shape[0] > config.kernel_lanes:
+                fields |= {"kernel_blocks": 2, "lanes_last": shape[0] - config.kernel_lanes}
+            assert await run(ctx, dut, fields) == pool_cycles(config, fields)
+            here = slice(region.base, region.base + region.rows)
+            linear = np.ascontiguousarray(content[:, here].swapaxes(0, 1)).reshape(-1)
+            np.testing.assert_array_equal(
+                layout.unpack_plane(linear.view("<u8"), shape, region), expected)
+            before[:, here] = content[:, here]
+            np.testing.assert_array_equal(before, content)
+            done.append(shape)
+
+    simulate(dut, testbench, monitors=[
+        memory(dut, bank, part) for bank, part in enumerate(content)
+    ], limit=40_000)
+    assert len(done) == 4
 
 
 @pytest.mark.parametrize("config", [NARROW, WIDE], ids=["narrow", "wide"])
@@ -110,15 +176,7 @@ def test_pooled_maps(config):
                 "kernel_blocks": -(-shape[0] // lanes),
                 "lanes_last": (shape[0] - 1) % lanes + 1,
             }
-            ctx.set(dut.layer, Descriptor.const(fields))
-            await ctx.tick().repeat(2)
-            ctx.set(dut.start, 1)
-            cycles = 0
-            while not ctx.get(dut.done):
-                await ctx.tick()
-                cycles += 1
-            ctx.set(dut.start, 0)
-            await ctx.tick()
+            cycles = await run(ctx, dut, fields)
             assert cycles == pool_cycles(config, fields), (pool, shape)
             here = slice(target.base, target.base + target.rows)
             linear = np.ascontiguousarray(content[:, here].swapaxes(0, 1)).reshape(-1)

@@ -38,11 +38,12 @@ def cores():
         yield core
 
 
-def check(cores, config, layers, shape, patterns="channel 1:4", seed=3, runs=1):
+def check(cores, config, layers, shape, patterns="channel 1:4", seed=3, runs=1, network=None):
     """Run a network of random weights and compare everything."""
     if isinstance(patterns, str):
         patterns = [patterns] * len(layers)
-    network = toy_network(layers, patterns, shape, seed=seed, weight_bits=config.weight_bits)
+    if network is None:
+        network = toy_network(layers, patterns, shape, seed=seed, weight_bits=config.weight_bits)
     program = compile_network(network, config)
     image = toy_image(shape, seed)
     expected = golden.run(program.network, image)
@@ -118,6 +119,48 @@ def test_pooling(cores, name):
     check(cores, NARROW, layers, shape, "channel 1:2")
 
 
+def residual(network):
+    """Give every map that is added a unit of a power of two of the sum's."""
+    layers = list(network.layers)
+    for index in range(len(layers)):
+        added = network.network.added(index)
+        if added is not None:
+            ratio = layers[index].out_scale / layers[added].out_scale
+            layers[index] = dataclasses.replace(
+                layers[index],
+                out_scale=layers[added].out_scale * 2.0 ** max(-3, min(3, round(np.log2(ratio)))),
+            )
+    return dataclasses.replace(network, layers=tuple(layers))
+
+
+RESIDUAL = {
+    "one feature bank": NARROW, "several": WIDE,
+}
+
+
+@pytest.mark.parametrize("name", [
+    pytest.param(name, marks=pytest.mark.slow) if config is WIDE else name
+    for name, config in RESIDUAL.items()
+])
+def test_residual_additions(cores, name):
+    """Over two layers and over one, of a signed and of a pooled map, at the end of a network."""
+    config = RESIDUAL[name]
+    layers = [
+        Conv("a", 3, 8, 3, padding=1, pooling=Pool("max", 3, 2, 1)),
+        Conv("b", 8, 8, 3, padding=1),
+        Conv("c", 8, 8, 3, padding=1, add="a"),
+        Conv("d", 8, 8, 3, padding=1, relu=False),
+        Conv("e", 8, 8, 3, padding=1, relu=False, add="d"),
+        Conv("f", 8, 8, 3, padding=1, add="c"),
+    ]
+    network = residual(toy_network(layers, ["channel 1:4"] * 6, (3, 21, 14), seed=6,
+                                   weight_bits=config.weight_bits))
+    program = compile_network(network, config)
+    kept = [layer.descriptor for layer in program.layers]
+    assert kept[5]["pool_base"] == kept[2]["out_base"] != kept[5]["out_base"]
+    check(cores, config, layers, (3, 21, 14), network=network)
+
+
 STRIDED = {
     "odd kernel": (Conv("a", 2, 4, 5, stride=2, padding=1), (2, 13, 16)),
     "as AlexNet's": (Conv("a", 1, 4, 11, stride=4, padding=2), (1, 32, 28)),
@@ -185,3 +228,15 @@ def test_what_is_refused():
         compiled([Conv("a", 2, 4, 3), Conv("b", 4, 4, 3, stride=2)])
     with pytest.raises(UserError, match="layer a: its pooling needs map_pool = 1, config tiny"):
         compiled([Conv("a", 2, 4, 3, pooling=Pool("max", 3, 2))], PRESETS["tiny"])
+    layers = [Conv("a", 2, 4, 3), Conv("b", 4, 4, 3, padding=1, add="a")]
+    with pytest.raises(UserError, match="layer b: the out_scale of a, which it adds, is .* times"):
+        compiled(layers)
+    network = residual(toy_network([*layers, Linear("c", 400, 3)], ["channel 1:2"] * 3,
+                                   (2, 12, 12)))
+    with pytest.raises(UserError, match="layer b: a fully connected layer cannot follow a sum"):
+        compile_network(network, NARROW)
+    network = residual(toy_network(layers, ["channel 1:2"] * 2, (2, 12, 12)))
+    with pytest.raises(UserError, match="layer b: its addition needs map_pool = 1"):
+        compile_network(network, PRESETS["tiny"])
+    with pytest.raises(ValueError, match="layers 1:2 do not hold layer a, which layer b adds"):
+        network.part(1, 2)
