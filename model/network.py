@@ -174,9 +174,9 @@ class QuantisedNetwork:
         for index in range(first, stop):
             added = chain.added(index)
             if added is not None and added < first:
-                raise ValueError(f"layers {first}:{stop} do not hold layer "
-                                 f"{chain.layers[added].name}, which layer "
-                                 f"{chain.layers[index].name} adds")
+                raise UserError(f"layers {first}:{stop} do not hold layer "
+                                f"{chain.layers[added].name}, which layer "
+                                f"{chain.layers[index].name} adds")
         network = Network(f"{chain.name}[{first}:{stop}]", chain.shapes()[first],
                           chain.layers[first:stop])
         return dataclasses.replace(

@@ -238,5 +238,5 @@ def test_what_is_refused():
     network = residual(toy_network(layers, ["channel 1:2"] * 2, (2, 12, 12)))
     with pytest.raises(UserError, match="layer b: its addition needs map_pool = 1"):
         compile_network(network, PRESETS["tiny"])
-    with pytest.raises(ValueError, match="layers 1:2 do not hold layer a, which layer b adds"):
+    with pytest.raises(UserError, match="layers 1:2 do not hold layer a, which layer b adds"):
         network.part(1, 2)
