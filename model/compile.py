@@ -13,8 +13,10 @@ from model.config import AcceleratorConfig
 from model.descriptor import pack
 from model.entries import Addressing, Block, addressing, blocks
 from model.errors import UserError
+from model.grouped import divide
 from model.image import build_image
 from model.lower import LoweredLayer, LoweredNetwork, lower, worst_accumulator
+from model.maps import Maps, after_fields, place_maps
 from model.network import Conv, QuantisedNetwork
 from model.rates import load_cycles, mac_cycles, store_cycles
 from model.residency import Demand, choose, kernel_passes
@@ -76,10 +78,10 @@ class Program:
 
     def pack_input(self, image: NDArray) -> NDArray[np.uint64]:
         """Linear image of an input map (C, H, W) as the input DMA expects it, in 64-bit words."""
-        shape = self.network.layers[0].in_shape
-        if image.shape != shape:
-            raise ValueError(f"input must have shape {shape}, not {image.shape}")
-        return layout.pack_plane(image, self.input_region)
+        first = self.network.layers[0]
+        if image.shape != first.source_shape:
+            raise ValueError(f"input must have shape {first.source_shape}, not {image.shape}")
+        return layout.pack_plane(first.fold(image), self.input_region)
 
     def unpack_output(self, beats: NDArray[np.uint64]) -> NDArray[np.int64]:
         """Turn what the output DMA wrote, as 64-bit words, into the last layer's (N, H, W)."""
@@ -115,42 +117,20 @@ def compile_network(
     if len(lowered.layers) > config.max_layers:
         raise UserError(f"{len(lowered.layers)} layers, config {config.name} holds at most "
                         f"{config.max_layers}: raise max_layers")
-    regions = _regions(lowered, config)
+    regions = place_maps(lowered, config)
     layers, streams = [], []
     for index, layer in enumerate(lowered.layers):
         compiled, stream = _compile_layer(
-            layer, config, regions[index], regions[index + 1], index == len(lowered.layers) - 1,
-            resident,
+            layer, config, regions[index], index == len(lowered.layers) - 1, resident,
         )
         layers.append(compiled)
         streams.append(stream)
     image = build_image(
         config, [layer.descriptor for layer in layers], streams,
-        regions[0].base, regions[0].rows, regions[-1].base, regions[-1].rows,
+        regions[0].source.base, regions[0].source.rows,
+        regions[-1].out.base, regions[-1].out.rows,
     )
-    return Program(config, lowered, tuple(layers), image, regions[0], regions[-1])
-
-
-def _regions(network: LoweredNetwork, config: AcceleratorConfig) -> list[layout.Region]:
-    first, banks = network.layers[0], config.feature_banks
-    if first.dot:
-        raise UserError(f"layer {first.name}: the first layer must be a convolution")
-    regions = [layout.plane(first.in_shape, banks)]
-    for index, layer in enumerate(network.layers):
-        following = network.layers[index + 1] if index + 1 < len(network.layers) else None
-        if layer.dot and banks > 1:
-            raise UserError(f"layer {layer.name}: a fully connected layer needs feature_banks = 1, "
-                            f"config {config.name} has {banks}")
-        if following is not None and layer.dot and not following.dot:
-            raise UserError(f"layer {following.name}: a convolution cannot follow layer "
-                            f"{layer.name}, which is fully connected")
-        if banks == 1 and (following is None or following.dot):
-            size = int(np.prod(layer.out_shape)) * (2 if layer.out_wide else 1)
-            regions.append(layout.vector(size))
-        else:
-            regions.append(layout.plane(layer.out_shape, banks))
-    names = [layer.name for layer in network.layers]
-    return layout.allocate(regions, names, config.feature_depth)
+    return Program(config, lowered, tuple(layers), image, regions[0].source, regions[-1].out)
 
 
 def _geometry(layer: LoweredLayer, config: AcceleratorConfig) -> dict[str, int]:
@@ -175,12 +155,13 @@ def _geometry(layer: LoweredLayer, config: AcceleratorConfig) -> dict[str, int]:
                 f"layer {layer.name}: its output tiles have {out_step} values a row, config "
                 f"{config.name} requantises {config.post_values}: raise post_values"
             )
-        _, out_height, out_width = layer.out_shape
+        _, out_height, out_width = layer.map_shape
+        top, left, _, _ = layer.layer.edges
         return {
             "dot": 0, "pool": int(pool == 2), "channels": channels,
             "groups": ceil(channels / config.banks), "tiles": tiling.tiles,
             "tile_blocks": ceil(tiling.tiles / config.tile_lanes), "tiles_x": tiling.tiles_x,
-            "step": tiling.step, "crop": layer.layer.kernel - 1, "pad": layer.layer.padding,
+            "step": tiling.step, "crop": layer.layer.kernel - 1, "pad": top, "pad_left": left,
             "in_height": height, "in_width": width, "out_height": out_height,
             "out_width": out_width, "out_step": out_step, "out_tile_row": out_step * out_width,
             "out_map": out_height * out_width,
@@ -188,22 +169,22 @@ def _geometry(layer: LoweredLayer, config: AcceleratorConfig) -> dict[str, int]:
     length = int(np.prod(layer.in_shape))
     return {
         "dot": 1, "pool": 0, "channels": ceil(length / 2), "groups": ceil(length / 16),
-        "tiles": 1, "tile_blocks": 1, "tiles_x": 1, "step": 1, "crop": config.tile - 1, "pad": 0,
-        "in_height": 1, "in_width": 1, "out_height": 1, "out_width": 1, "out_step": 1,
-        "out_tile_row": 1, "out_map": 1,
+        "tiles": 1, "tile_blocks": 1, "tiles_x": 1, "step": 1, "crop": config.tile - 1,
+        "pad": 0, "pad_left": 0, "in_height": 1, "in_width": 1, "out_height": 1, "out_width": 1,
+        "out_step": 1, "out_tile_row": 1, "out_map": 1,
     }
 
 
 def _compile_layer(
-    layer: LoweredLayer, config: AcceleratorConfig, source: layout.Region, target: layout.Region,
-    last: bool, resident: int | None,
+    layer: LoweredLayer, config: AcceleratorConfig, maps: Maps, last: bool, resident: int | None,
 ) -> tuple[CompiledLayer, NDArray[np.uint64]]:
-    geometry = _geometry(layer, config)
+    geometry, source, target = _geometry(layer, config), maps.source, maps.map
     kernels, lanes = len(layer.weight), config.kernel_lanes
     peak = worst_accumulator(layer.layer, layer.weight)
     if peak >= 1 << (config.acc_bits - 1):
         raise UserError(f"layer {layer.name}: sums may reach {peak}, beyond acc_bits = "
                         f"{config.acc_bits}: raise acc_bits")
+    layer, division = divide(layer, config)
     how = addressing(layer, config)
     parts = blocks(layer, config, how)
     lanes_last = kernels - (len(parts) - 1) * lanes
@@ -234,8 +215,8 @@ def _compile_layer(
     stay = choose(demand)
     descriptor = sizes | {
         "scatter": int(how.scatter), "resident": min(stay, resident or stay),
-        "relu": int(layer.layer.relu), "in_signed": int(layer.in_signed),
-        "out_signed": int(layer.out_signed), "out_wide": int(layer.out_wide),
+        "relu": int(layer.map_relu), "in_signed": int(layer.in_signed),
+        "out_signed": int(layer.map_signed), "out_wide": int(layer.out_wide),
         "out_vector": int(target.plane == 0), "last": int(last),
         "in_base": source.base, "in_plane": source.plane, "in_row_log2": source.row_log2,
         "entries": how.entries, "entries_last": how.entries_last, "sub_log2": how.sub_log2,
@@ -246,6 +227,9 @@ def _compile_layer(
     }
     if not descriptor["out_vector"]:
         descriptor |= {"out_tile_row": 0, "out_map": 0}
+    descriptor |= division | after_fields(layer, maps)
+    if descriptor["pool_vector"]:
+        descriptor["out_map"] = descriptor["pool_height"] * descriptor["pool_width"]
     try:
         pack(descriptor | {"stream_offset": 0, "stream_beats": beats})
     except ValueError as error:

@@ -91,6 +91,9 @@ class AcceleratorConfig:
     window : int
         Accumulators of each sum of a lane: 1, or ``words``, a file with a place for every
         frequency, which irregular patterns need to keep the lanes busy.
+    map_pool : int
+        1 builds the unit that pools finished maps (any window, average, global: `model.mappool`)
+        and adds to them (`model.mapadd`).
     """
 
     name: str
@@ -117,6 +120,7 @@ class AcceleratorConfig:
     post_values: int = 1
     ultra_ram: int = 0
     window: int = 1
+    map_pool: int = 0
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -129,7 +133,7 @@ class AcceleratorConfig:
                                      f"not begin with '.', not {value!r}")
             elif not isinstance(value, int) or isinstance(value, bool):
                 raise TypeError(f"{field.name} must be an integer, not {value!r}")
-            elif value < (0 if field.name in ("onchip_kib", "ultra_ram") else 1):
+            elif value < (0 if field.name in ("onchip_kib", "ultra_ram", "map_pool") else 1):
                 raise ValueError(f"{field.name} must be positive, not {value!r}")
         for field_name in ("tile_depth", "kernel_depth", "select_depth"):
             value = getattr(self, field_name)
@@ -147,6 +151,8 @@ class AcceleratorConfig:
             )
         if self.ultra_ram not in (0, 1):
             raise ValueError(f"ultra_ram must be 0 or 1, not {self.ultra_ram!r}")
+        if self.map_pool not in (0, 1):
+            raise ValueError(f"map_pool must be 0 or 1, not {self.map_pool!r}")
         if self.max_layers > 32:
             raise ValueError(
                 f"max_layers must be at most 32 for the profile table, not {self.max_layers!r}"
@@ -256,8 +262,9 @@ class AcceleratorConfig:
 
     @property
     def multipliers(self) -> int:
-        """Three per complex lane and the requantisers of every tile lane."""
-        return self.tile_lanes * (3 * self.kernel_lanes + self.inverse_rows * self.post_values)
+        """Three per complex lane, the requantisers of every tile lane, and one per pooled bank."""
+        return (self.tile_lanes * (3 * self.kernel_lanes + self.inverse_rows * self.post_values)
+                + self.map_pool * self.feature_banks)
 
     @property
     def digest(self) -> int:
@@ -358,6 +365,8 @@ PRESETS |= {
         # `tiny-wide2` and `u200` with a file of accumulators, for irregular patterns.
         replace(PRESETS["tiny-wide2"], name="tiny-window", window=32),
         replace(PRESETS["u200"], name="u200-window", window=32),
+        # The array of `vgg16-144` for the whole of AlexNet, fully connected layers included.
+        replace(PRESETS["vgg16-144"], name="alexnet-144", feature_depth=32768, map_pool=1),
     )
 }
 

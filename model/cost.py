@@ -4,11 +4,15 @@ A layer's interval ends with its last written value. One feature bank: four engi
 of a layer: the array (steps, and at least N'/4 cycles per frequency, which the drain takes), the
 store stage (8 cycles per kernel and tile block; segments through one write port; one value per
 cycle and Post), the loader, and the memory port (one beat per cycle, streaming ahead across
-layers). The slowest bounds the layer; filling and emptying the pipelines is added once.
+layers as far as the kernel buffer goes). The slowest bounds the layer; filling and emptying the
+pipelines is added once.
 
 Several feature banks: maps lie in the order of their tile blocks, so that the next layer's first
 block is loaded while the last ones are multiplied, if there are enough of them. Then the array goes
 on without a gap; otherwise it waits until the layer before is written and a block is loaded.
+
+A map that is pooled when it is finished takes `model.rates.pool_cycles` more, and nothing of the
+next layer is loaded before.
 
 With a window the sums of a layer's last block leave only after its last step. Irregular kernels
 need more beats than steps where a kernel is used once; the kernel buffer holds some of them.
@@ -21,7 +25,7 @@ from math import ceil
 
 from model.compile import CompiledLayer, Program
 from model.config import AcceleratorConfig
-from model.rates import load_cycles, mac_cycles, row_writes, store_cycles
+from model.rates import load_cycles, mac_cycles, pool_cycles, row_writes, store_cycles
 from model.residency import timeline
 
 __all__ = ["LayerCost", "estimate"]
@@ -93,17 +97,21 @@ def estimate(program: Program) -> list[LayerCost]:
         fields = layer.descriptor
         beats = layer.stream_beats * layer.kernel_passes
         mac, store, load, slowest = _busy(program, layer)
-        streamed += beats
+        held = config.kernel_depth * layer.stream_beats // layer.entries
+        streamed = max(streamed, elapsed - held) + beats
         if fields["dot"]:
             latency, tail = load + DOT_LATENCY, 0
         else:
             tail = 8 * fields["lanes_last"] + _leaving(config)
             if index == 0:
                 fill = input_beats + FIRST_FILL
+            elif program.layers[index - 1].descriptor["pool_op"]:
+                fill = FILL + load_cycles(config, fields)
             else:
                 fill = FILL if fields["tile_blocks"] == 1 else FILL_AHEAD
             latency = fill + tail + DRAIN
         end = max(elapsed + slowest + latency, streamed + STREAM_LATENCY + tail)
+        end += pool_cycles(config, fields)
         costs.append(LayerCost(layer.name, mac, store, load, beats, end - elapsed,
                                8 * config.port_words * (beats + (0 if index else input_beats))))
         elapsed = end
@@ -133,6 +141,8 @@ def _estimate_banks(program: Program) -> list[LayerCost]:
             store = max(store, ceil(segments))
             slowest = max(slowest, store)
         begin = multiplied if before >= AHEAD_BLOCKS else written + BANKS_FILL + slots
+        if index and program.layers[index - 1].descriptor["pool_op"]:
+            begin = written + BANKS_FILL + load_cycles(config, fields)
         if index == 0:
             begin = BANKS_FIRST
         length = max(slowest, beats - ahead)
@@ -140,7 +150,7 @@ def _estimate_banks(program: Program) -> list[LayerCost]:
         ahead = min(held, ahead + begin + length - multiplied - beats)
         multiplied = max(begin + length, input_beats + streamed)
         end = (multiplied + 8 * fields["lanes_last"] // rows + BANKS_DRAIN + writes * lanes
-               + _leaving(config))
+               + _leaving(config) + pool_cycles(config, fields))
         costs.append(LayerCost(
             layer.name, mac, store, load, beats, end - written,
             8 * config.port_words * (beats + (0 if index else input_beats)),

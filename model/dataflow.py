@@ -160,6 +160,9 @@ def convolutions(network: Network, tile: int = 8) -> list[Layer]:
     for layer, shape in zip(network.layers, network.shapes()[:-1], strict=True):
         if not isinstance(layer, Conv):
             break
+        if not layer.plain:
+            raise UserError(f"layer {layer.name}: dataflows are compared for layers of stride 1, "
+                            "one group and no other pooling than 2x2")
         tiling = layer.tiling(shape, tile)
         out = layer.out_shape(shape)
         pixels = tuple(h * w for h in _spans(shape[1], tiling.tiles_y, tiling.step)

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 
 from model.config import ROW_BITS
 
-__all__ = ["FIELDS", "BEATS", "SELECT_BITS", "WINDOW_CODE", "pack", "unpack"]
+__all__ = ["FIELDS", "BEATS", "POOL_ADD", "POOL_AVERAGE", "POOL_MAX", "SELECT_BITS",
+           "WINDOW_CODE", "pack", "unpack"]
 
 BEATS = 8
 
@@ -17,6 +18,9 @@ BEATS = 8
 #: entry also has an address per bank.
 SELECT_BITS = (0, 1, 2, 4, 8, 3)
 WINDOW_CODE = 5
+
+#: Values of ``pool_op``; 0: the written map is the layer's output.
+POOL_MAX, POOL_AVERAGE, POOL_ADD = 1, 2, 3
 
 #: (name, bits). Meaning of each field: docs/program-image.md.
 FIELDS: tuple[tuple[str, int], ...] = (
@@ -33,6 +37,10 @@ FIELDS: tuple[tuple[str, int], ...] = (
     ("sum_shift", 6), ("requant_shift", 6),
     ("out_base", ROW_BITS), ("out_plane", ROW_BITS), ("out_row_log2", 4), ("out_height", 10),
     ("out_width", 10), ("out_step", 5), ("out_tile_row", 16), ("out_map", 16),
+    ("pad_left", 4), ("part_blocks", 13), ("part_groups", 10),
+    ("pool_op", 2), ("pool_size", 4), ("pool_stride", 3), ("pool_pad", 3), ("pool_base", ROW_BITS),
+    ("pool_row_log2", 4), ("pool_height", 10), ("pool_width", 10), ("pool_vector", 1),
+    ("pool_multiplier", 12), ("pool_shift", 5),
 )
 
 assert sum(bits for _, bits in FIELDS) <= 64 * BEATS

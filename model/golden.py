@@ -7,7 +7,7 @@ The RTL pools before the bias; both are monotone, so the results are equal.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,10 +18,13 @@ from model.config import POST_SHIFT
 from model.fixed import int_range, round_shift, saturate
 from model.halfplane import is_real_word
 from model.lower import RESULT_BITS, SUM_BITS, LoweredLayer, LoweredNetwork
+from model.mapadd import add_maps
+from model.mappool import pool_maps
 from model.network import Conv
 
 __all__ = [
-    "LayerTrace", "run", "outputs", "scores", "layer_maps", "layer_peaks", "accumulator_peaks",
+    "LayerTrace", "run", "outputs", "scores", "added", "layer_maps", "layer_peaks",
+    "accumulator_peaks",
 ]
 
 Ints = NDArray[np.int64]
@@ -40,24 +43,27 @@ class LayerTrace:
         Convolution: (T, C, K²/2, 2) forward words; dot: (ceil(L/2), 2) input words.
     sums : int array
         (T, N, K²/2, 2) rounded sums; dot: (1, N, 1, 2), the scalar in [..., 0].
+    map : int array, (N, H, W)
+        The map written by the store stage.
     out : int array, (N, H, W)
-        The map written back.
+        The same after the layer's pooling or addition, if it has one.
     """
 
     tiles: Ints
     sums: Ints
+    map: Ints
     out: Ints
 
 
 def _check_images(layer: LoweredLayer, images: NDArray) -> Ints:
-    if images.ndim != 4 or images.shape[1:] != layer.in_shape:
-        raise ValueError(f"images must have shape (B, {layer.in_shape}), not {images.shape}")
+    if images.ndim != 4 or images.shape[1:] != layer.source_shape:
+        raise ValueError(f"images must have shape (B, {layer.source_shape}), not {images.shape}")
     if not np.issubdtype(images.dtype, np.integer):
         raise TypeError(f"images must be integers, not {images.dtype}")
     low, high = int_range(8, layer.in_signed)
     if images.size and (images.min() < low or images.max() > high):
         raise ValueError(f"pixels must be {low}..{high}, not {images.min()}..{images.max()}")
-    return images.astype(np.int64)
+    return layer.fold(images.astype(np.int64))
 
 
 def _forward_words(layer: LoweredLayer, maps: Ints, tile: int) -> Ints:
@@ -69,13 +75,21 @@ def _forward_words(layer: LoweredLayer, maps: Ints, tile: int) -> Ints:
 
 
 def _accumulate(layer: LoweredLayer, words: Ints) -> Ints:
+    """(B, T, C, F, 2) x (N, C, F, 2) -> exact sums (B, T, N, F, 2), group by group."""
+    assert isinstance(layer.layer, Conv)
+    parts = zip(np.split(words, layer.layer.groups, axis=2),
+                np.split(layer.weight, layer.layer.groups), strict=True)
+    return np.concatenate([_products(*part) for part in parts], axis=2)
+
+
+def _products(words: Ints, weight: Ints) -> Ints:
     """(B, T, C, F, 2) x (N, C, F, 2) -> exact sums (B, T, N, F, 2).
 
     Float64 matrix products: every partial sum is an integer below 2**53, hence exact.
     """
     batch, tiles, channels, count, _ = words.shape
     x = np.moveaxis(words, 3, 0).reshape(count, batch * tiles, channels, 2).astype(np.float64)
-    w = np.moveaxis(layer.weight, 2, 0).astype(np.float64)          # (F, N, C, 2)
+    w = np.moveaxis(weight, 2, 0).astype(np.float64)                # (F, N, C, 2)
     w = np.swapaxes(w, 1, 2)                                        # (F, C, N, 2)
     rr, ii = x[..., 0] @ w[..., 0], x[..., 1] @ w[..., 1]
     ri, ir = x[..., 0] @ w[..., 1], x[..., 1] @ w[..., 0]
@@ -88,10 +102,10 @@ def _accumulate(layer: LoweredLayer, words: Ints) -> Ints:
 def _requantise(layer: LoweredLayer, result: Ints) -> Ints:
     """18-bit results (..., N, H, W) to output integers: bias, ReLU, multiply, shift, saturate."""
     result = saturate(result + layer.bias[:, None, None], RESULT_BITS)
-    if layer.layer.relu:
+    if layer.map_relu:
         result = np.maximum(result, 0)
     result = round_shift(result * layer.multiplier[:, None, None], layer.requant_shift)
-    return saturate(result, layer.out_bits, layer.out_signed)
+    return saturate(result, layer.out_bits, layer.map_signed)
 
 
 def _pool(maps: Ints, size: int) -> Ints:
@@ -104,7 +118,7 @@ def _pool(maps: Ints, size: int) -> Ints:
 
 
 def _layer(layer: LoweredLayer, maps: Ints, tile: int) -> tuple[Ints, Ints, Ints, Ints]:
-    """(words, accumulators, sums, output maps) of a batch."""
+    """(words, accumulators, sums, maps before the pooling) of a batch."""
     if isinstance(layer.layer, Conv):
         words = _forward_words(layer, maps, tile)
         acc = _accumulate(layer, words)
@@ -124,6 +138,22 @@ def _layer(layer: LoweredLayer, maps: Ints, tile: int) -> tuple[Ints, Ints, Ints
     return words, acc, sums, _requantise(layer, scalar[:, :, None, None])
 
 
+def added(layer: LoweredLayer, outputs: Sequence[Ints]) -> Ints | None:
+    """Choose from the outputs of the layers before what ``layer`` adds to its own."""
+    return None if layer.addition is None else outputs[layer.addition.index]
+
+
+def _finished(layer: LoweredLayer, maps: Ints, other: Ints | None) -> Ints:
+    """Output maps of a batch: pooled, or with ``other`` maps added."""
+    if layer.addition is not None:
+        if other is None:
+            raise ValueError(f"layer {layer.name} needs the maps that it adds")
+        return add_maps(maps, other, layer.addition.shift, layer.layer.relu)
+    if isinstance(layer.layer, Conv) and layer.layer.pooling is not None:
+        return pool_maps(layer.layer.pooling, maps, layer.out_signed)
+    return maps
+
+
 def _batches(layer: LoweredLayer, maps: Ints, tile: int) -> Iterator[Ints]:
     """Cut the images into batches whose spectra are of bounded size."""
     words = 1
@@ -135,10 +165,16 @@ def _batches(layer: LoweredLayer, maps: Ints, tile: int) -> Iterator[Ints]:
         yield maps[start:start + count]
 
 
-def layer_maps(layer: LoweredLayer, maps: NDArray, tile: int) -> Ints:
-    """Output maps (B, N, H, W) of one layer for integer input maps (B, C, H, W)."""
+def layer_maps(
+    layer: LoweredLayer, maps: NDArray, tile: int, other: Ints | None = None
+) -> Ints:
+    """Output maps (B, N, H, W) of one layer for integer input maps (B, C, H, W).
+
+    ``other`` are the maps that the layer adds to its own, if it does.
+    """
     maps = _check_images(layer, np.asarray(maps))
-    return np.concatenate([_layer(layer, part, tile)[3] for part in _batches(layer, maps, tile)])
+    made = [_layer(layer, part, tile)[3] for part in _batches(layer, maps, tile)]
+    return _finished(layer, np.concatenate(made), other)
 
 
 def layer_peaks(layer: LoweredLayer, maps: NDArray, tile: int) -> tuple[int, int]:
@@ -157,19 +193,28 @@ def layer_peaks(layer: LoweredLayer, maps: NDArray, tile: int) -> tuple[int, int
 
 def run(network: LoweredNetwork, image: NDArray) -> list[LayerTrace]:
     """Execute one image (C, H, W), keeping every word of every layer."""
-    maps = _check_images(network.layers[0], np.asarray(image)[None])
-    traces = []
+    maps = np.asarray(image)[None]
+    traces: list[LayerTrace] = []
     for layer in network.layers:
-        words, _, sums, maps = _layer(layer, maps, network.tile)
-        traces.append(LayerTrace(words[0], sums[0], maps[0]))
+        words, _, sums, made = _layer(layer, _check_images(layer, maps), network.tile)
+        maps = _finished(layer, made, added(layer, [trace.out[None] for trace in traces]))
+        traces.append(LayerTrace(words[0], sums[0], made[0], maps[0]))
     return traces
 
 
 def outputs(network: LoweredNetwork, images: NDArray) -> Ints:
     """Compute the last layer's maps (B, N, H, W) for images (B, C, H, W)."""
+    return _outputs(network, images, len(network.layers))
+
+
+def _outputs(network: LoweredNetwork, images: NDArray, count: int) -> Ints:
+    """Output maps of the first ``count`` layers; for none, the images."""
     maps = np.asarray(images)
-    for layer in network.layers:
-        maps = layer_maps(layer, maps, network.tile)
+    kept: list[Ints] = []
+    wanted = {layer.addition.index for layer in network.layers if layer.addition is not None}
+    for index, layer in enumerate(network.layers[:count]):
+        maps = layer_maps(layer, maps, network.tile, added(layer, kept))
+        kept.append(maps if index in wanted else maps[:0])
     return maps
 
 
@@ -182,7 +227,5 @@ def scores(network: LoweredNetwork, images: NDArray, batch: int = 64) -> Ints:
 
 def accumulator_peaks(network: LoweredNetwork, images: NDArray, index: int) -> int:
     """Largest accumulator magnitude of layer ``index`` over the images."""
-    maps = np.asarray(images)
-    for layer in network.layers[:index]:
-        maps = layer_maps(layer, maps, network.tile)
+    maps = _outputs(network, images, index)
     return layer_peaks(network.layers[index], maps, network.tile)[0]

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from model.errors import UserError
 
-__all__ = ["Region", "plane", "vector", "allocate", "pack_plane", "unpack_plane"]
+__all__ = ["Region", "plane", "vector", "allocate", "pack_plane", "place", "unpack_plane"]
 
 ROW_BYTES = 16
 
@@ -65,6 +65,33 @@ def allocate(regions: list[Region], names: list[str], depth: int) -> list[Region
                 f"layer {names[max(0, index - 1)]}: its maps need {before + region.rows} rows of "
                 f"feature memory, the config has {depth}: raise feature_depth"
             )
+    return placed
+
+
+def place(
+    regions: list[Region], lives: list[tuple[int, int]], names: list[str], depth: int
+) -> list[Region]:
+    """Give each region a base, the lowest where it meets no other one of its time.
+
+    ``lives``: first and last step in which a region is used, by rising first step.
+    """
+    placed: list[Region] = []
+    for index, (region, (first, last)) in enumerate(zip(regions, lives, strict=True)):
+        taken = sorted((other.base, other.base + other.rows)
+                       for other, (begin, end) in zip(placed, lives, strict=False)
+                       if begin <= last and first <= end)
+        base = 0
+        for low, high in taken:
+            if base + region.rows <= low:
+                break
+            base = max(base, high)
+        if base + region.rows > depth:
+            raise UserError(
+                f"layer {names[max(0, index - 1)]}: its maps and those kept for later need "
+                f"{base + region.rows} rows of feature memory, the config has {depth}: raise "
+                "feature_depth"
+            )
+        placed.append(replace(region, base=base))
     return placed
 
 

@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 from model.config import POST_SHIFT
 from model.errors import UserError
 from model.fixed import int_range, round_shift
+from model.mapadd import MAP_UNIT
 from model.network import Conv, Layer, QuantisedLayer, QuantisedNetwork
+from model.polyphase import Polyphase
 
 __all__ = [
     "LoweredLayer", "LoweredNetwork", "lower", "lower_layer", "calibrate", "MULTIPLIER_BITS",
@@ -33,11 +35,26 @@ PIXEL_PEAK = 255
 
 
 @dataclass(frozen=True)
+class Addition:
+    """What a layer adds to its map: index of the other layer, shift (`model.mapadd`), its sign."""
+
+    index: int
+    shift: int
+    signed: bool
+
+
+@dataclass(frozen=True)
 class LoweredLayer:
-    """One layer in integers; `weight` as in `model.network.QuantisedLayer`."""
+    """One layer in integers; `weight` as in `model.network.QuantisedLayer`.
+
+    A strided convolution has become one of stride 1 over the phases of its input: ``layer`` and
+    ``in_shape`` are those, ``phases`` says how the input becomes them. With an ``addition`` the
+    written map is signed, in twice the unit of the output, and the ReLU comes after the sum.
+    """
 
     layer: Layer
     in_shape: tuple[int, int, int]
+    map_shape: tuple[int, int, int]     # before the pooling of the finished map
     out_shape: tuple[int, int, int]
     weight: NDArray[np.int64]
     pattern: str
@@ -48,6 +65,27 @@ class LoweredLayer:
     requant_shift: int
     bias: NDArray[np.int64]
     multiplier: NDArray[np.int64]
+    phases: Polyphase | None = None
+    addition: Addition | None = None
+
+    @property
+    def map_signed(self) -> bool:
+        """Whether the integers of the written map are signed."""
+        return self.out_signed or self.addition is not None
+
+    @property
+    def map_relu(self) -> bool:
+        """Whether the written map has passed the ReLU; a sum passes it later."""
+        return self.layer.relu and self.addition is None
+
+    @property
+    def source_shape(self) -> tuple[int, int, int]:
+        """Shape (C, H, W) of the input before it is cut into phases."""
+        return self.in_shape if self.phases is None else self.phases.shape
+
+    def fold(self, maps: NDArray) -> NDArray:
+        """Input maps (..., C, H, W) as the layer reads them."""
+        return maps if self.phases is None else self.phases.fold(maps)
 
     @property
     def name(self) -> str:
@@ -116,20 +154,38 @@ def lower_layer(network: QuantisedNetwork, index: int) -> LoweredLayer:
         in_scale = network.layers[index - 1].out_scale
         in_signed = not network.network.layers[index - 1].relu
     wide = index == len(network.layers) - 1 and not isinstance(layer, Conv)
-    return _lower_layer(
-        layer, data, shapes[index], shapes[index + 1], in_scale, in_signed, wide, shift
-    )
+    return _lower_layer(layer, data, shapes[index], in_scale, in_signed, wide, shift,
+                        _addition(network, index))
+
+
+def _addition(network: QuantisedNetwork, index: int) -> Addition | None:
+    """How the other map's integers are brought to the unit of layer ``index``'s output."""
+    added = network.network.added(index)
+    if added is None:
+        return None
+    layer, other = network.network.layers[index], network.network.layers[added]
+    ratio = network.layers[added].out_scale / network.layers[index].out_scale
+    power = round(log2(ratio))
+    if ratio != 2.0**power or not -3 <= power <= 3:
+        raise UserError(f"layer {layer.name}: the out_scale of {other.name}, which it adds, is "
+                        f"{ratio:g} times its own: make it 1/8 to 8, a power of two")
+    return Addition(added, power + 3, not other.relu)
 
 
 def _lower_layer(
-    layer: Layer, data: QuantisedLayer, in_shape: tuple[int, int, int],
-    out_shape: tuple[int, int, int], in_scale: float, in_signed: bool, wide: bool, shift: int,
+    layer: Layer, data: QuantisedLayer, source_shape: tuple[int, int, int], in_scale: float,
+    in_signed: bool, wide: bool, shift: int, addition: Addition | None,
 ) -> LoweredLayer:
+    map_shape, out_shape = layer.map_shape(source_shape), layer.out_shape(source_shape)
+    in_shape, phases = source_shape, None
+    if isinstance(layer, Conv):
+        phases = layer.polyphase(source_shape)
+        layer, in_shape = layer.unfolded(source_shape)
     unit = in_scale * data.weight_scale * 2.0**shift
     if isinstance(layer, Conv):
         unit = unit / 2 / 64 * 2.0**POST_SHIFT
     weight, unit = _fit_bias(data.weight, data.bias, unit)
-    ratio = unit / data.out_scale
+    ratio = unit / (data.out_scale * (1 if addition is None else MAP_UNIT))
     requant_shift = MULTIPLIER_BITS - frexp(float(ratio.max()))[1]
     if not 0 <= requant_shift < 48:
         raise UserError(
@@ -139,8 +195,9 @@ def _lower_layer(
     multiplier = np.minimum(multiplier, (1 << MULTIPLIER_BITS) - 1)
     signed = not layer.relu
     return LoweredLayer(
-        layer, in_shape, out_shape, weight, data.pattern, in_signed, signed or wide, wide,
-        shift, requant_shift, np.rint(data.bias / unit).astype(np.int64), multiplier,
+        layer, in_shape, map_shape, out_shape, weight, data.pattern, in_signed, signed or wide,
+        wide, shift, requant_shift, np.rint(data.bias / unit).astype(np.int64), multiplier, phases,
+        addition,
     )
 
 
@@ -180,6 +237,7 @@ def calibrate(
 
     layers = tuple(dataclasses.replace(data, sum_shift=None) for data in network.layers)
     maps = np.asarray(images)
+    outputs: list[NDArray[np.int64]] = []
     for index in range(len(layers)):
         current = dataclasses.replace(network, layers=layers)
         worst = lower_layer(current, index)
@@ -193,5 +251,7 @@ def calibrate(
             *layers[index + 1:],
         )
         current = dataclasses.replace(network, layers=layers)
-        maps = golden.layer_maps(lower_layer(current, index), maps, network.tile)
+        now = lower_layer(current, index)
+        maps = golden.layer_maps(now, maps, network.tile, golden.added(now, outputs))
+        outputs.append(maps)
     return dataclasses.replace(network, layers=layers)

@@ -103,7 +103,7 @@ def _layer(
 ) -> QuantisedLayer:
     """Layer from its header entry and sections."""
     if isinstance(layer, Conv):
-        shape = layer.out_channels, layer.in_channels, tile * tile // 2
+        shape = layer.out_channels, layer.channels, tile * tile // 2
     else:
         shape = layer.out_features, -(-layer.in_features // entry["parts"]), 1
     weight, scale, bias = decode_layer(entry, sections, shape, weight_bits)

@@ -1,7 +1,7 @@
 """Network description and the quantised network that pruning hands to the compiler.
 
 A network is a chain of blocks; a block is one pass through the accelerator: convolution or
-fully connected layer, bias, ReLU, requantisation and max pool.
+fully connected layer, bias, ReLU, requantisation and pooling (`model.operators`).
 """
 
 from __future__ import annotations
@@ -20,77 +20,13 @@ from numpy.typing import NDArray
 
 from model.errors import UserError
 from model.files import write_output
+from model.operators import Conv, Layer, Linear, Pool, layer_from_dict, layer_to_dict
 from model.patterns import parse
-from model.tiling import Tiling
 
-__all__ = ["Conv", "Linear", "Network", "QuantisedLayer", "QuantisedNetwork", "NETWORKS"]
+__all__ = ["Conv", "Layer", "Linear", "Network", "Pool", "QuantisedLayer", "QuantisedNetwork",
+           "NETWORKS"]
 
 FORMAT_VERSION = 1
-
-
-@dataclass(frozen=True)
-class Conv:
-    """Convolution (torch's correlation), stride 1, then optional ReLU and 2×2/2 max pool."""
-
-    name: str
-    in_channels: int
-    out_channels: int
-    kernel: int
-    padding: int = 0
-    relu: bool = True
-    pool: int = 1
-
-    def __post_init__(self) -> None:
-        if self.pool not in (1, 2):
-            raise ValueError(f"layer {self.name}: pool must be 1 or 2, not {self.pool!r}")
-        for field in ("in_channels", "out_channels", "kernel"):
-            if getattr(self, field) < 1:
-                raise ValueError(
-                    f"layer {self.name}: {field} must be positive, not {getattr(self, field)!r}"
-                )
-        if not 0 <= self.padding < self.kernel:
-            raise ValueError(
-                f"layer {self.name}: padding must be 0 to kernel-1, not {self.padding!r}"
-            )
-
-    def tiling(self, shape: tuple[int, int, int], tile: int) -> Tiling:
-        """Tiling of this layer's input map of ``shape`` (C, H, W)."""
-        return Tiling(
-            height=shape[1], width=shape[2], kernel=self.kernel, padding=self.padding, tile=tile
-        )
-
-    def out_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
-        """Shape (C, H, W) of the output for an input of ``shape``."""
-        if shape[0] != self.in_channels:
-            raise ValueError(
-                f"layer {self.name} expects {self.in_channels} channels, its input has {shape[0]}"
-            )
-        height, width = (size + 2 * self.padding - self.kernel + 1 for size in shape[1:])
-        if height < self.pool or width < self.pool:
-            raise ValueError(f"layer {self.name}: input {shape} is smaller than its kernel or pool")
-        return self.out_channels, height // self.pool, width // self.pool
-
-
-@dataclass(frozen=True)
-class Linear:
-    """Fully connected layer over the CHW-flattened input, then optional ReLU."""
-
-    name: str
-    in_features: int
-    out_features: int
-    relu: bool = True
-
-    def out_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
-        """Shape (C, 1, 1) of the output for an input of ``shape``."""
-        if int(np.prod(shape)) != self.in_features:
-            raise ValueError(
-                f"layer {self.name} expects {self.in_features} features, "
-                f"its input has {int(np.prod(shape))}"
-            )
-        return self.out_features, 1, 1
-
-
-Layer = Conv | Linear
 
 
 @dataclass(frozen=True)
@@ -104,30 +40,36 @@ class Network:
     def shapes(self) -> list[tuple[int, int, int]]:
         """Shape of the input and of each layer's output; raises if the chain does not fit."""
         shapes = [self.input_shape]
-        for layer in self.layers:
+        for index, layer in enumerate(self.layers):
             shapes.append(layer.out_shape(shapes[-1]))
+            added = self.added(index)
+            if added is not None and shapes[added + 1] != shapes[-1]:
+                raise ValueError(f"layer {layer.name}: its output is {shapes[-1]}, that of the "
+                                 f"layer it adds is {shapes[added + 1]}")
         return shapes
+
+    def added(self, index: int) -> int | None:
+        """Index of the layer whose output layer ``index`` adds to its own, if it does."""
+        layer = self.layers[index]
+        if not isinstance(layer, Conv) or layer.add is None:
+            return None
+        for before, other in enumerate(self.layers[:index]):
+            if other.name == layer.add and isinstance(other, Conv):
+                return before
+        raise ValueError(f"layer {layer.name}: it adds the output of {layer.add!r}, which is no "
+                         "convolution before it")
 
     def to_dict(self) -> dict[str, object]:
         """Plain JSON types."""
-        layers = [{"type": type(item).__name__} | dataclasses.asdict(item) for item in self.layers]
+        layers = [layer_to_dict(item) for item in self.layers]
         return {"name": self.name, "input_shape": list(self.input_shape), "layers": layers}
 
     @classmethod
     def from_dict(cls, data: dict) -> Network:
         """Read what `to_dict` wrote."""
-        kinds = {"Conv": Conv, "Linear": Linear}
-        layers: list[Layer] = []
-        for item in data["layers"]:
-            item = dict(item)
-            kind = item.pop("type")
-            if kind not in kinds:
-                raise ValueError(
-                    f"layer {item.get('name')!r}: unknown operator {kind!r}; known: {list(kinds)}"
-                )
-            layers.append(kinds[kind](**item))
         channels, height, width = data["input_shape"]
-        return cls(data["name"], (channels, height, width), tuple(layers))
+        layers = tuple(layer_from_dict(item) for item in data["layers"])
+        return cls(data["name"], (channels, height, width), layers)
 
 
 @dataclass(frozen=True)
@@ -138,7 +80,8 @@ class QuantisedLayer:
     ----------
     weight : int array
         Convolution: (N, C, K²/2, 2), real and imaginary part of each half-plane word
-        (`model.halfplane`); the spectrum is of the flipped kernel. Linear: (N, L).
+        (`model.halfplane`); the spectrum is of the flipped kernel. C counts the phases of a
+        strided layer and the channels of one group (`Conv.channels`). Linear: (N, L).
     weight_scale : float array, (N,)
         Real value of weight integer 1, per output channel.
     bias : float array, (N,)
@@ -195,7 +138,7 @@ class QuantisedNetwork:
         for layer, data in zip(self.network.layers, self.layers, strict=True):
             if isinstance(layer, Conv):
                 shape: tuple[int, ...] = (
-                    layer.out_channels, layer.in_channels, self.tile * self.tile // 2, 2,
+                    layer.out_channels, layer.channels, self.tile * self.tile // 2, 2,
                 )
             else:
                 shape = (layer.out_features, layer.in_features)
@@ -228,6 +171,12 @@ class QuantisedNetwork:
         if (first, stop) == (0, len(self.layers)):
             return self
         chain, before = self.network, self.network.layers[first - 1]
+        for index in range(first, stop):
+            added = chain.added(index)
+            if added is not None and added < first:
+                raise UserError(f"layers {first}:{stop} do not hold layer "
+                                f"{chain.layers[added].name}, which layer "
+                                f"{chain.layers[index].name} adds")
         network = Network(f"{chain.name}[{first}:{stop}]", chain.shapes()[first],
                           chain.layers[first:stop])
         return dataclasses.replace(
@@ -344,6 +293,36 @@ def _vgg16(
     return Network(name, (3, size, size), tuple(layers))
 
 
+def _alexnet(name: str, size: int, widths: tuple[int, ...], groups: int, padding: int) -> Network:
+    """Five convolutions and three fully connected layers, without response normalisation.
+
+    Parameters
+    ----------
+    name : str
+        Name of the network.
+    size : int
+        Edge of the input.
+    widths : tuple of int
+        Output channels of the convolutions.
+    groups : int
+        Of the second, fourth and fifth convolution.
+    padding : int
+        Of the first one.
+    """
+    one, two, three, four, five = widths
+    pool = Pool("max", 3, 2)
+    layers: list[Layer] = [
+        Conv("conv1", 3, one, 11, padding=padding, stride=4, pooling=pool),
+        Conv("conv2", one, two, 5, padding=2, groups=groups, pooling=pool),
+        Conv("conv3", two, three, 3, padding=1),
+        Conv("conv4", three, four, 3, padding=1, groups=groups),
+        Conv("conv5", four, five, 3, padding=1, groups=groups, pooling=pool),
+        Linear("fc6", 36 * five, 4096), Linear("fc7", 4096, 4096),
+        Linear("fc8", 4096, 1000, relu=False),
+    ]
+    return Network(name, (3, size, size), tuple(layers))
+
+
 NETWORKS = {
     network.name: network
     for network in (
@@ -364,5 +343,10 @@ NETWORKS = {
         # same with a quarter of the channels.
         _vgg16("vgg16-cifar", 32, classes=10),
         _vgg16("vgg16-cifar-quarter", 32, 4, classes=10),
+        # AlexNet as in torchvision (Krizhevsky, "One weird trick", 2014), and the grouped one of
+        # Krizhevsky et al. (NIPS 2012) on the 227x227 pixels its layers need; the latter's
+        # response normalisation is left out.
+        _alexnet("alexnet", 224, (64, 192, 384, 256, 256), 1, 2),
+        _alexnet("alexnet-grouped", 227, (96, 256, 384, 384, 256), 2, 0),
     )
 }

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from math import ceil
 
 from model.config import AcceleratorConfig
+from model.descriptor import POOL_ADD, POOL_MAX
 
-__all__ = ["DOT_BLOCK", "load_cycles", "mac_cycles", "row_writes", "store_cycles"]
+__all__ = ["DOT_BLOCK", "STRIP", "load_cycles", "mac_cycles", "pool_cycles", "pool_windows",
+           "row_writes", "store_cycles"]
 
 #: Cycles of the store stage per kernel block of a dot layer, besides one per kernel.
 DOT_BLOCK = 6
@@ -41,3 +43,33 @@ def load_cycles(config: AcceleratorConfig, fields: Mapping[str, int]) -> int:
         return fields["groups"]
     steps = max(config.tile_lanes, config.feature_banks)
     return 4 * steps * ceil(fields["channels"] / config.feature_banks)
+
+
+#: Columns by which strips of small maxima follow each other (`rtl.mappool`).
+STRIP = 6
+#: Cycles before the first and after the last step of the pooling of a map.
+POOL_LATENCY = 20
+
+
+def pool_windows(fields: Mapping[str, int]) -> int:
+    """Windows of a finished map, or pixels of a sum, that are taken side by side."""
+    small = fields["pool_size"] <= 3 and fields["pool_stride"] <= 3
+    several = fields["pool_op"] in (POOL_MAX, POOL_ADD) and small
+    return STRIP // fields["pool_stride"] if several else 1
+
+
+def pool_cycles(config: AcceleratorConfig, fields: Mapping[str, int]) -> int:
+    """Count cycles of the pooling of, or addition to, a finished map; 0 without."""
+    if not fields["pool_op"]:
+        return 0
+    size, rows = fields["pool_size"], fields["pool_height"]
+    windows = pool_windows(fields)
+    if windows == STRIP // 2 and size == 3:
+        steps = rows + 1
+    elif fields["pool_op"] == POOL_ADD:
+        steps = 2 * rows
+    else:
+        steps = rows * ceil(size / 2) * (2 if size > 8 else 1)
+    kernels = (fields["kernel_blocks"] - 1) * config.kernel_lanes + fields["lanes_last"]
+    channels = kernels // config.feature_banks
+    return channels * ceil(fields["pool_width"] / windows) * steps + POOL_LATENCY

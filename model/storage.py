@@ -102,7 +102,7 @@ def storage(network: QuantisedNetwork | SpatialNetwork) -> dict:
 def dense_parameters(layer: Conv | Linear) -> int:
     """Weights and biases of the dense layer in space."""
     if isinstance(layer, Conv):
-        return layer.out_channels * (layer.in_channels * layer.kernel**2 + 1)
+        return layer.out_channels * (layer.in_channels // layer.groups * layer.kernel**2 + 1)
     return layer.out_features * (layer.in_features + 1)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from model.errors import UserError
-from model.network import Conv, Network, QuantisedLayer, QuantisedNetwork
+from model.network import Conv, Linear, Network, QuantisedLayer, QuantisedNetwork
 from model.photographs import IN_SCALE
 
 __all__ = ["synthetic_network"]
@@ -24,12 +24,12 @@ MOST_ALPHA = 256
 def synthetic_network(
     network: Network, *, weight_bits: int = 16, alpha: int = 4, seed: int = 0
 ) -> QuantisedNetwork:
-    """Draw a pruned, quantised network of convolutions for mean-subtracted photographs.
+    """Draw a pruned, quantised network for mean-subtracted photographs.
 
     Parameters
     ----------
     network : Network
-        Convolutions only.
+        Convolutions and fully connected layers.
     weight_bits : int
         8 or 16.
     alpha : int
@@ -40,7 +40,7 @@ def synthetic_network(
     Raises
     ------
     UserError
-        A layer is fully connected, or a number is not possible.
+        A number is not possible.
     """
     if not 1 <= alpha <= MOST_ALPHA:
         raise UserError(f"synthetic weights: alpha must be 1 to {MOST_ALPHA}, not {alpha}")
@@ -50,19 +50,25 @@ def synthetic_network(
     limit = (1 << (weight_bits - 1)) - 1
     layers = []
     for layer in network.layers:
-        if not isinstance(layer, Conv):
-            raise UserError(f"layer {layer.name}: synthetic weights are for convolutions only")
-        outputs, groups = layer.out_channels, -(-layer.in_channels // alpha)
-        words = np.zeros((outputs, groups, alpha, 32, 2))
-        kept = rng.integers(0, alpha, (outputs, groups, 1, 32, 1))
-        # A word of a dense He-initialised kernel has the energy 2/C, half of it in each component.
-        values = rng.normal(0, np.sqrt(alpha / layer.in_channels), (outputs, groups, 1, 32, 2))
+        if isinstance(layer, Conv):
+            outputs, channels, count = layer.out_channels, layer.channels, 32
+        else:       # a word is two inputs
+            outputs, channels, count = layer.out_features, -(-layer.in_features // 2), 1
+        groups = -(-channels // alpha)
+        words = np.zeros((outputs, groups, alpha, count, 2))
+        kept = rng.integers(0, alpha, (outputs, groups, 1, count, 1))
+        # A word of a dense He-initialised kernel has the energy 2/C, half of it in each component;
+        # of L = 2C inputs each has 2/L.
+        values = rng.normal(0, np.sqrt(alpha / channels), (outputs, groups, 1, count, 2))
         np.put_along_axis(words, kept, values, axis=2)
-        words = words.reshape(outputs, groups * alpha, 32, 2)[:, :layer.in_channels]
-        scale = np.abs(words).max(axis=(1, 2, 3)) / limit
+        words = words.reshape(outputs, groups * alpha, count, 2)[:, :channels]
+        if isinstance(layer, Linear):
+            words = words.reshape(outputs, -1)[:, :layer.in_features]
+        scale = np.abs(words).reshape(outputs, -1).max(axis=1) / limit
         scale[scale == 0] = 1       # a large alpha may leave a kernel of few channels empty
+        ones = (1,) * (words.ndim - 1)
         layers.append(QuantisedLayer(
-            weight=np.round(words / scale[:, None, None, None]).astype(np.int64),
+            weight=np.round(words / scale.reshape(-1, *ones)).astype(np.int64),
             weight_scale=scale, bias=rng.normal(0, 1, outputs), out_scale=OUT_SCALE,
             pattern=f"channel 1:{alpha}",
         ))

@@ -26,40 +26,50 @@ class Tiling:
         Size of the input feature map.
     kernel : int
         Edge k of the (square) spatial kernel.
-    padding : int
-        Zero rows and columns the layer adds on every side.
+    padding : int or (top, left, bottom, right)
+        Zero rows and columns the layer adds on every side, or on each.
     tile : int
         Edge K of the transform, even.
 
     Notes
     -----
-    Tile (ty, tx) reads rows ``ty*t - padding ... ty*t - padding + K - 1`` and the same columns,
+    Tile (ty, tx) reads rows ``ty*t - top ... ty*t - top + K - 1`` and the columns likewise,
     and writes output rows ``ty*t ... ty*t + t - 1``, cropped to the output size.
     """
 
     height: int
     width: int
     kernel: int
-    padding: int = 0
+    padding: int | tuple[int, int, int, int] = 0
     tile: int = 8
 
     def __post_init__(self) -> None:
         """Refuse a geometry that has no output."""
-        for name in ("height", "width", "kernel", "padding", "tile"):
-            value = getattr(self, name)
+        edges = self.padding if isinstance(self.padding, tuple) else (self.padding,)
+        sizes = [(name, getattr(self, name)) for name in ("height", "width", "kernel", "tile")]
+        for name, value in [*sizes, *(("padding", edge) for edge in edges)]:
             if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
                 raise TypeError(f"{name} must be an integer, not {value!r}")
         if self.tile < 2 or self.tile % 2:
             raise ValueError(f"tile must be even and at least 2, not {self.tile}")
         if not 1 <= self.kernel <= self.tile:
             raise ValueError(f"kernel must be 1..{self.tile} (the tile), not {self.kernel}")
-        if self.padding < 0:
+        if len(edges) not in (1, 4):
+            raise ValueError(f"padding must be one number or four, not {self.padding}")
+        if min(edges) < 0:
             raise ValueError(f"padding must not be negative, not {self.padding}")
         if self.out_height < 1 or self.out_width < 1:
             raise ValueError(
                 f"a {self.kernel}x{self.kernel} kernel does not fit a {self.height}x{self.width} "
                 f"map with padding {self.padding}"
             )
+
+    @property
+    def edges(self) -> tuple[int, int, int, int]:
+        """Zero rows and columns above, left, below and right."""
+        if isinstance(self.padding, tuple):
+            return self.padding
+        return self.padding, self.padding, self.padding, self.padding
 
     @property
     def step(self) -> int:
@@ -69,12 +79,12 @@ class Tiling:
     @property
     def out_height(self) -> int:
         """Rows of the output map."""
-        return self.height + 2 * self.padding - self.kernel + 1
+        return self.height + self.edges[0] + self.edges[2] - self.kernel + 1
 
     @property
     def out_width(self) -> int:
         """Columns of the output map."""
-        return self.width + 2 * self.padding - self.kernel + 1
+        return self.width + self.edges[1] + self.edges[3] - self.kernel + 1
 
     @property
     def tiles_y(self) -> int:
@@ -94,8 +104,8 @@ class Tiling:
     @property
     def origins(self) -> NDArray[np.int64]:
         """Input row and column where each patch starts, shape (tiles, 2); may be negative."""
-        rows = np.arange(self.tiles_y) * self.step - self.padding
-        cols = np.arange(self.tiles_x) * self.step - self.padding
+        rows = np.arange(self.tiles_y) * self.step - self.edges[0]
+        cols = np.arange(self.tiles_x) * self.step - self.edges[1]
         grid = np.meshgrid(rows, cols, indexing="ij")
         return np.stack([axis.ravel() for axis in grid], axis=-1).astype(np.int64)
 
@@ -105,8 +115,8 @@ class Tiling:
         covered_y = self.tiles_y * self.step + self.kernel - 1
         covered_x = self.tiles_x * self.step + self.kernel - 1
         return (
-            (self.padding, covered_y - self.padding - self.height),
-            (self.padding, covered_x - self.padding - self.width),
+            (self.edges[0], covered_y - self.edges[0] - self.height),
+            (self.edges[1], covered_x - self.edges[1] - self.width),
         )
 
     def extract(self, x: NDArray) -> NDArray:

@@ -106,7 +106,7 @@ def measure_layers(
         if not isinstance(layer, Conv):
             continue
         dense = nn.Conv2d(layer.in_channels, layer.out_channels, layer.kernel,
-                          padding=layer.padding)
+                          padding=layer.edges[:2])
         forms = {"spectral": convert(dense, layer.name), "conv2d": dense, "fft": FFTConv(dense)}
         x = torch.randn(batch, *shape, device=device, requires_grad=True)
         row: dict[str, Any] = {"layer": layer.name, "input": list(shape)}

@@ -210,7 +210,7 @@ class LayerRun:
         kernel, bias = (torch.tensor(array) for array in self.weights[layer.name])
         dense = []
         for image in self.dense:
-            value = functional.conv2d(image[None], kernel, bias, padding=layer.padding)
+            value = functional.conv2d(image[None], kernel, bias, padding=layer.edges[:2])
             value = functional.relu(value) if layer.relu else value
             dense.append(functional.max_pool2d(value, layer.pool) if layer.pool > 1 else value)
         self.maps = np.concatenate([*parts, held_maps.astype(np.int16)])

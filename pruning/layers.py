@@ -103,6 +103,9 @@ class SpectralConv(Compressed):
     real_word: Tensor
 
     def __init__(self, layer: Conv, tile: int, weight: Tensor, bias: Tensor | None) -> None:
+        if not layer.plain:
+            raise ValueError(f"layer {layer.name}: stride, groups, pooling of the finished map and "
+                             "padding that differs from side to side have no spectral layer here")
         spectrum = halfplane.from_spatial(weight.detach().cpu().double().numpy(), tile)
         # One over K*K: the metric is then the energy of the K x K kernel in space (Parseval).
         share = halfplane.multiplicity(tile) / tile**2

@@ -36,7 +36,7 @@ class SpatialNet(nn.Module):
         for layer in network.layers:
             if isinstance(layer, Conv):
                 conv = modules[layer.name] = nn.Conv2d(
-                    layer.in_channels, layer.out_channels, layer.kernel, padding=layer.padding,
+                    layer.in_channels, layer.out_channels, layer.kernel, padding=layer.edges[:2],
                     bias=not batch_norm,
                 )
                 if batch_norm:

@@ -45,8 +45,8 @@ def some_places(tiling: Tiling, images: int, count: int, seed: int) -> Places:
         for index in rng.permutation(len(shifts)):
             if len(origins) >= per_image:
                 break
-            rows = np.arange(-shifts[index][0], tiling.out_height, step) - tiling.padding
-            cols = np.arange(-shifts[index][1], tiling.out_width, step) - tiling.padding
+            rows = np.arange(-shifts[index][0], tiling.out_height, step) - tiling.edges[0]
+            cols = np.arange(-shifts[index][1], tiling.out_width, step) - tiling.edges[1]
             grid = np.stack(np.meshgrid(rows, cols, indexing="ij"), axis=-1).reshape(-1, 2)
             origins = np.concatenate([origins, rng.permutation(grid)])
         chosen.append(origins[:per_image])
@@ -93,7 +93,7 @@ def collect(
     spectra = bins.spectra(_patches(tiling, maps, places))
     dense = bins.spectra(_patches(tiling, dense_maps, places)) @ kernel
     target = bins.valid(dense) + bias
-    origins = torch.tensor(np.concatenate(places.origins)) + tiling.padding
+    origins = torch.tensor(np.concatenate(places.origins)) + tiling.edges[0]
     pixels = origins[:, :, None] + torch.arange(tiling.step)            # (T, 2, t)
     inside = (pixels >= 0) & (pixels < torch.tensor([[tiling.out_height], [tiling.out_width]]))
     kept = (inside[:, 0, :, None] & inside[:, 1, None, :]).flatten(1).T[..., None].float()
@@ -102,7 +102,7 @@ def collect(
 
 def _patches(tiling: Tiling, maps: Tensor, places: Places) -> Tensor:
     """Patches (T, C, K, K) at the places, zero outside the maps."""
-    margin = tiling.tile + tiling.padding
+    margin = tiling.tile + tiling.edges[0]
     parts = []
     for image, origins in zip(maps, places.origins, strict=True):
         padded = functional.pad(image.float(), (margin,) * 4)

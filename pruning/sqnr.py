@@ -110,7 +110,7 @@ def _dense_layer(layer: Conv, weights: Weights, maps: Tensor) -> Tensor:
     from torch.nn import functional
 
     kernel, bias = (torch.tensor(array) for array in weights[layer.name])
-    value = functional.conv2d(maps, kernel, bias, padding=layer.padding)
+    value = functional.conv2d(maps, kernel, bias, padding=layer.edges[:2])
     value = functional.relu(value) if layer.relu else value
     return functional.max_pool2d(value, layer.pool) if layer.pool > 1 else value
 

@@ -63,6 +63,6 @@ def joins(plan: Tiling, device: str) -> tuple[Tensor, Tensor]:
     """Kernel pixels between the pixels and the outputs of a one-tile map, and which joins what."""
     rows = np.arange(plan.out_height) + plan.kernel - 1
     columns = np.arange(plan.out_width) + plan.kernel - 1
-    inputs = np.arange(plan.height) + plan.padding, np.arange(plan.width) + plan.padding
+    inputs = np.arange(plan.height) + plan.edges[0], np.arange(plan.width) + plan.edges[1]
     used, index = np.unique(_distances(rows, columns, inputs, plan.tile), return_inverse=True)
     return torch.tensor(used, device=device), torch.tensor(index.reshape(-1), device=device)

@@ -5,6 +5,9 @@ loaded and a slot of the sum buffer is free. The tile blocks come in groups of `
 lie one after the other in the ring; the last group takes what is left. For each group all kernel
 blocks, for each of these the group's tile blocks. A tile block gives its words back after its last
 kernel block, so the groups of a layer with one kernel block need not fit the ring.
+
+In a grouped convolution the kernel blocks come part by part, ``part_blocks`` of them for every
+``part_groups`` rows of channels.
 """
 
 from __future__ import annotations
@@ -21,14 +24,17 @@ __all__ = ["Layer", "Block", "BlockOrder", "next_group"]
 
 _USED = (
     "dot", "scatter", "groups", "kernel_blocks", "tile_blocks", "resident", "entries",
-    "entries_last", "sub_log2", "hold", "sum_shift",
+    "entries_last", "sub_log2", "hold", "sum_shift", "part_blocks", "part_groups",
 )
 #: The fields of a descriptor that matter here.
 Layer = data.StructLayout({name: unsigned(bits) for name, bits in FIELDS if name in _USED})
 
 
 def Block(config: AcceleratorConfig) -> data.StructLayout:  # noqa: N802
-    """Ring base and sum buffer slot of a block; its words, given back at its end if ``frees``."""
+    """Ring base and sum buffer slot of a block; its words, given back at its end if ``frees``.
+
+    In a grouped convolution the base is that of the first channel of the block's part.
+    """
     return data.StructLayout({
         "base": range(config.tile_depth), "slot": range(SUM_SLOTS), "layer_last": 1,
         "frees": 1, "words": range(config.tile_depth + 1),
@@ -61,6 +67,8 @@ class BlockOrder(wiring.Component):
         One more tile block is in the ring; one more slot of the sum buffer is free.
     layer : Out(Layer)
         The layer being issued, until ``done``.
+    rows : Out(10)
+        Rows of r channels that a kernel block walks: ``groups``, or those of a part.
     o : Out(stream.Signature(Block(config)))
         The next block; a block per cycle if nothing is waited for.
     wait_tiles, wait_sums : Out(1)
@@ -71,7 +79,7 @@ class BlockOrder(wiring.Component):
         self._config = config
         super().__init__({
             "start": In(1), "desc": In(stream.Signature(Descriptor)), "done": In(1),
-            "block_loaded": In(1), "slot_free": In(1), "layer": Out(Layer),
+            "block_loaded": In(1), "slot_free": In(1), "layer": Out(Layer), "rows": Out(10),
             "o": Out(stream.Signature(Block(config))),
             "wait_tiles": Out(1), "wait_sums": Out(1),
         })
@@ -90,6 +98,10 @@ class BlockOrder(wiring.Component):
         base = Signal(block.base.shape())
         group_base, ring_end = Signal.like(base), Signal.like(base)
         words = Signal(block.words.shape())
+        # Kernel blocks of the part that come after this one (without parts: none is the last), and
+        # where the channels of the next part lie.
+        part_left = Signal.like(layer.part_blocks)
+        part_base = Signal.like(base)
         first_use, kernel_end, tile_end = Signal(), Signal(), Signal()
         take = self.o.valid & self.o.ready
         m.d.comb += [
@@ -121,13 +133,24 @@ class BlockOrder(wiring.Component):
             with m.Elif(~kernel_end):
                 m.d.sync += [
                     tile_block.eq(0), kernel_block.eq(kernel_block + 1), base.eq(group_base),
+                    part_left.eq(part_left - 1),
                 ]
+                with m.If(part_left == 1):
+                    m.d.sync += [
+                        part_left.eq(layer.part_blocks), base.eq(part_base),
+                        group_base.eq(part_base),
+                        part_base.eq(part_base + (layer.part_groups << 5)),
+                    ]
             with m.Else():
                 following_size, following_rest = next_group(rest, layer.resident)
+                # ``base`` may be that of a later part, ``ring_end`` is not.
+                following = Mux(first_use, base + words, ring_end)
                 m.d.sync += [
                     tile_block.eq(0), kernel_block.eq(0),
                     size.eq(following_size), rest.eq(following_rest),
-                    base.eq(base + words), group_base.eq(base + words),
+                    base.eq(following), group_base.eq(following),
+                    part_left.eq(layer.part_blocks),
+                    part_base.eq(following + (layer.part_groups << 5)),
                 ]
 
         m.d.comb += self.desc.ready.eq(~busy)
@@ -138,6 +161,12 @@ class BlockOrder(wiring.Component):
                 size.eq(self.desc.payload.resident),
                 rest.eq(self.desc.payload.tile_blocks - self.desc.payload.resident),
                 base.eq(ring_end), group_base.eq(ring_end),
+                part_left.eq(self.desc.payload.part_blocks),
+                part_base.eq(ring_end + (self.desc.payload.part_groups << 5)),
+                self.rows.eq(Mux(
+                    self.desc.payload.part_blocks == 0, self.desc.payload.groups,
+                    self.desc.payload.part_groups,
+                )),
             ]
         with m.If(self.done):
             m.d.sync += busy.eq(0)

@@ -6,7 +6,7 @@ needs: tiles, kernel entries, room for sums, channels of the layer before.
 
 from __future__ import annotations
 
-from amaranth.hdl import Module
+from amaranth.hdl import Module, Mux
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
@@ -111,7 +111,10 @@ class Engine(wiring.Component):
         # The data's way.
         for bank in range(config.feature_banks):
             m.submodules[f"fft{bank}"] = fft = ForwardFFT(config)
-            connect(m, loader.feature[bank], flipped(self.read[bank]))
+            if config.map_pool:
+                self._share(m, self.read[bank], loader.feature[bank], store.read[bank], store.reads)
+            else:
+                connect(m, loader.feature[bank], flipped(self.read[bank]))
             connect(m, loader.o[bank], fft.i)
             connect(m, fft.o, tiles.i[bank])
             m.d.comb += [
@@ -176,3 +179,14 @@ class Engine(wiring.Component):
             self.probe_sum.valid.eq(drain.o.valid), self.probe_sum.payload.eq(drain.o.payload),
         ]
         return m
+
+    def _share(self, m: Module, port, loader, pool, pooling) -> None:
+        """Read port of a bank: the loader's, and meanwhile idle, of the pooling of a map."""
+        for name in ("en", "even_addr", "odd_addr", "offset"):
+            m.d.comb += getattr(port, name).eq(
+                Mux(pooling, getattr(pool, name), getattr(loader, name))
+            )
+        for name in ("even", "odd"):
+            m.d.comb += [
+                getattr(reader, name).eq(getattr(port, name)) for reader in (loader, pool)
+            ]

@@ -3,7 +3,8 @@
 `rtl.blockorder` has the next block ready as soon as it may begin; `Issue` walks the frequencies,
 address groups and entries of a block. So nothing is lost between entries, frequencies or blocks.
 
-For each frequency the entries of the kernel stream are, with G = ``groups`` of eight channels:
+For each frequency the entries of the kernel stream are, with G = ``groups`` of eight channels, or
+those of the block's part in a grouped convolution:
 
 * implicit (``scatter`` = 0): ``entries`` for every ``hold`` groups (``entries_last`` for the
   last). An entry stays for the steps of its groups; lane select s is a channel of group
@@ -143,8 +144,8 @@ class Issue(wiring.Component):
             return [
                 opening.eq(1), offset.eq(0), channel.eq(0),
                 frequency_word.eq(at), group_word.eq(at), word.eq(at),
-                rest.eq(layer.groups - 1), group_rest.eq(layer.groups - 1),
-                entries_left.eq(entries_of(layer.groups <= layer.hold)),
+                rest.eq(order.rows - 1), group_rest.eq(order.rows - 1),
+                entries_left.eq(entries_of(order.rows <= layer.hold)),
             ]
 
         next_word = word + Mux(layer.dot, 1, 32)

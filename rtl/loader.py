@@ -164,7 +164,7 @@ class Loader(wiring.Component):
         with m.Elif(tile.row_left == 1):
             m.d.comb += [
                 tile_next.y.eq(tile.y + desc.step),
-                tile_next.x.eq(-desc.pad),
+                tile_next.x.eq(-desc.pad_left),
                 tile_next.row_left.eq(desc.tiles_x),
             ]
         with m.Else():
@@ -236,7 +236,7 @@ class Loader(wiring.Component):
             with m.Case(State.SETUP):
                 first = Signal(place)
                 m.d.comb += [
-                    first.y.eq(-desc.pad), first.x.eq(-desc.pad),
+                    first.y.eq(-desc.pad), first.x.eq(-desc.pad_left),
                     first.row_left.eq(desc.tiles_x), first.left.eq(desc.tiles),
                 ]
                 m.d.sync += [

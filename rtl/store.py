@@ -7,7 +7,7 @@
                 +----------- credits -----------+
 
 With several feature banks `RowPostArray` and a writer per bank keep up with inverse FFTs that give
-R rows a cycle.
+R rows a cycle. With ``map_pool`` a unit beside the writers pools maps that are finished.
 
 Only one layer is read from the sum buffer at a time. This costs next to nothing: the first block of
 a layer needs every channel of the layer before, if not every row; what is early waits in its slot.
@@ -15,17 +15,19 @@ a layer needs every channel of the layer before, if not every row; what is early
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Signal, unsigned
+from amaranth.hdl import Module, Mux, Signal, unsigned
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from model.config import AcceleratorConfig
 from rtl.fft.inverse import InverseFFT, inverse_latency
+from rtl.mappool import MapPool
 from rtl.post import PostArray
 from rtl.postrows import RowPostArray
 from rtl.signatures import (
     Descriptor,
     Event,
+    FeatureReadSignature,
     FeatureWrite,
     KernelParameters,
     LayerStats,
@@ -72,6 +74,8 @@ class StoreStage(wiring.Component):
         Parameter memory, see `SumReader`.
     write : Out(Event(FeatureWrite)).array(F)
         To the banks of the feature memory; kernel k goes to bank k mod F.
+    reads, read : Out(1), Out(FeatureReadSignature()).array(F), only with ``map_pool``
+        Level: the read ports of the feature memory are used, when nobody else does.
     layers_done, progress, finished, run_cycle, stats
         See `Writer`.
     """
@@ -93,6 +97,8 @@ class StoreStage(wiring.Component):
             "run_cycle": In(32),
             "finished": Out(1),
             "stats": Out(Event(LayerStats)),
+            **({"reads": Out(1), "read": Out(FeatureReadSignature()).array(config.feature_banks)}
+               if config.map_pool else {}),
         })
 
     @staticmethod
@@ -181,8 +187,29 @@ class StoreStage(wiring.Component):
             m.d.comb += [
                 writer.i[bank].valid.eq(post.o[bank].valid),
                 writer.i[bank].payload.eq(post.o[bank].payload),
-                self.write[bank].valid.eq(writer.write[bank].valid),
-                self.write[bank].payload.eq(writer.write[bank].payload),
                 self.progress[bank].eq(writer.progress[bank]),
             ]
+        if self._config.map_pool:
+            self._pool(m, writer, layer)
+        else:
+            for mine, theirs in zip(self.write, writer.write, strict=True):
+                m.d.comb += [mine.valid.eq(theirs.valid), mine.payload.eq(theirs.payload)]
         return m
+
+    def _pool(self, m: Module, writer: Writer, layer) -> None:
+        """Let the pooling of maps use the ports once the writers are done."""
+        m.submodules.mappool = pool = MapPool(config=self._config)
+        m.d.comb += [
+            pool.layer.eq(layer), pool.start.eq(writer.written), writer.pooled.eq(pool.done),
+            self.reads.eq(pool.busy),
+        ]
+        for bank, (mine, first, second) in enumerate(
+            zip(self.write, writer.write, pool.write, strict=True)
+        ):
+            wiring.connect(m, pool.read[bank], wiring.flipped(self.read[bank]))
+            m.d.comb += [
+                mine.valid.eq(first.valid | second.valid),
+                mine.payload.eq(Mux(
+                    second.valid, second.payload.as_value(), first.payload.as_value()
+                )),
+            ]

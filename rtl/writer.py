@@ -232,6 +232,9 @@ class Writer(wiring.Component):
         The same for the last layer of a run.
     stats : Out(Event(LayerStats))
         With ``layer_end``: run cycle, segments written, 0, 0.
+    written, pooled : Out(1), In(1), only with ``map_pool``
+        Level: the map of a layer that is pooled is written; the pooled one is, and this ends the
+        layer. No part of it counts as written before: ``progress`` stays 0.
     """
 
     #: Cycles from a row to the first write.
@@ -254,6 +257,7 @@ class Writer(wiring.Component):
             "layer_end": Out(1),
             "finished": Out(1),
             "stats": Out(Event(LayerStats)),
+            **({"written": Out(1), "pooled": In(1)} if config.map_pool else {}),
         })
 
     def elaborate(self, platform) -> Module:
@@ -269,7 +273,14 @@ class Writer(wiring.Component):
 
         ended, ending = Signal(banks), Signal(banks)
         end = Signal()
-        m.d.comb += end.eq((ended | ending).all())
+        written = (ended | ending).all()
+        pools = layer.pool_op != 0 if self._config.map_pool else None
+        if pools is None:
+            m.d.comb += end.eq(written)
+        else:
+            m.d.comb += [
+                self.written.eq(pools & ended.all()), end.eq(Mux(pools, self.pooled, written)),
+            ]
         for bank in range(banks):
             m.submodules[f"bank{bank}"] = writer = BankWriter(config=self._config)
             m.d.comb += [
@@ -279,7 +290,10 @@ class Writer(wiring.Component):
                 writer.place.eq(walker.o[bank]), writer.rows.eq(walker.rows[bank]),
                 self.write[bank].valid.eq(writer.write.valid),
                 self.write[bank].payload.eq(writer.write.payload),
-                self.progress[bank].eq(writer.progress),
+                self.progress[bank].eq(
+                    writer.progress if pools is None
+                    else Mux(pools, 0, writer.progress.as_value())
+                ),
                 ending[bank].eq(writer.layer_end), writer.close.eq(end | self.start),
             ]
 

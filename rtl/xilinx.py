@@ -36,6 +36,7 @@ from rtl.issue import Issue
 from rtl.kernelbuffer import KernelBuffer
 from rtl.loader import Loader
 from rtl.mac import MacLane
+from rtl.mappool import MapPool
 from rtl.memory import ReadArbiter
 from rtl.parameters import ParamMemory
 from rtl.places import Places
@@ -81,6 +82,7 @@ def parts(
         "bank writer": (banks, lambda: BankWriter(config=config)),
         "feature bank": (banks, lambda: FeatureMemory(config=bank)),
         "tile walker": (1, lambda: TileWalker(config=config)),
+        **({"map pool": (1, lambda: MapPool(config=config))} if config.map_pool else {}),
         "sum reader": (1, lambda: SumReader(config=config)),
         "loader": (1, lambda: Loader(config=config)),
         "issue": (1, lambda: Issue(config)),

@@ -126,7 +126,7 @@ class Backend(abc.ABC):
     name: str
 
     def __init__(self, *, config: AcceleratorConfig, options: MemoryOptions | None = None,
-                 max_cycles: int = 10_000_000, memory_beats: int = 1 << 20) -> None:
+                 max_cycles: int = 10_000_000, memory_beats: int = 1 << 21) -> None:
         self.config = config
         self.options = options or MemoryOptions()
         self.max_cycles = max_cycles

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model.config import AcceleratorConfig
+from model.descriptor import POOL_ADD
 from model.golden import LayerTrace
+from model.rates import pool_windows
 from model.residency import groups
 from sim.events import Events, decode, probe_layouts
 
@@ -213,7 +216,7 @@ def _write_stage(config: AcceleratorConfig, desc: dict[str, int], trace: LayerTr
         address = (desc["out_base"] + kernel // banks * desc["out_plane"]
                    + ((y >> 1) << desc["out_row_log2"]) + (x >> 3))
         parity, offset = y & 1, x & 7
-    padded = np.pad(trace.out, ((0, kernels - len(trace.out)), (0, 0), (0, 8)))
+    padded = np.pad(trace.map, ((0, kernels - len(trace.map)), (0, 0), (0, 8)))
     words = padded[kernel[:, None], y[:, None], x[:, None] + np.arange(8)]
     if wide:
         words = np.stack([words & 0xFF, words >> 8 & 0xFF], axis=-1).reshape(len(words), -1)[:, :8]
@@ -227,6 +230,47 @@ def _write_stage(config: AcceleratorConfig, desc: dict[str, int], trace: LayerTr
     tags = {"addr": address, "parity": parity, "offset": offset, "count": count,
             "vector": np.full_like(count, desc["out_vector"])}
     return _Stage("output", (words & 0xFF)[..., None], np.arange(8) < count[:, None], tags, where)
+
+
+def _pool_stage(config: AcceleratorConfig, desc: dict[str, int], trace: LayerTrace,
+                bank: int) -> _Stage:
+    """Segments of the pooled maps, or sums, of one feature bank: channel, strip, row."""
+    banks, height, width = config.feature_banks, desc["pool_height"], desc["pool_width"]
+    kernels = (desc["kernel_blocks"] - 1) * config.kernel_lanes + desc["lanes_last"]
+    windows = pool_windows(desc)
+    kernel, strip, y = (item.ravel() for item in np.meshgrid(
+        np.arange(bank, kernels, banks), np.arange(0, width, windows), np.arange(height),
+        indexing="ij"))
+    count = np.minimum(windows, width - strip)
+    if desc["pool_vector"]:
+        index = kernel * desc["out_map"] + y * width + strip
+        address, parity, offset = desc["pool_base"] + (index >> 4), index >> 3 & 1, index & 7
+    else:
+        base, plane = desc["pool_base"], ceil(height / 2) << desc["pool_row_log2"]
+        if desc["pool_op"] == POOL_ADD:     # in place
+            base, plane = desc["out_base"], desc["out_plane"]
+        address = (base + kernel // banks * plane
+                   + ((y >> 1) << desc["pool_row_log2"]) + (strip >> 3))
+        parity, offset = y & 1, strip & 7
+    padded = np.pad(trace.out, ((0, kernels - len(trace.out)), (0, 0), (0, 8)))
+    x = strip[:, None] + np.arange(8)
+    words = padded[kernel[:, None], y[:, None], np.minimum(x, padded.shape[2] - 1)]
+    tags = {"addr": address, "parity": parity, "offset": offset, "count": count,
+            "vector": np.full_like(count, desc["pool_vector"])}
+    where = {"kernel": kernel[:, None], "y": y[:, None], "x": x}
+    name = "sum of maps" if desc["pool_op"] == POOL_ADD else "pooled output"
+    return _Stage(name, (words & 0xFF)[..., None], np.arange(8) < count[:, None], tags, where)
+
+
+def _stages(config: AcceleratorConfig, desc: dict[str, int], trace: LayerTrace, base: int,
+            kind: str, bank: int) -> list[_Stage]:
+    """List what a probe should show for one layer, in order."""
+    if kind == "tile":
+        return [_tile_stage(config, desc, trace, base, bank)]
+    if kind == "sum":
+        return [_sum_stage(config, desc, trace)]
+    written = [_write_stage(config, desc, trace, bank)]
+    return [*written, _pool_stage(config, desc, trace, bank)] if desc["pool_op"] else written
 
 
 def _complex(words: dict[str, Ints]) -> Ints:
@@ -317,20 +361,17 @@ def compare_run(
         for kind in STAGES:
             found = []
             for probe in (probe for probe in observed if probe.startswith(kind)):
-                bank = int(probe[len(kind):] or 0)
-                stage = (_tile_stage(config, desc, trace, base, bank) if kind == "tile" else
-                         _sum_stage(config, desc, trace) if kind == "sum" else
-                         _write_stage(config, desc, trace, bank))
                 data, tags, when = observed[probe]
-                part = slice(cursor[probe], cursor[probe] + len(stage.words))
-                cursor[probe] = part.stop
-                compared, difference = _check(
-                    name, stage, data[part],
-                    {field: tags[field][part] for field in stage.tags}, when[part],
-                )
-                words += compared
-                if difference is not None:
-                    found.append(difference)
+                for stage in _stages(config, desc, trace, base, kind, int(probe[len(kind):] or 0)):
+                    part = slice(cursor[probe], cursor[probe] + len(stage.words))
+                    cursor[probe] = part.stop
+                    compared, difference = _check(
+                        name, stage, data[part],
+                        {field: tags[field][part] for field in stage.tags}, when[part],
+                    )
+                    words += compared
+                    if difference is not None:
+                        found.append(difference)
             if first is None and found:
                 first = min(found, key=lambda difference: difference.cycle)
         base += desc["tile_blocks"] * desc["groups"] * (1 if desc["dot"] else 32)

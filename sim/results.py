@@ -18,6 +18,7 @@ from model.files import check_target, read_json, write_output
 from model.netfile import load_network
 from model.storage import storage
 from sim.bench.tables import sections
+from sim.results_alexnet import alexnet
 from sim.results_compress import compressed
 from sim.results_pruning import pruned
 from sim.results_scale import scale
@@ -273,6 +274,10 @@ def _compressed(folder: Path) -> str:
     return compressed(folder, _read, _table)
 
 
+def _alexnet(folder: Path) -> str:
+    return alexnet(folder, _read, _table)
+
+
 def _bench(folder: Path) -> str:
     return sections(folder, _read, _table)
 
@@ -282,8 +287,8 @@ def _training(folder: Path) -> str:
 
 
 SECTIONS: tuple[Callable[[Path], str], ...] = (
-    _accuracy, _pruned, _training, _compressed, _layerwise, _cycles, _scale, _bench, _schedule,
-    _dataflow, _resources, _fft,
+    _accuracy, _pruned, _training, _compressed, _layerwise, _cycles, _scale, _alexnet, _bench,
+    _schedule, _dataflow, _resources, _fft,
 )
 
 

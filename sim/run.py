@@ -1,6 +1,7 @@
 """Run images on the simulated accelerator: ``python -m sim.run lenet``.
 
-Digits for the LeNets, photographs for vgg16 (``--network FILE.npz`` or ``--weights synthetic``).
+Digits for the LeNets, photographs for vgg16 and AlexNet (``--network FILE.npz`` or
+``--weights synthetic``).
 Exit code 0: every word equal to the golden model; 1: a word differs, or the core stopped; 2: the
 input or the installation is at fault.
 """
@@ -55,6 +56,8 @@ __all__ = ["main"]
 
 #: Images printed one by one; of more, only the totals.
 LISTED = 10
+#: Configs for the networks that the small ones do not hold.
+LARGE = {"vgg16": "u200", "alexnet": "alexnet-144", "alexnet-grouped": "alexnet-144"}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -69,7 +72,8 @@ def _parser() -> argparse.ArgumentParser:
                         help="only layers A to B-1, counted from 0; the golden model computes "
                         "their input")
     parser.add_argument("--config", metavar="NAME|FILE",
-                        help="accelerator (default: ecp5-85f; u200 for vgg16)")
+                        help="accelerator (default: ecp5-85f; u200 for vgg16, alexnet-144 for "
+                        "AlexNet)")
     parser.add_argument("--pattern", default="channel", choices=("channel", "kernel"),
                         help="sparsity pattern of the zoo network (default: channel)")
     parser.add_argument("--alpha", type=int, default=4, help="compression (default: 4)")
@@ -109,6 +113,9 @@ def _load_network(args: argparse.Namespace, config: AcceleratorConfig) -> Quanti
     if args.network == "vgg16":
         raise UserError("vgg16 is not shipped: give --network FILE.npz, written by python -m "
                         "pruning.layerwise vgg16 --weights hed, or --weights synthetic")
+    if args.network in LARGE:
+        raise UserError(f"{args.network} is not shipped: give --network FILE.npz or "
+                        "--weights synthetic")
     return zoo_network(args.network, args.pattern, args.alpha)
 
 
@@ -200,7 +207,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.fix_crc and args.flip_bit is None:
         raise UserError("--fix-crc needs --flip-bit")
     options = _options(args)
-    config = load_config(args.config or ("u200" if args.network == "vgg16" else "ecp5-85f"))
+    config = load_config(args.config or LARGE.get(args.network, "ecp5-85f"))
     network = _load_network(args, config)
     first, stop = _layers(args, network)
     digits = _inputs(args, network)

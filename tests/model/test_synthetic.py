@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from model.errors import UserError
-from model.network import Conv, Network
+from model.network import NETWORKS, Conv, Linear, Network
 from model.synthetic import synthetic_network
 
 FEW = Network("few", (3, 12, 12), (Conv("a", 3, 64, 3, padding=1),))
@@ -25,3 +25,18 @@ def test_kernels_that_lose_every_word_are_zero():
     assert empty.any() and not empty.all()
     assert (layer.weight_scale > 0).all()
     assert np.abs(layer.weight[~empty]).max(axis=(1, 2, 3)).tolist() == [32767] * (~empty).sum()
+
+
+def test_fully_connected_layers_keep_one_pair_of_alpha():
+    network = Network("n", (3, 6, 6), (Conv("a", 3, 5, 3), Linear("b", 80, 7), Linear("c", 7, 3)))
+    _, second, third = synthetic_network(network, alpha=4, weight_bits=8).layers
+    assert second.weight.shape == (7, 80) and third.weight.shape == (3, 7)
+    pairs = second.weight.reshape(7, 10, 4, 2).any(axis=3).sum(axis=2)
+    assert pairs.max() == 1 and pairs.mean() > 0.9
+
+
+def test_strided_and_grouped_layers_have_the_words_of_their_phases_and_parts():
+    chain = NETWORKS["alexnet-grouped"]
+    part = Network("part", chain.input_shape, chain.layers[:2])
+    first, second = synthetic_network(part, weight_bits=8).layers
+    assert first.weight.shape == (96, 48, 32, 2) and second.weight.shape == (256, 48, 32, 2)

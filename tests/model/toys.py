@@ -10,7 +10,7 @@ from model.patterns import linear_energy, linear_mask, parse, project
 def toy_layer(layer, pattern, rng, weight_bits=8, tile=8, out_scale=1.0):
     limit = (1 << (weight_bits - 1)) - 1
     if isinstance(layer, Conv):
-        shape = (layer.out_channels, layer.in_channels, layer.kernel, layer.kernel)
+        shape = (layer.out_channels, layer.channels, layer.taps, layer.taps)
         words = from_spatial(rng.normal(size=shape), tile)
         mask = project(np.abs(words) ** 2, parse(pattern))
         raw = np.stack([words.real, words.imag], axis=-1) * mask[..., None]
@@ -34,7 +34,7 @@ def toy_network(layers, patterns, input_shape, seed=0, weight_bits=8, name="toy"
     data, in_scale = [], 1.0
     for index, (layer, pattern) in enumerate(zip(layers, patterns, strict=True)):
         wide = index == len(layers) - 1 and isinstance(layer, Linear)
-        fan = layer.in_channels * layer.kernel**2 if isinstance(layer, Conv) else layer.in_features
+        fan = layer.channels * layer.taps**2 if isinstance(layer, Conv) else layer.in_features
         spread = in_scale * 100 * np.sqrt(fan * parse(pattern).density)
         out_scale = float(spread / (8000 if wide else 90))
         data.append(toy_layer(layer, pattern, rng, weight_bits, out_scale=out_scale))

@@ -44,9 +44,12 @@ class Layer:
 class Conv(Layer):
     """A convolution's input: random maps, tiles as `model.tiling` lays them."""
 
-    def __init__(self, config, rng, base, *, size, kernel, pad=0, channels=1, **fields):
+    def __init__(self, config, rng, base, *, size, kernel, pad=0, channels=1,
+                 pad_left=None, **fields):
         height, width = size
-        tiling = Tiling(height=height, width=width, kernel=kernel, padding=pad)
+        left = pad if pad_left is None else pad_left
+        tiling = Tiling(height=height, width=width, kernel=kernel,
+                        padding=(pad, left, pad, left))
         row_log2 = (ceil(width / 8) - 1).bit_length()
         self.maps = rng.integers(0, 256, (channels, height, width))
         plane = ceil(height / 2) << row_log2
@@ -54,6 +57,7 @@ class Conv(Layer):
         self.rows = self.locals * plane
         super().__init__(
             config, rng, base, channels=channels, groups=ceil(channels / 8), pad=pad,
+            pad_left=left,
             step=tiling.step, tiles=tiling.tiles, tiles_x=tiling.tiles_x,
             tile_blocks=ceil(tiling.tiles / config.tile_lanes), in_height=height, in_width=width,
             in_row_log2=row_log2, in_plane=plane, **fields,
@@ -65,7 +69,7 @@ class Conv(Layer):
         desc, lanes = self.desc, self.config.tile_lanes
         pixels = np.where(desc["in_signed"] & (self.maps > 127), self.maps - 256, self.maps)
         pad, size = desc["pad"], 8 + desc["step"]
-        pixels = np.pad(pixels, ((0, 0), (pad, size), (pad, size)))
+        pixels = np.pad(pixels, ((0, 0), (pad, size), (desc["pad_left"], size)))
         pairs, reads = [], 0
         for block in range(desc["tile_blocks"]):
             for channel, lane in self.order(bank):

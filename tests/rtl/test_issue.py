@@ -35,7 +35,8 @@ def layer(**fields):
     """Descriptor fields with the values most layers have."""
     values = dict(
         dot=0, scatter=0, resident=0, groups=1, kernel_blocks=1, tile_blocks=1, entries=2,
-        entries_last=2, sub_log2=2, hold=1, sum_shift=5, select_bits=2,
+        entries_last=2, sub_log2=2, hold=1, sum_shift=5, select_bits=2, part_blocks=0,
+        part_groups=0,
     )
     assert not set(fields) - set(values)
     values |= fields
@@ -44,6 +45,16 @@ def layer(**fields):
 
 def block_words(fields):
     return fields["groups"] * (1 if fields["dot"] else 32)
+
+
+def walked(fields):
+    """Rows of channels that a kernel block walks."""
+    return fields["part_groups"] or fields["groups"]
+
+
+def part_words(fields, kernel_block):
+    """Words before the channels of a kernel block's part."""
+    return fields["part_blocks"] and kernel_block // fields["part_blocks"] * 32 * walked(fields)
 
 
 def random_weights(rng, config):
@@ -86,7 +97,8 @@ class Network:
         order = [(kb, tb) for group in groups(fields["tile_blocks"], fields["resident"])
                  for kb in kernels for tb in group]
         for kb, tb in order:
-            self._block(fields, stream[kb], (self.base + tb * words) % depth,
+            self._block(fields, stream[kb],
+                        (self.base + tb * words + part_words(fields, kb)) % depth,
                         self.loaded + tb + 1)
             if kb == kernels[-1]:
                 self.frees.append((len(self.steps) - 1, words))
@@ -106,7 +118,7 @@ class Network:
                     for index in range(count)
                 ]
             else:
-                blocks = -(-fields["groups"] // fields["hold"])
+                blocks = -(-walked(fields) // fields["hold"])
                 count = (blocks - 1) * fields["entries"] + fields["entries_last"]
                 selects = [
                     [rng.randrange(1 << fields["select_bits"]) for _ in range(config.kernel_lanes)]
@@ -135,7 +147,7 @@ class Network:
         self.blocks += 1
 
     def _implicit(self, fields, entries, base, f):
-        groups, hold = fields["groups"], fields["hold"]
+        groups, hold = walked(fields), fields["hold"]
         stride = 1 if fields["dot"] else 32
         feed = iter(entries)
         for first in range(0, groups, hold):
@@ -269,6 +281,13 @@ CASES = {
                                                kernel_blocks=2)]),
     "one kernel block": (TINY, [layer(groups=2, tile_blocks=6, kernel_blocks=1),
                                 layer(groups=1, tile_blocks=2, kernel_blocks=2)]),
+    "parts": (TINY, [layer(groups=4, part_groups=2, part_blocks=1, kernel_blocks=2)]),
+    "parts in groups": (ECP5, [
+        layer(groups=6, part_groups=2, part_blocks=2, kernel_blocks=6, resident=2, tile_blocks=5,
+              hold=2, entries=1, entries_last=2, sub_log2=3, select_bits=4),
+        layer(groups=3, part_groups=1, part_blocks=1, kernel_blocks=3, tile_blocks=3, resident=1),
+        layer(groups=2, tile_blocks=2, kernel_blocks=2),
+    ]),
     "layers": (TINY, [
         layer(groups=1, tile_blocks=3, entries_last=1),
         layer(scatter=1, resident=1, groups=3, tile_blocks=2),

@@ -47,7 +47,7 @@ def spectra(layer):
     """Words (tile, channel, f, re and im) of a layer's input."""
     desc = layer.desc
     tiling = Tiling(height=desc["in_height"], width=desc["in_width"], kernel=9 - desc["step"],
-                    padding=desc["pad"])
+                    padding=(desc["pad"], desc["pad_left"]) * 2)
     return forward(tiling.extract(layer.maps)).swapaxes(0, 1)
 
 

@@ -119,3 +119,15 @@ def test_compressed_networks(tmp_path):
         compressed("none", 0)["storage"] | {"network": "big", "parameters": 10000, "kept": 500}]}
     (tmp_path / "alexnet-full.json").write_text(json.dumps(full))
     assert "| big | 10000 | 500 | 20.0× | 250 | 160.0× |" in render(tmp_path)
+
+
+def test_whole_alexnets_have_a_section(tmp_path):
+    content = run("alexnet", "channel 4") | {
+        "config": "alexnet-144", "clock_hz": 200_000_000, "multipliers": 148}
+    content["layers"] = [layer | {"name": name, "estimated_cycles": 7070} for name in (
+        "conv1", "fc6") for layer in content["layers"]]
+    (tmp_path / "alexnet.json").write_text(json.dumps(content))
+    text = render(tmp_path)
+    assert "## AlexNet, all layers" in text and "**7010 cycles**, 0.04 ms at 200 MHz" in text
+    assert "148 multipliers; 7000 of them in the convolutions" in text
+    assert "| fc6 | 7000 | 7070 | +1.0 % |" in text

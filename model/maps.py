@@ -1,0 +1,126 @@
+"""Where the maps of a network lie, and what is done to a map that is finished."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from model import layout
+from model.config import AcceleratorConfig
+from model.descriptor import POOL_ADD, POOL_AVERAGE, POOL_MAX
+from model.errors import UserError
+from model.lower import LoweredLayer, LoweredNetwork
+from model.mappool import average_scale
+from model.network import Conv, Pool
+
+__all__ = ["Maps", "after_fields", "place_maps"]
+
+
+@dataclass(frozen=True)
+class Maps:
+    """Where a layer's input, the map it writes and its output lie, and the map it adds, if any.
+
+    Without a pooling the written map is the output; a sum takes the written map's place.
+    """
+
+    source: layout.Region
+    map: layout.Region
+    out: layout.Region
+    added: layout.Region | None = None
+
+
+def _pool(layer: LoweredLayer) -> Pool | None:
+    return layer.layer.pooling if isinstance(layer.layer, Conv) else None
+
+
+def _check(network: LoweredNetwork, index: int, config: AcceleratorConfig) -> None:
+    """Refuse a layer whose maps the core cannot have."""
+    layer, following = network.layers[index], network.layers[index + 1:index + 2]
+    if layer.dot and config.feature_banks > 1:
+        raise UserError(f"layer {layer.name}: a fully connected layer needs feature_banks = 1, "
+                        f"config {config.name} has {config.feature_banks}")
+    if index and layer.phases is not None:
+        raise UserError(f"layer {layer.name}: only the first layer may have a stride, whose "
+                        "phases the host cuts; elsewhere use stride 1 and, for stride 2, a "
+                        "pooling of max 1x1/2")
+    if layer.dot and following and not following[0].dot:
+        raise UserError(f"layer {following[0].name}: a convolution cannot follow layer "
+                        f"{layer.name}, which is fully connected")
+    if layer.addition is not None and following and following[0].dot:
+        raise UserError(f"layer {layer.name}: a fully connected layer cannot follow a sum of maps: "
+                        "put a convolution between them")
+    if not config.map_pool and (_pool(layer) is not None or layer.addition is not None):
+        what = "pooling" if layer.addition is None else "addition"
+        raise UserError(f"layer {layer.name}: its {what} needs map_pool = 1, config "
+                        f"{config.name} has 0")
+
+
+def place_maps(network: LoweredNetwork, config: AcceleratorConfig) -> list[Maps]:
+    """Give every map its place; `UserError` names the layer whose maps do not fit."""
+    first, banks = network.layers[0], config.feature_banks
+    if first.dot:
+        raise UserError(f"layer {first.name}: the first layer must be a convolution")
+    regions, names = [layout.plane(first.in_shape, banks)], []
+    # Where a layer's written map and its output lie among the regions.
+    written, outputs = [], []
+    for index, layer in enumerate(network.layers):
+        _check(network, index, config)
+        written.append(len(regions))
+        if _pool(layer) is not None:
+            regions.append(layout.plane(layer.map_shape, banks))
+            names.append(layer.name)
+        outputs.append(len(regions))
+        flat = index + 1 == len(network.layers) or network.layers[index + 1].dot
+        if banks == 1 and flat and layer.addition is None:
+            size = int(np.prod(layer.out_shape)) * (2 if layer.out_wide else 1)
+            regions.append(layout.vector(size))
+        else:
+            regions.append(layout.plane(layer.out_shape, banks))
+        names.append(layer.name)
+    if any(layer.addition is not None for layer in network.layers):
+        lives = _lives(network, written, outputs)
+        placed = layout.place(regions, lives, names, config.feature_depth)
+    else:
+        placed = layout.allocate(regions, names, config.feature_depth)
+    sources = [0, *outputs]
+    return [
+        Maps(placed[sources[index]], placed[written[index]], placed[outputs[index]],
+             None if layer.addition is None else placed[outputs[layer.addition.index]])
+        for index, layer in enumerate(network.layers)
+    ]
+
+
+def _lives(
+    network: LoweredNetwork, written: list[int], outputs: list[int]
+) -> list[tuple[int, int]]:
+    """First and last step of each region: layer i writes in step 2i, and finishes in 2i + 1."""
+    lives = [(-1, 0)]
+    for index in range(len(network.layers)):
+        if written[index] != outputs[index]:
+            lives.append((2 * index, 2 * index + 1))
+        begin = 2 * index + int(written[index] != outputs[index])
+        lives.append((begin, 2 * index + 2))
+    for index, layer in enumerate(network.layers):
+        if layer.addition is not None:
+            other = outputs[layer.addition.index]
+            lives[other] = lives[other][0], max(lives[other][1], 2 * index + 1)
+    return lives
+
+
+def after_fields(layer: LoweredLayer, maps: Maps) -> dict[str, int]:
+    """Descriptor fields of what is done to the finished map."""
+    names = ("op", "size", "stride", "pad", "base", "row_log2", "height", "width", "vector",
+             "multiplier", "shift")
+    pool, out, values = _pool(layer), maps.out, [0] * len(names)
+    if pool is not None:
+        size = pool.window(layer.map_shape)
+        multiplier, shift = average_scale(size) if pool.kind == "average" else (0, 0)
+        operation = POOL_MAX if pool.kind == "max" else POOL_AVERAGE
+        values = [operation, size, pool.stride, pool.padding, out.base, out.row_log2,
+                  *layer.out_shape[1:], int(out.plane == 0), multiplier, shift]
+    elif layer.addition is not None and maps.added is not None:
+        flags = int(layer.addition.signed) | int(layer.layer.relu) << 1
+        values = [POOL_ADD, 1, 1, 0, maps.added.base, out.row_log2, *layer.out_shape[1:], 0, flags,
+                  layer.addition.shift]
+    return {f"pool_{name}": value for name, value in zip(names, values, strict=True)}
