@@ -5,7 +5,8 @@ Two layouts are read from DIR or ``DIR/cifar10``:
 * the official ``cifar-10-batches-bin``: ``data_batch_1.bin`` … ``data_batch_5.bin`` and
   ``test_batch.bin``, records of one label byte and 3×32×32 pixels (Krizhevsky, 2009);
 * ``cifar10_jpeg.npz``: an archive of `pruning.jpegs` with prefixes ``train_`` and ``test_``.  What
-  is trained on these is to be called CIFAR-10 (JPEG) and compared with nothing but itself.
+  is trained on these goes by the name CIFAR-10 (JPEG q75), after the files' quality, and compares
+  with nothing but itself.
 """
 
 from __future__ import annotations
@@ -51,8 +52,9 @@ def load_cifar(directory: Path, part: str) -> Images:
             images, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
             return Images(images, labels, "CIFAR-10")
         if (folder / ARCHIVE).is_file():
-            images, labels = read_jpegs(folder / ARCHIVE, f"{part}_", SHAPE, CLASSES, "cifar10")
-            return Images(images, labels, "CIFAR-10 (JPEG)")
+            images, labels, grade = read_jpegs(folder / ARCHIVE, f"{part}_", SHAPE, CLASSES,
+                                               "cifar10")
+            return Images(images, labels, f"CIFAR-10 (JPEG q{grade})")
     raise UserError(f"no CIFAR-10 in {directory}: neither {BINARY[part][0]} nor {ARCHIVE}, there "
                     "or in its folder cifar10")
 

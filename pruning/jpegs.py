@@ -20,7 +20,7 @@ from PIL import Image
 
 from model.errors import UserError
 
-__all__ = ["Images", "check_labels", "read_jpegs"]
+__all__ = ["Images", "check_labels", "quality", "read_jpegs"]
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Images:
     labels : ndarray of uint8, shape (count,)
         Classes from 0.
     kind : str
-        What the files are, for tables, e.g. ``"CIFAR-10"`` or ``"CIFAR-10 (JPEG)"``.
+        What the files are, for tables, e.g. ``"CIFAR-10"`` or ``"CIFAR-10 (JPEG q75)"``.
     """
 
     images: NDArray[np.uint8]
@@ -44,8 +44,8 @@ class Images:
 
 def read_jpegs(
     path: Path, prefix: str, shape: tuple[int, int, int], classes: int, name: str
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Images (count, 3, H, W) and labels (count,) of an archive.
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8], int]:
+    """Images (count, 3, H, W) and labels (count,) of an archive, and its `quality`.
 
     Parameters
     ----------
@@ -84,7 +84,18 @@ def read_jpegs(
     if images is None:
         images = _decode(f"{path}: {prefix.replace('_', ' ')}image", shape, blob, offsets)
         _write_cache(kept, images)
-    return images, labels.astype(np.uint8)
+    return images, labels.astype(np.uint8), quality(blob[: offsets[1]].tobytes())
+
+
+def quality(jpeg: bytes) -> int:
+    """Quality setting, 50 ... 100, with which libjpeg would write an image's quantiser tables.
+
+    From the first step of the luminance table, which is 16 in ITU-T T.81, annex K; 0 if the file
+    has none.
+    """
+    with Image.open(io.BytesIO(jpeg)) as file:
+        table = getattr(file, "quantization", {}).get(0)
+    return round(100 - 50 * table[0] / 16) if table else 0
 
 
 def check_labels(path: Path, labels: NDArray, count: int, classes: int) -> None:

@@ -24,7 +24,7 @@ def load_tiny_imagenet(directory: Path, part: str) -> Images:
     """Read the part ``"train"`` or ``"val"``; `UserError` if it is not there or damaged."""
     for folder in (directory, directory / "tiny-imagenet"):
         if (path := folder / FILES[part]).is_file():
-            images, labels = read_jpegs(path, "", SHAPE, CLASSES, "tiny-imagenet")
+            images, labels, _ = read_jpegs(path, "", SHAPE, CLASSES, "tiny-imagenet")
             return Images(images, labels, "Tiny ImageNet, 100 images a class")
     raise UserError(f"no Tiny ImageNet in {directory}: {FILES[part]} is neither there nor in its "
                     "folder tiny-imagenet")

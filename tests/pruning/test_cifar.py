@@ -55,7 +55,7 @@ def test_the_archive_is_decoded_once(tmp_path, monkeypatch):
     archive(tmp_path / "cifar10")
     first = load_cifar(tmp_path, "test")
     images, labels = colours(seed=1)
-    assert first.images.shape == (6, 3, 32, 32) and first.kind == "CIFAR-10 (JPEG)"
+    assert first.images.shape == (6, 3, 32, 32) and first.kind == "CIFAR-10 (JPEG q75)"
     assert np.abs(first.images.astype(int) - images).max() <= 3
     np.testing.assert_array_equal(first.labels, labels)
     monkeypatch.setattr(jpegs, "_decode", None)
