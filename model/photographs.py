@@ -1,6 +1,7 @@
-"""Photographs as the signed 8-bit input of a network trained the Caffe way.
+"""Photographs as the 8-bit input of a network.
 
-Such a network reads blue, green, red in 0..255 with a mean per colour subtracted and pads with
+One trained on red, green and blue of 0..255 reads them as they are (`colours`). One trained the
+Caffe way reads blue, green, red in 0..255 with a mean per colour subtracted and pads with
 zeros, that is with the mean; so its input is signed.  VGG16: Simonyan and Zisserman, ICLR 2015.
 """
 
@@ -14,7 +15,7 @@ from PIL import Image
 
 from model.errors import UserError
 
-__all__ = ["IN_SCALE", "MEAN", "folder", "quantise", "read", "synthetic"]
+__all__ = ["IN_SCALE", "MEAN", "colours", "folder", "quantise", "read", "synthetic"]
 
 #: Mean of blue, green and red that Caffe's VGG16 subtracts.
 MEAN = (104.0, 117.0, 123.0)
@@ -23,8 +24,8 @@ IN_SCALE = (255.0 - min(MEAN)) / 127
 SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
-def read(path: Path, shape: tuple[int, int, int]) -> NDArray[np.float64]:
-    """Read the centre of a photograph as a network input of ``shape`` (3, H, W).
+def colours(path: Path, shape: tuple[int, int, int]) -> NDArray[np.int64]:
+    """Red, green, blue in 0..255 of the centre of a photograph, in ``shape`` (3, H, W).
 
     A photograph smaller than the input is enlarged first.
     """
@@ -41,8 +42,13 @@ def read(path: Path, shape: tuple[int, int, int]) -> NDArray[np.float64]:
         image = image.resize((max(width, round(image.width * ratio)),
                               max(height, round(image.height * ratio))), Image.Resampling.BILINEAR)
     top, left = (image.height - height) // 2, (image.width - width) // 2
-    pixels = np.asarray(image, dtype=np.float64)[top:top + height, left:left + width]
-    return np.moveaxis(pixels[..., ::-1] - MEAN, -1, 0)
+    pixels = np.asarray(image, dtype=np.int64)[top:top + height, left:left + width]
+    return np.moveaxis(pixels, -1, 0)
+
+
+def read(path: Path, shape: tuple[int, int, int]) -> NDArray[np.float64]:
+    """Read what `colours` does the Caffe way: blue, green, red, less the mean."""
+    return colours(path, shape)[::-1] - np.array(MEAN)[:, None, None]
 
 
 def quantise(images: NDArray[np.floating]) -> NDArray[np.int64]:

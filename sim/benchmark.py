@@ -57,7 +57,7 @@ def _network(args: argparse.Namespace, config: AcceleratorConfig) -> QuantisedNe
 def _photograph(args: argparse.Namespace, network: QuantisedNetwork) -> Photograph:
     """Load the input image."""
     paths = [args.image] if args.image else []
-    return photograph_files(paths, network.network.input_shape)[0]
+    return photograph_files(paths, network.network.input_shape, signed=network.in_signed)[0]
 
 
 def _nngen(args: argparse.Namespace) -> None:

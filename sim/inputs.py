@@ -41,14 +41,24 @@ class Photograph:
 
 
 def photograph_files(
-    paths: Sequence[str], shape: tuple[int, int, int], seed: int = 0
+    paths: Sequence[str], shape: tuple[int, int, int], seed: int = 0, *, signed: bool = True
 ) -> list[Photograph]:
-    """Read the centres of photographs; without any, one random image of photograph statistics."""
-    if not paths:
-        made = photographs.quantise(photographs.synthetic(1, shape, seed))
-        return [Photograph("synthetic photograph", made[0])]
-    return [Photograph(Path(path).name, photographs.quantise(photographs.read(Path(path), shape)))
-            for path in paths]
+    """Read the centres of photographs; without any, one random image of photograph statistics.
+
+    A network with signed inputs reads them less a mean, others as they are (`model.photographs`).
+    """
+    def prepare(path: Path) -> NDArray[np.int64]:
+        return (photographs.quantise(photographs.read(path, shape)) if signed
+                else photographs.colours(path, shape))
+
+    if paths:
+        return [Photograph(Path(path).name, prepare(Path(path))) for path in paths]
+    made = photographs.synthetic(1, shape, seed)[0]
+    if signed:
+        return [Photograph("synthetic photograph", photographs.quantise(made))]
+    mean = np.array(photographs.MEAN)[:, None, None]
+    bytes_of = np.clip(made + mean, 0, 255)[::-1].astype(np.int64)
+    return [Photograph("synthetic photograph", bytes_of)]
 
 
 def parse_indices(texts: Sequence[str]) -> list[int]:

@@ -134,7 +134,8 @@ def _layers(args: argparse.Namespace, network: QuantisedNetwork) -> tuple[int, i
 def _inputs(args: argparse.Namespace, network: QuantisedNetwork) -> list[Digit | Photograph]:
     shape = network.network.input_shape
     if shape[0] == 3:
-        return [*photograph_files(args.images or (), shape, args.seed)]
+        return [*photograph_files(args.images or (), shape, args.seed,
+                                  signed=network.in_signed)]
     return [*(image_files(args.images) if args.images
               else stored_digits(parse_indices(args.index)))]
 

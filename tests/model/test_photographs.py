@@ -22,6 +22,12 @@ def test_centre_colour_order_and_mean(tmp_path):
     np.testing.assert_array_equal(x[:, 0, 0], [-104, -117, -123])
 
 
+def test_colours_as_they_are(tmp_path):
+    x = photographs.colours(save(tmp_path / "a.png", (40, 30)), (3, 20, 22))
+    assert x.dtype == np.int64
+    np.testing.assert_array_equal(x[:, 10, 11], [255, 128, 7])
+
+
 def test_integers_use_the_signed_range_without_clipping(tmp_path):
     assert photographs.quantise(np.array([151.0, -123.0, 0.0])).tolist() == [127, -103, 0]
     x = photographs.synthetic(2, (3, 24, 20))
