@@ -139,8 +139,8 @@ def test_one_clear_line(tmp_path, capsys, options, message):
 
 
 def test_unknown_networks_and_missing_torch(tmp_path, capsys, monkeypatch):
-    assert main(["alexnet", "--out", str(tmp_path)]) == 2
-    assert "unknown network 'alexnet'" in capsys.readouterr().err
+    assert main(["resnet", "--out", str(tmp_path)]) == 2
+    assert "unknown network 'resnet'" in capsys.readouterr().err
     assert main(["lenet", "--out", str(tmp_path)]) == 2
     assert "lenet has fully connected layers" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "torch", None)
