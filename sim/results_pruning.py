@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["pruned"]
+__all__ = ["pruned", "simulated"]
 
 Reader = Callable[[Path, str], Any]
 Tabler = Callable[[Sequence[str], Sequence[Sequence[object]]], str]
@@ -35,7 +35,7 @@ def _densest(folder: Path, read: Reader, table: Tabler) -> str:
                             for layer, pattern in log["patterns"].items()),
             f"{result['zeros_conv_percent']:.1f}", f"{result['zeros_linear_percent']:.1f}",
             f"{dense:.2f}", f"{integer:.2f}", f"{integer - dense:+.2f}",
-            _simulated(read(folder, f"rtl-{name}.json")),
+            simulated(read(folder, f"rtl-{name}.json")),
         ))
     if not rows:
         return ""
@@ -49,7 +49,7 @@ def _densest(folder: Path, read: Reader, table: Tabler) -> str:
             )
 
 
-def _simulated(run: dict | None, layer: str = "") -> str:
+def simulated(run: dict | None, layer: str = "") -> str:
     """Tell what a run in RTL came to; with a layer, how busy that one's lanes were."""
     if not run:
         return ""
@@ -81,7 +81,7 @@ def _equal(folder: Path, read: Reader, table: Tabler) -> str:
             f"{100 * (1 - log['density'][layer]):.1f}", f"{result['integer_accuracy']:.2f}",
             *(f"{100 * busy[config]['scheduler']:.1f} ({100 * busy[config]['core']:.1f})"
               if config in busy else "" for config in configs),
-            _simulated(read(folder, f"rtl-{name}.json"), layer),
+            simulated(read(folder, f"rtl-{name}.json"), layer),
         ))
     if not rows:
         return ""

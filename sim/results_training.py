@@ -7,6 +7,8 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from sim.results_pruning import simulated
+
 __all__ = ["training"]
 
 Read = Callable[[Path, str], Any]
@@ -27,6 +29,7 @@ def _cifar(folder: Path, read: Read, table: Table) -> str:
         recipe = log["recipe"]
         key = (recipe["network"], recipe["pattern"], recipe["alpha"], recipe["weight_bits"],
                recipe.get("method", "admm"), recipe.get("tag", ""))
+        log["rtl"] = simulated(read(folder, f"run-{path.name}"))
         runs.setdefault(key, []).append(log)
     if not runs:
         return ""
@@ -43,6 +46,7 @@ def _cifar(folder: Path, read: Read, table: Table) -> str:
             f"{mean(losses):+.2f}{spread}", f"{result['zeros_conv_percent']:.1f}",
             "/".join(str(sum(epoch["stage"] == stage for epoch in logs[0]["epochs"]))
                      for stage in ("dense", "admm", "masked", "retrain")),
+            logs[0]["rtl"],
         ))
     name = logs[0]["data"]["name"]
     return (
@@ -53,9 +57,10 @@ def _cifar(folder: Path, read: Read, table: Table) -> str:
         "which the log tells, and the zero words are counted over all layers. Seeds are of "
         "everything after the dense training.\n\n"
         + table(("network", "pattern", "α", "bits", "method", "seeds", "dense %", "integer %",
-                 "difference", "zero spectral words %", "epochs"), rows)
+                 "difference", "zero spectral words %", "epochs", "RTL"), rows)
         + "\n\nEach run: `python -m pruning.train NETWORK --data DIR --config LOG.json` with its "
-        "log in `docs/results/`.\n"
+        "log in `docs/results/`. RTL: cycles per image of `python -m sim.run --network FILE.npz "
+        "--config ecp5-85f --images FILE ... --json docs/results/run-LOG.json`, test images.\n"
     )
 
 

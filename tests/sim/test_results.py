@@ -131,3 +131,33 @@ def test_whole_alexnets_have_a_section(tmp_path):
     assert "## AlexNet, all layers" in text and "**7010 cycles**, 0.04 ms at 200 MHz" in text
     assert "148 multipliers; 7000 of them in the convolutions" in text
     assert "| fc6 | 7000 | 7070 | +1.0 % |" in text
+
+
+def test_runs_on_cifar_are_grouped_by_setting_and_seeds_averaged(tmp_path):
+    for seed, tag, integer in ((0, "", 85.0), (1, "", 85.4), (0, "varied", 86.5)):
+        content = log("kernel 4", "layerwise", alpha=4, integer=integer)
+        content["recipe"] |= {"network": "vgg16-cifar-quarter", "seed": seed, "tag": tag,
+                              "weight_bits": 8}
+        content["result"]["dense_accuracy"] = 86.0
+        content |= {"data": {"name": "CIFAR-10 (JPEG q75)"}, "epochs": [
+            {"stage": stage} for stage in ("dense", "dense", "layerwise", "masked", "retrain")]}
+        name = f"vgg16-cifar-quarter-kernel-a4{tag}{seed}"
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    (tmp_path / "run-vgg16-cifar-quarter-kernel-a4varied0.json").write_text(
+        json.dumps(run("vgg16-cifar-quarter", "kernel 4")))
+    text = render(tmp_path)
+    assert "## Accuracy on CIFAR-10 (JPEG q75)" in text
+    assert ("| vgg16-cifar-quarter | kernel | 4 | 8 | layerwise | 2 | 86.00 | 85.20 | -0.80 ± 0.28 "
+            "| 90.5 | 2/0/1/1 |  |") in text
+    assert "| kernel varied | 4 | 8 | layerwise | 1 | 86.00 | 86.50 | +0.50 | 90.5 " in text
+    assert "2/0/1/1 | 7010 cycles on" in text
+
+
+def test_speed_of_training_is_in_ratios(tmp_path):
+    layers = [{"spectral": {"peak_mib": peak}, "conv2d": {"peak_mib": 5.0}, "fft": {}}
+              for peak in (10.2, 30.4)]
+    (tmp_path / "training-speed-float32.json").write_text(json.dumps({
+        "network": "net", "precision": "float32", "device": "cpu", "threads": 1, "layers": layers,
+        "ratio": {"conv2d": 3.0, "fft": 0.9}, "admm": {"overhead_percent": 4.25}}))
+    assert ("| net | float32 | cpu, 1 thread | 3.00× | 0.90× | 30 / 5 / 0 | 4.2 % |"
+            in render(tmp_path))
