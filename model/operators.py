@@ -10,7 +10,7 @@ from typing import Any
 
 from model.errors import UserError
 from model.polyphase import Polyphase
-from model.tiling import Tiling
+from model.tiling import Tiling, edges_of
 
 __all__ = ["Conv", "Layer", "Linear", "Pool", "layer_from_dict", "layer_to_dict"]
 
@@ -128,9 +128,7 @@ class Conv:
     @property
     def edges(self) -> tuple[int, int, int, int]:
         """Zero rows and columns above, left, below and right of the input."""
-        if isinstance(self.padding, tuple):
-            return self.padding
-        return self.padding, self.padding, self.padding, self.padding
+        return edges_of(self.padding)
 
     @property
     def plain(self) -> bool:

@@ -16,6 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 
+def edges_of(padding: int | tuple[int, int, int, int]) -> tuple[int, int, int, int]:
+    """Zero rows and columns above, left, below and right, of one number or of all four."""
+    return padding if isinstance(padding, tuple) else (padding, padding, padding, padding)
+
+
 @dataclass(frozen=True)
 class Tiling:
     """Where the input patches and output tiles of one convolution layer lie.
@@ -67,9 +72,7 @@ class Tiling:
     @property
     def edges(self) -> tuple[int, int, int, int]:
         """Zero rows and columns above, left, below and right."""
-        if isinstance(self.padding, tuple):
-            return self.padding
-        return self.padding, self.padding, self.padding, self.padding
+        return edges_of(self.padding)
 
     @property
     def step(self) -> int:

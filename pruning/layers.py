@@ -15,7 +15,7 @@ from model.network import Conv, Linear
 from model.tiling import Tiling
 from pruning.masks import masked_weight, open_mask, rounding_of
 from pruning.product import spectral_product
-from pruning.tables import circulant, joins, split, tiling_of, transforms
+from pruning.tables import circulant, joins, split, tiling_of, transforms, windows
 
 __all__ = ["Compressed", "CompressedLinear", "SpectralConv"]
 
@@ -154,11 +154,7 @@ class SpectralConv(Compressed):
         if self.layer.in_channels > DIRECT_CHANNELS:
             return spectral_product(x, self.weight, self.real_word, self.analysis,
                                     self.synthesis, plan, x.dtype)
-        (top, bottom), (left, right) = plan.pads
-        if any((top, bottom, left, right)):
-            x = functional.pad(x, (left, right, top, bottom))
-        patches = x.unfold(2, plan.tile, plan.step).unfold(3, plan.tile, plan.step)
-        full = self._direct(patches, plan).permute(0, 1, 3, 2, 4, 5).reshape(
+        full = self._direct(windows(x, plan), plan).permute(0, 1, 3, 2, 4, 5).reshape(
             len(x), plan.tiles_y * plan.step, plan.tiles_x * plan.step, outputs
         )
         return full[:, : plan.out_height, : plan.out_width].permute(0, 3, 1, 2)

@@ -17,7 +17,35 @@ from pruning.masks import free_weight, set_rounding
 from pruning.spectral import convert
 
 
-class SpatialNet(nn.Module):
+class _Chain(nn.Module):
+    """Layers one after the other; subclasses fill `layers` and `norms`."""
+
+    network: Network
+    layers: nn.ModuleDict
+    norms: nn.ModuleDict
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Class scores; (B, C, H, W) in 0 ... 1 to (B, classes)."""
+        for layer in self.network.layers:
+            x = self.block(layer, x)
+        return x
+
+    def block(self, layer: Conv | Linear, x: Tensor) -> Tensor:
+        """One layer with what follows it: batch norm, pool, ReLU."""
+        if isinstance(layer, Linear):
+            x = x.flatten(1)
+        module = self.layers[layer.name]
+        x = module(x)
+        if layer.name in self.norms:
+            x = self.norms[layer.name](x)
+        # A spectral convolution without batch norm has pooled already.
+        pooled = isinstance(module, SpectralConv) and module.layer.pool > 1
+        if isinstance(layer, Conv) and layer.pool > 1 and not pooled:
+            x = functional.max_pool2d(x, layer.pool)
+        return functional.relu(x) if layer.relu else x
+
+
+class SpatialNet(_Chain):
     """The dense float network, ordinary convolutions.
 
     Parameters
@@ -53,24 +81,10 @@ class SpatialNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Class scores; (B, C, H, W) in 0 ... 1 to (B, classes)."""
-        x = x.contiguous(memory_format=torch.channels_last)
-        for layer in self.network.layers:
-            x = self.block(layer, x)
-        return x
-
-    def block(self, layer: Conv | Linear, x: Tensor) -> Tensor:
-        """One layer with what follows it, batch norm, pool and ReLU."""
-        if isinstance(layer, Linear):
-            x = x.flatten(1)
-        x = self.layers[layer.name](x)
-        if layer.name in self.norms:
-            x = self.norms[layer.name](x)
-        if isinstance(layer, Conv) and layer.pool > 1:
-            x = functional.max_pool2d(x, layer.pool)
-        return functional.relu(x) if layer.relu else x
+        return super().forward(x.contiguous(memory_format=torch.channels_last))
 
 
-class SpectralNet(nn.Module):
+class SpectralNet(_Chain):
     """The same function with spectral convolutions, to be pruned and quantised.
 
     Parameters
@@ -104,22 +118,9 @@ class SpectralNet(nn.Module):
             {layer.name: ActivationQuantiser() for layer in network.layers[:-1]}
         ).to(next(dense.parameters()).device)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Class scores; (B, C, H, W) in 0 ... 1 to (B, classes)."""
-        for layer in self.network.layers:
-            x = self.block(layer, x)
-        return x
-
     def block(self, layer: Conv | Linear, x: Tensor) -> Tensor:
         """One layer with what follows it: batch norm, pool, ReLU, quantisation."""
-        if isinstance(layer, Linear):
-            x = x.flatten(1)
-        x = self.layers[layer.name](x)
-        if layer.name in self.norms:
-            x = self.norms[layer.name](x)
-            if isinstance(layer, Conv) and layer.pool > 1:
-                x = functional.max_pool2d(x, layer.pool)
-        x = functional.relu(x) if layer.relu else x
+        x = super().block(layer, x)
         return self.quantisers[layer.name](x) if layer.name in self.quantisers else x
 
     def compressed(self) -> Iterator[tuple[str, Compressed]]:

@@ -8,12 +8,13 @@ from typing import cast
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from model import halfplane
 from model.network import Conv
 from model.tiling import Tiling
 
-__all__ = ["circulant", "joins", "split", "tiling_of", "transforms"]
+__all__ = ["circulant", "joins", "split", "tiling_of", "transforms", "windows"]
 
 
 def split(words: np.ndarray) -> Tensor:
@@ -41,6 +42,13 @@ def transforms(tile: int) -> tuple[Tensor, Tensor]:
 def tiling_of(layer: Conv, height: int, width: int, tile: int) -> Tiling:
     """Tiling of a map, made once per size."""
     return layer.tiling((layer.in_channels, height, width), tile)
+
+
+def windows(maps: Tensor, plan: Tiling) -> Tensor:
+    """Patches (B, C, tiles_y, tiles_x, K, K) of maps (B, C, height, width), padded as planned."""
+    (top, bottom), (left, right) = plan.pads
+    padded = functional.pad(maps, (left, right, top, bottom))
+    return padded.unfold(2, plan.tile, plan.step).unfold(3, plan.tile, plan.step)
 
 
 def _distances(rows: np.ndarray, columns: np.ndarray, inputs: tuple, tile: int) -> np.ndarray:

@@ -25,6 +25,7 @@ from pruning.masks import free_weight
 from pruning.nets import SpatialNet, SpectralNet
 from pruning.reconstruct import admm, least_squares, normal_equations
 from pruning.samples import decibels
+from pruning.tables import windows
 
 __all__ = ["Effort", "warm_start"]
 
@@ -71,7 +72,7 @@ def warm_start(
         Made of `dense`; its free weights and the statistics of its batch norms are changed, its
         masks are not (`ADMMPruner.finalise` finds the same support).
     dense : SpatialNet
-        The network to reproduce.
+        The network to reproduce; in evaluation mode afterwards.
     patterns : mapping of str to Pattern
         By layer.
     images : Tensor, shape (B, C, H, W)
@@ -130,11 +131,8 @@ def _reconstruct(
 
 def _patches(maps: Tensor, tiling: Tiling, chosen: Tensor) -> Tensor:
     """Chosen patches (T, C, K, K) of all tiles of the maps."""
-    (top, bottom), (left, right) = tiling.pads
-    padded = nn.functional.pad(maps, (left, right, top, bottom))
-    windows = padded.unfold(2, tiling.tile, tiling.step).unfold(3, tiling.tile, tiling.step)
     image, place = chosen // tiling.tiles, chosen % tiling.tiles
-    return windows[image, :, place // tiling.tiles_x, place % tiling.tiles_x]
+    return windows(maps, tiling)[image, :, place // tiling.tiles_x, place % tiling.tiles_x]
 
 
 def _follow(
