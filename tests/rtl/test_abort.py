@@ -1,5 +1,6 @@
 """ABORT on the whole core: a run is stopped under random back-pressure, the next one is right."""
 
+import dataclasses
 import random
 
 import pytest
@@ -7,11 +8,12 @@ import pytest
 from model.compile import compile_network
 from model.config import PRESETS
 from model.image import ErrorCode
+from model.network import Conv, Pool
 from sim.backend import CSR, CoreError, Watchdog
 from sim.faults import flip_bit
 from sim.memory import MemoryOptions
 from sim.session import open_backend, simulate_image
-from tests.model.toys import toy_image
+from tests.model.toys import toy_image, toy_network
 from tests.sim.toys import two_layers
 
 CONFIG = PRESETS["tiny"]
@@ -84,3 +86,22 @@ def test_a_program_that_hangs_is_stopped_and_replaced(backend, program):
         load(backend, flip_bit(program.image, program.config, "130")[0])
     load(backend, program.image)
     complete_run(backend, program, pixels)
+
+
+def test_aborts_while_maps_are_pooled():
+    """Pooling shares the ports of the feature memory: whatever it was at, the next run is right."""
+    config = dataclasses.replace(CONFIG, name="tiny-pool", map_pool=1)
+    layers = (Conv("a", 1, 3, 3, pooling=Pool("max", 3, 2)),
+              Conv("b", 3, 2, 3, relu=False, pooling=Pool("average", 2, 1)))
+    pooled = compile_network(toy_network(layers, ["channel 1:1"] * 2, (1, 12, 12)), config)
+    pixels = toy_image((1, 12, 12))
+    rows = pooled.pack_input(pixels).tobytes()
+    options = MemoryOptions(latency=9, stall=0.5, seed=5)
+    with open_backend("pysim", config, options=options, max_cycles=PATIENCE) as backend:
+        load(backend, pooled.image)
+        whole = simulate_image(backend, pooled, pixels)
+        assert not whole.failure and whole.comparison.difference is None
+        for cycles in range(60, whole.run.cycles - 1, 23):
+            assert stop_after(backend, cycles, rows)[1] == ErrorCode.ABORTED
+        again = simulate_image(backend, pooled, pixels)
+        assert not again.failure and again.comparison.difference is None
