@@ -10,11 +10,10 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
 from boards.host import BAUD, Accelerator
 from model.compile import compile_network
 from model.config import load_config
+from model.console import report_console
 from model.errors import Parser, command
 from model.files import check_target, write_output
 from model.netfile import load_network
@@ -49,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line."""
     args = _parser().parse_args(argv)
-    console = Console()
+    console = report_console()
     check_target(args.json)
     config = load_config(args.config) if args.config else None
     network = (load_network(args.network) if Path(args.network).suffix

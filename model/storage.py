@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
 from rich.table import Table
 
+from model.console import report_console
 from model.errors import Parser, UserError, command
 from model.files import check_target, write_output
 from model.maskcode import FIXED
@@ -114,7 +114,7 @@ def print_storage(report: dict) -> None:
         table.add_row(*(str(row[key]) for key in (
             "name", "code", "words", "stored", "position_bytes", "value_bytes", "parameter_bytes",
             "total", "fixed", "csr_narrow")), *(str(value) for value in row["scipy"].values()))
-    console = Console()
+    console = report_console()
     console.print(table)
     file, dense = report["file"], report["dense_float32"]
     console.print(f"{file} bytes with the header; dense, in single precision: {dense} bytes, "

@@ -18,9 +18,8 @@ from collections.abc import Sequence
 from math import inf
 from pathlib import Path
 
-from rich.console import Console
-
 from model.config import AcceleratorConfig, load_config
+from model.console import report_console
 from model.errors import Parser, UserError, command
 from model.files import check_target, write_atomic, write_output
 from rtl import __version__
@@ -149,7 +148,7 @@ def _bitstream(args: argparse.Namespace) -> int:
     if args.clock is not None and not 0 < args.clock < inf:
         raise UserError(f"--clock must be positive, not {args.clock:g}")
     config = load_config(args.config) if args.config else None
-    console = Console()
+    console = report_console()
     folder = args.out or Path("build") / args.board
     try:
         with console.status(f"{args.board}: building in {folder} (up to an hour)"):
@@ -189,7 +188,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Before a folder is made, unless that is the JSON file's own.
     if args.json and args.json.parent.resolve() != folder.resolve():
         check_target(args.json)
-    console = Console()
+    console = report_console()
     files = {"verilog": folder / f"{name}.v", "config": folder / "config.json"}
     summary: dict = {"config": config.name, "digest": f"{config.digest:08x}",
                      "version": __version__, "bus": args.bus, "top": top_name(config, args.bus)}

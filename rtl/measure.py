@@ -18,11 +18,11 @@ import numpy as np
 from amaranth.back import rtlil
 from amaranth.hdl import Cat, Elaboratable, Module, Signal, Value, unsigned
 from amaranth.lib import wiring
-from rich.console import Console
 from rich.table import Table
 
 from model import fft, halfplane
 from model.config import PRESETS
+from model.console import report_console
 from model.errors import Parser, UserError, command
 from model.files import check_target, write_output
 from rtl.axi.lite import AxiLite
@@ -222,7 +222,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     table = Table("block", *columns)
     for name, row in rows.items():
         table.add_row(name, *(str(row.get(column, "")) for column in columns))
-    Console().print(table)
+    report_console().print(table)
     if args.json:
         if args.block and args.json.exists():
             rows = json.loads(args.json.read_text()) | rows

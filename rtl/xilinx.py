@@ -21,6 +21,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from model.config import AcceleratorConfig, load_config
+from model.console import report_console
 from model.errors import Parser, UserError, command
 from model.files import check_target, write_output
 from rtl.checker import Checker
@@ -152,7 +153,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, row in rows.items():
         table.add_row(name, *(str(value) for value in row.values()))
     table.add_row("total", "", *(str(value) for value in total.values()))
-    Console().print(table)
+    report_console().print(table)
     if args.json is not None:
         content = {"config": config.name, "digest": f"{config.digest:08x}",
                    "complete": len(rows) == len(known), "parts": rows, "total": total}

@@ -28,6 +28,7 @@ from rich.progress import (
 from model import golden
 from model.compile import Program, compile_network
 from model.config import AcceleratorConfig, load_config
+from model.console import report_console
 from model.cost import estimate
 from model.errors import Parser, UserError, command
 from model.files import check_target, write_output
@@ -202,7 +203,7 @@ def _save_file(args: argparse.Namespace, program: Program) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line."""
     args = _parser().parse_args(argv)
-    console = Console(width=None if sys.stdout.isatty() else 140)
+    console = report_console()
     _check_target(args.vcd, (".vcd", ".fst") if args.backend == "fast" else (".vcd",))
     _check_target(args.json, (".json",))
     if args.fix_crc and args.flip_bit is None:
