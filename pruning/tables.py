@@ -63,7 +63,9 @@ def circulant(kernel: int, tile: int, device: str) -> Tensor:
     """Kernel pixel that joins each valid output to each patch pixel, flat (t*t*K*K,)."""
     outputs, inputs = np.arange(kernel - 1, tile), np.arange(tile)
     index = _distances(outputs, outputs, (inputs, inputs), tile)
-    return cast(Tensor, torch.tensor(index, device=device))
+    # Kept for training, which may not save tensors of inference mode.
+    with torch.inference_mode(False):
+        return cast(Tensor, torch.tensor(index, device=device))
 
 
 @lru_cache(maxsize=64)
@@ -73,4 +75,5 @@ def joins(plan: Tiling, device: str) -> tuple[Tensor, Tensor]:
     columns = np.arange(plan.out_width) + plan.kernel - 1
     inputs = np.arange(plan.height) + plan.edges[0], np.arange(plan.width) + plan.edges[1]
     used, index = np.unique(_distances(rows, columns, inputs, plan.tile), return_inverse=True)
-    return torch.tensor(used, device=device), torch.tensor(index.reshape(-1), device=device)
+    with torch.inference_mode(False):
+        return torch.tensor(used, device=device), torch.tensor(index.reshape(-1), device=device)

@@ -6,7 +6,7 @@ import torch
 
 from model import halfplane
 from model.network import NETWORKS, Conv, Linear, Network
-from pruning import layers
+from pruning import layers, tables
 from pruning.activations import ActivationQuantiser
 from pruning.layers import SpectralConv
 from pruning.masks import set_mask
@@ -88,6 +88,20 @@ def test_autocast_computes_in_low_precision(channels):
     assert 1e-4 < float(((low - exact).norm() / exact.norm()).detach()) < 2e-2
     low.sum().backward()
     assert module.weight.grad.dtype == torch.float32
+
+
+@pytest.mark.parametrize("channels, size", [(2, 20), (12, 2), (12, 20)])
+def test_training_after_an_evaluation_in_inference_mode(channels, size):
+    """The tables kept from the first call serve the gradients of later ones."""
+    tables.circulant.cache_clear()
+    tables.joins.cache_clear()
+    module, _ = build(channels=channels, kernel=3, padding=1)
+    x = torch.randn(2, channels, size, size)
+    with torch.inference_mode():
+        before = module(x)
+    module(x).sum().backward()
+    torch.testing.assert_close(module(x).detach(), before.clone())
+    assert bool(module.weight.grad.ne(0).any())
 
 
 def test_both_convolution_paths_have_the_same_gradient(monkeypatch):
