@@ -35,7 +35,8 @@ def spectralise(
     tile : int
         Edge K of the transform, even and at least the largest kernel.
     skip : collection of str
-        Paths of layers (as in ``named_modules``) to leave as they are.
+        Paths (as in ``named_modules``) of layers, or of modules with all they hold, to leave as
+        they are.
     example : Tensor or None
         An input; the module is run on it once, before and after, and the two results are compared.
         Without one, a map too small for its kernel shows at the first forward pass.
@@ -60,7 +61,7 @@ def spectralise(
     # A layer used in several places is swapped for one layer in all of them.
     swapped: dict[nn.Module, nn.Module] = {}
     for path, layer in module.named_modules():
-        if path not in skip and _is_layer(layer):
+        if _is_layer(layer) and not any(f"{path}.".startswith(f"{item}.") for item in skip):
             swapped[layer] = convert(layer, path or type(layer).__name__, tile)
     for parent in list(module.modules()):
         for name, item in list(parent._modules.items()):

@@ -58,6 +58,12 @@ def test_a_layer_alone_and_what_is_skipped():
     model = nn.Sequential(nn.Conv2d(3, 4, 7, stride=2), nn.Conv2d(4, 4, 3))
     spectralise(model, skip=["0"])
     assert isinstance(model[0], nn.Conv2d) and isinstance(model[1], SpectralConv)
+    # A module's name stands for all it holds, not for others that begin like it.
+    model = nn.ModuleDict({
+        "body": nn.Sequential(nn.Conv2d(3, 4, 3, stride=2)), "body2": nn.Conv2d(4, 4, 3),
+    })
+    spectralise(model, skip=["body"])
+    assert [path for path, _ in compressed_layers(model)] == ["body2"]
     with pytest.raises(ValueError, match="skip names no layer of the module: 7"):
         spectralise(nn.Sequential(nn.Linear(2, 2)), skip=["7"])
 
