@@ -81,23 +81,29 @@ class _Product(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """Adjoint of every step, in reverse."""
-        spectra, *factors, real_word, analysis, valid = ctx.saved_tensors
-        plan, (words, _, outputs) = ctx.plan, factors[0].shape
-        grad = grad.permute(0, 2, 3, 1).to(analysis.dtype)
-        tiles = grad.new_zeros(
-            (plan.step, plan.step, len(grad), plan.tiles_y, plan.tiles_x, outputs)
-        )
-        for inside, outside in _crops(tiles, grad, plan):
-            inside.copy_(outside)
-        sums = (valid @ tiles.view(plan.step**2, -1)).view(2, words, -1, outputs)
-        of_weight = of_x = None
-        if ctx.needs_input_grad[1]:
-            of_weight = _weight_gradient(spectra, sums, real_word).to(ctx.dtypes[1])
-        if ctx.needs_input_grad[0]:
-            back = _complex_product(sums, [factor.mT for factor in factors], 1)
-            of_x = _folded(analysis @ back.view(2 * words, -1), ctx.shape, plan).to(ctx.dtypes[0])
-        return of_x, of_weight, None, None, None, None
+        """Adjoint of every step, in reverse, in the types of the forward pass."""
+        with torch.autocast(grad.device.type, enabled=False):
+            return _gradients(ctx, grad)
+
+
+def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    """Gradients of the arguments of `_Product`."""
+    spectra, *factors, real_word, analysis, valid = ctx.saved_tensors
+    plan, (words, _, outputs) = ctx.plan, factors[0].shape
+    grad = grad.permute(0, 2, 3, 1).to(analysis.dtype)
+    tiles = grad.new_zeros(
+        (plan.step, plan.step, len(grad), plan.tiles_y, plan.tiles_x, outputs)
+    )
+    for inside, outside in _crops(tiles, grad, plan):
+        inside.copy_(outside)
+    sums = (valid @ tiles.view(plan.step**2, -1)).view(2, words, -1, outputs)
+    of_weight = of_x = None
+    if ctx.needs_input_grad[1]:
+        of_weight = _weight_gradient(spectra, sums, real_word).to(ctx.dtypes[1])
+    if ctx.needs_input_grad[0]:
+        back = _complex_product(sums, [factor.mT for factor in factors], 1)
+        of_x = _folded(analysis @ back.view(2 * words, -1), ctx.shape, plan).to(ctx.dtypes[0])
+    return of_x, of_weight, None, None, None, None
 
 
 def _factors(

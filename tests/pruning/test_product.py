@@ -78,3 +78,20 @@ def test_lower_precision():
     assert (low - exact).abs().max() < 0.03 * exact.abs().max()
     low.float().square().sum().backward()
     assert x.grad.dtype == weight.grad.dtype == torch.float32
+
+
+@pytest.mark.parametrize("size", [0, 3])
+def test_backward_in_autocast_keeps_the_types_of_the_forward_pass(size):
+    """Also of no images at all."""
+    plan = tiling_of(Conv("c", 2, 2, 3, padding=1), 6, 6, 8)
+    x = torch.randn((size, 2, 6, 6), requires_grad=True)
+    weight = torch.randn((2, 2, 32, 2), requires_grad=True)
+    real_word = torch.tensor(halfplane.is_real_word(8))
+    gradients = []
+    for enabled in (False, True):
+        y = spectral_product(x, weight, real_word, *transforms(8), plan, torch.float32)
+        assert y.shape == (size, 2, 6, 6)
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            gradients.append(torch.autograd.grad(y.square().sum(), (x, weight)))
+    for plain, cast in zip(*gradients, strict=True):
+        assert torch.equal(plain, cast)
