@@ -212,10 +212,14 @@ class ADMMPruner:
 
     def _mask(self, path: str, weight: Tensor) -> Tensor:
         """Mask of the nearest point of a layer's pattern."""
+        self._require_finite(path, weight)
+        return projection_mask(self.layers[path], weight, self.patterns[path])
+
+    def _require_finite(self, path: str, weight: Tensor) -> None:
+        """Raise on weights that are no numbers, of which no projection means anything."""
         if not bool(torch.isfinite(weight).all()):
             raise FloatingPointError(f"layer {path}: the weights hold NaN or infinity; go back to "
                                      "the last checkpoint with a lower learning rate")
-        return projection_mask(self.layers[path], weight, self.patterns[path])
 
     def _splits(self, path: str) -> bool:
         """Whether a layer has Z and U."""

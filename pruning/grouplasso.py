@@ -146,6 +146,7 @@ class GroupLasso(ADMMPruner):
         """
         if self._splits(path):
             return super()._mask(path, weight)
+        self._require_finite(path, weight)
         module, pattern = self.layers[path], self._pattern(path)
         energy = module.word_energy(weight)
         shape = (energy.shape[0], energy.shape[1], energy.shape[2])

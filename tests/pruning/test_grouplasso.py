@@ -131,6 +131,15 @@ def test_a_layer_of_another_pattern_goes_the_way_of_admm():
     assert pruner.residual()["6"] == admm.residual()["6"]
 
 
+def test_broken_weights_are_named():
+    model = small()
+    pruner = lasso(model)
+    with torch.no_grad():
+        free_weight(model[3])[0, 0, 0, 0] = float("nan")
+    with pytest.raises(FloatingPointError, match="layer 3: the weights hold NaN"):
+        pruner.finalise()
+
+
 def test_a_checkpoint_goes_on_exactly():
     model = small()
     pruner = lasso(model, strength=(1e-2, 0.5))
