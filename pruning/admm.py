@@ -192,23 +192,24 @@ class ADMMPruner:
     def load_state_dict(self, state: Mapping) -> None:
         """Restore what `state_dict` gave; load the model's state afterwards.
 
-        If that was after `finalise`, the layers get masks, which the model's state then fills.
+        If that was after `finalise`, the layers get masks, which the model's state then fills; if
+        it was before, they lose those of this pruner's own `finalise`.
         """
         patterns = {path: str(pattern) for path, pattern in self.patterns.items()}
         if state["patterns"] != patterns:
             wrong = [path for path in patterns | state["patterns"]
                      if patterns.get(path) != state["patterns"].get(path)]
             raise ValueError(f"the state is of other layers or patterns: {', '.join(wrong)}")
-        self.rho, self.steps = state["rho"], state["steps"]
-        self.finalised, self._targets = state["finalised"], {}
+        before, self.finalised = self.finalised, state["finalised"]
+        self.rho, self.steps, self._targets = state["rho"], state["steps"], {}
         for name in ("z", "u"):
             setattr(self, name, {
                 path: value.to(free_weight(self.layers[path]).device, copy=True)
                 for path, value in state[name].items()
             })
-        if self.finalised:
+        if before or self.finalised:
             for module in self.layers.values():
-                set_mask(module, torch.ones_like(free_weight(module)))
+                set_mask(module, torch.ones_like(free_weight(module)) if self.finalised else None)
 
     def _mask(self, path: str, weight: Tensor) -> Tensor:
         """Mask of the nearest point of a layer's pattern."""

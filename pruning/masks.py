@@ -86,8 +86,11 @@ def open_mask(module: nn.Module) -> None:
     parametrize.register_parametrization(module, "weight", Mask())
 
 
-def set_mask(module: nn.Module, mask: Tensor) -> None:
-    """Mask a module's weight from now on, or with another mask."""
+def set_mask(module: nn.Module, mask: Tensor | None) -> None:
+    """Mask a module's weight from now on, or with another mask; None opens it again."""
+    if mask is None:
+        _first(module).mask = None
+        return
     weight = free_weight(module)
     if mask.shape != weight.shape:
         raise ValueError(f"a mask of shape {tuple(mask.shape)} does not fit a weight of shape "

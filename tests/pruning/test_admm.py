@@ -1,5 +1,7 @@
 """ADMM: the splitting converges on a problem whose answer is known; the pruner's own rules."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -159,6 +161,19 @@ def test_an_interrupted_loop_goes_on_exactly(middle):
     go(second, admm, middle, 6)
     for a, b in zip(whole.state_dict().values(), second.state_dict().values(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_a_finalised_pruner_goes_back_to_before():
+    model = small()
+    admm = ADMMPruner(model, "channel", 0.25)
+    train(model, admm, 3, rate=1e-3)
+    saved = copy.deepcopy((model.state_dict(), admm.state_dict()))
+    penalty = admm.penalty()
+    admm.finalise()
+    admm.load_state_dict(saved[1])
+    model.load_state_dict(saved[0])
+    assert set(admm.densities().values()) == {1.0}
+    assert torch.equal(admm.penalty(), penalty)
 
 
 def test_a_state_of_other_patterns_is_refused():
