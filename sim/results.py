@@ -54,19 +54,27 @@ def _accuracy(folder: Path) -> str:
             "" if dense is None else f"{entry['accuracy'] - dense:+.2f}",
             f"{entry['zeros_conv']:.1f}", f"{entry['zeros_linear']:.1f}",
             sizes["file"], f"{sizes['dense_float32'] / sizes['file']:.1f}×",
+            _recipe(log["recipe"]) if log else "",
         ))
     return (
         "## Accuracy\nAll 10 000 MNIST test digits. Dense: floating point, the training that the "
         "network was pruned from (lenet was trained twice). Integer: the golden model, 8-bit "
         "weights and activations, equal to the RTL bit for bit. The last epoch is taken, never the "
-        "best.\n\n"
+        "best. Epochs: dense / ADMM / masked and quantised; rows with other epochs do not "
+        "compare.\n\n"
         + _table(("network", "dense %", "integer %", "difference", "zero spectral words %",
-                  "zero linear weights %", "bytes on disk", "dense float32"), rows)
-        + "\n\nTraining: `python -m pruning.train NETWORK --data DIR --pattern PATTERN --alpha A`; "
-        "recipe and every epoch in `docs/results/NETWORK-PATTERN-aA.json`. Evaluation: "
+                  "zero linear weights %", "bytes on disk", "dense float32", "epochs"), rows)
+        + "\n\nTraining: `python -m pruning.train NETWORK --data DIR --config FILE`; recipe and "
+        "every epoch are in FILE, `docs/results/NETWORK-PATTERN-aA.json`. Evaluation: "
         "`python -m pruning.evaluate --data DIR --json docs/results/accuracy.json`. Bytes of the "
         "`.spcn` file (docs/storage.md): `python -m model.storage FILE`.\n"
     )
+
+
+def _recipe(recipe: dict) -> str:
+    """Epochs of a run, and whether the dense network taught it."""
+    epochs = "/".join(str(recipe[f"epochs_{stage}"]) for stage in ("dense", "admm", "retrain"))
+    return epochs + (", distilled" if recipe["distill"] else "")
 
 
 def _layerwise(folder: Path) -> str:

@@ -44,7 +44,7 @@ def _cifar(folder: Path, read: Read, table: Table) -> str:
             f"{mean(log['result']['dense_accuracy'] for log in logs):.2f}",
             f"{mean(log['result']['integer_accuracy'] for log in logs):.2f}",
             f"{mean(losses):+.2f}{spread}", f"{result['zeros_conv_percent']:.1f}",
-            "/".join(str(sum(epoch["stage"] == stage for epoch in logs[0]["epochs"]))
+            "/".join(_epochs(logs[0]["epochs"], stage)
                      for stage in ("dense", "admm", "masked", "retrain")),
             logs[0]["rtl"],
         ))
@@ -52,16 +52,29 @@ def _cifar(folder: Path, read: Read, table: Table) -> str:
     return (
         f"## Accuracy on {name}\nAll 10 000 test images. Dense: the same network in floating "
         "point, trained on the same files. Integer: the golden model with 8-bit activations, all "
-        "13 convolutions spectral, batch norm folded. Epochs: dense / ADMM / masked / quantised; "
-        "the last epoch is taken, never the best. Varied: each layer has its own α, "
-        "which the log tells, and the zero words are counted over all layers. Seeds are of "
-        "everything after the dense training.\n\n"
+        "13 convolutions spectral, batch norm folded. Epochs: dense / ADMM / masked / quantised "
+        "(8+5: after 8 the run was resumed for 5 more, the rate rose again); the last epoch is "
+        "taken, never the best. No images are held out: which runs to make, each layer's α and "
+        "how long to go on were decided with the test accuracy of earlier ones in sight. Varied: "
+        "each layer has its own α, which the log tells, and the zero words are counted over all "
+        "layers. Seeds are of everything after the dense training.\n\n"
         + table(("network", "pattern", "α", "bits", "method", "seeds", "dense %", "integer %",
                  "difference", "zero spectral words %", "epochs", "RTL"), rows)
         + "\n\nEach run: `python -m pruning.train NETWORK --data DIR --config LOG.json` with its "
-        "log in `docs/results/`. RTL: cycles per image of `python -m sim.run --network FILE.npz "
-        "--config ecp5-85f --images FILE ... --json docs/results/run-LOG.json`, test images.\n"
+        "log in `docs/results/`, the dense network made once (`--dense-only`, then `--dense "
+        "FILE`); a resumed one with its first number of epochs, then with `--resume "
+        "--epochs-masked` and the sum. RTL: cycles per image of `python -m sim.run --network "
+        "FILE.npz --config ecp5-85f --images FILE ... --json docs/results/run-LOG.json`, test "
+        "images.\n"
     )
+
+
+def _epochs(history: Sequence[dict], stage: str) -> str:
+    """Epochs of a stage; those of a resumed one apart, which a rate that rises again tells."""
+    rates = [epoch.get("rate", 0.0) for epoch in history if epoch["stage"] == stage]
+    starts = [index for index in range(1, len(rates)) if rates[index] > rates[index - 1]]
+    return "+".join(str(stop - start) for start, stop in
+                    zip([0, *starts], [*starts, len(rates)], strict=True))
 
 
 def _speed(folder: Path, read: Read, table: Table) -> str:

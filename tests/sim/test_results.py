@@ -141,6 +141,8 @@ def test_runs_on_cifar_are_grouped_by_setting_and_seeds_averaged(tmp_path):
         content["result"]["dense_accuracy"] = 86.0
         content |= {"data": {"name": "CIFAR-10 (JPEG q75)"}, "epochs": [
             {"stage": stage} for stage in ("dense", "dense", "layerwise", "masked", "retrain")]}
+        if tag:
+            content["epochs"] += [{"stage": "masked", "rate": rate} for rate in (0.1, 0.3, 0.2)]
         name = f"vgg16-cifar-quarter-kernel-a4{tag}{seed}"
         (tmp_path / f"{name}.json").write_text(json.dumps(content))
     (tmp_path / "run-vgg16-cifar-quarter-kernel-a4varied0.json").write_text(
@@ -150,7 +152,9 @@ def test_runs_on_cifar_are_grouped_by_setting_and_seeds_averaged(tmp_path):
     assert ("| vgg16-cifar-quarter | kernel | 4 | 8 | layerwise | 2 | 86.00 | 85.20 | -0.80 ± 0.28 "
             "| 90.5 | 2/0/1/1 |  |") in text
     assert "| kernel varied | 4 | 8 | layerwise | 1 | 86.00 | 86.50 | +0.50 | 90.5 " in text
-    assert "2/0/1/1 | 7010 cycles on" in text
+    assert "2/0/1/1 |  |" in text
+    # The rates 0, 0.1, 0.3, 0.2 rise twice: three stretches of 1, 1 and 2 epochs.
+    assert "2/0/1+1+2/1 | 7010 cycles on" in text
 
 
 def test_speed_of_training_is_in_ratios(tmp_path):
