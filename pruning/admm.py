@@ -20,7 +20,7 @@ from model.patterns import Pattern, budget
 from pruning.layers import Compressed
 from pruning.masks import free_weight, mask_of, set_mask
 from pruning.projection import project_words
-from pruning.selection import Choice, choose
+from pruning.selection import Choice, choose, require_words
 from pruning.spectral import compressed_layers
 
 __all__ = ["ADMMPruner", "parameter_groups", "projection_mask", "require_finite", "rho_at"]
@@ -54,7 +54,8 @@ class ADMMPruner:
     Raises
     ------
     ValueError
-        The model has no compressible layer, `layers` names none, or a number is out of range.
+        The model has no compressible layer, `layers` names none, a number is out of range, or a
+        layer would keep nothing.
     """
 
     def __init__(
@@ -72,6 +73,8 @@ class ADMMPruner:
         if not found:
             raise ValueError("the model has no layer to prune: call spectralise on it first")
         chosen = choose(found, pattern, density, layers or {})
+        for path, item in chosen.items():
+            require_words(path, _shape(found[path]), item)
         self.layers = {path: found[path] for path in chosen}
         self.patterns = chosen
         self.first, self.last = rho

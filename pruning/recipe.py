@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from model.errors import UserError
 from model.network import NETWORKS, Conv, Network
 from model.patterns import ChannelPattern, LocalityPattern, Pattern
-from pruning.selection import NAMES, choose_layer, named_pattern
+from pruning.selection import NAMES, choose_layer, named_pattern, require_words
 
 # Fully connected layers use `channel 1:m` if nothing else is asked for; m per layer, in order.
 LINEAR_GROUPS = {
@@ -17,8 +17,10 @@ LINEAR_GROUPS = {
     # One small classifier, kept whole.
     "vgg16-cifar": (1,), "vgg16-cifar-quarter": (1,),
 }
-# An 8 x 8 tile has 32 words: beyond that `kernel` keeps nothing.
-MOST_ALPHA = 32
+#: Words of an 8 x 8 tile.
+WORDS = 32
+# Beyond that `kernel` keeps nothing.
+MOST_ALPHA = WORDS
 METHODS = ("admm", "lasso", "layerwise")
 _TAG = re.compile(r"[A-Za-z0-9._-]+")
 #: Settings of the networks that need others than the defaults of `Recipe`.
@@ -151,6 +153,10 @@ class Recipe:
             raise UserError(f"tag must be letters, digits, '.', '_' and '-', not {self.tag!r}")
         try:
             patterns = self.patterns()
+            for layer in self.net.layers:
+                shape = ((layer.out_channels, layer.channels, WORDS) if isinstance(layer, Conv)
+                         else (layer.out_features, -(-layer.in_features // 2), 1))
+                require_words(layer.name, shape, patterns[layer.name])
         except (TypeError, ValueError) as error:
             raise UserError(str(error)) from error
         if self.method == "lasso" and not any(

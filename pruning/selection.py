@@ -15,10 +15,12 @@ from model.patterns import (
     LocalityPattern,
     Pattern,
     UnstructuredPattern,
+    budget,
     parse,
 )
 
-__all__ = ["BANKS", "Choice", "NAMES", "channel_pattern", "choose", "choose_layer", "named_pattern"]
+__all__ = ["BANKS", "Choice", "NAMES", "channel_pattern", "choose", "choose_layer",
+           "named_pattern", "require_words"]
 
 #: Channels the hardware reads together (`model.config.AcceleratorConfig.banks`).
 BANKS = 8
@@ -126,3 +128,13 @@ def channel_pattern(channels: int, alpha: int) -> ChannelPattern:
     if channels <= BANKS and BANKS % alpha == 0:
         return ChannelPattern(BANKS // alpha, BANKS)
     return ChannelPattern(1, alpha)
+
+
+def require_words(path: str, shape: tuple[int, int, int], pattern: Pattern) -> None:
+    """Raise if `pattern` leaves a layer of shape (N, C, F) no word: its output would be its bias.
+
+    A group of ``locality`` may be larger than what the density keeps of a small layer.
+    """
+    if not budget(shape, pattern):
+        raise ValueError(f"layer {path}: pattern {pattern} keeps none of its "
+                         f"{shape[0]} x {shape[1]} x {shape[2]} words")

@@ -217,6 +217,8 @@ def test_broken_weights_and_losses_are_named():
     ({"pattern": "block"}, "layer 0: unknown pattern 'block'"),
     ({"pattern": "kernel", "density": 0.75}, "use 1/n"),
     ({"rho": (0, 1)}, "rho must be positive"),
+    ({"pattern": "kernel 33"}, "layer 0: pattern kernel 33 keeps none of its 8 x 1 x 32 words"),
+    ({"layers": {"6": "locality 16 8x64"}}, "layer 6: pattern locality 16 8x64 keeps none"),
     ({"updates": 0}, "at least 1"),
 ])
 def test_wrong_options_are_refused(options, message):

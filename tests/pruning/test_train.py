@@ -130,6 +130,8 @@ def test_missing_torch_is_one_line(monkeypatch, capsys):
     (["lenet", "--layer", "conv9=0.1"], "no layer is called conv9; there are conv1, conv2, fc1"),
     (["lenet", "--layer", "conv2=1.5"], "layer conv2: density must be above 0 and at most 1"),
     (["lenet", "--layer", "conv2=block 3"], "layer conv2: unknown pattern 'block 3'"),
+    (["lenet", "--layer", "conv1=kernel 40"], "layer conv1: pattern kernel 40 keeps none of its"),
+    (["lenet", "--layer", "fc2=locality 32 8x64"], "8x64 keeps none of its 10 x 250 x 1 words"),
     (["lenet", "--tag", "a/b"], "tag must be letters, digits"),
     (["lenet", "--lanes", "0"], "lanes must be at least 1, not 0"),
     (["lenet", "--method", "greedy"], "unknown method 'greedy': known are admm, lasso"),
