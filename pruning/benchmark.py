@@ -35,7 +35,7 @@ def _clock(device: str) -> Callable[[], float]:
     import torch
 
     def synchronised() -> float:
-        torch.cuda.synchronize()
+        torch.cuda.synchronize(device)
         return time.perf_counter()
 
     return synchronised
@@ -66,7 +66,7 @@ def _measure(work: Callable[[], object], device: str, repeats: int) -> dict[str,
     clock = _clock(device)
     work()
     if device != "cpu":
-        torch.cuda.reset_peak_memory_stats()
+        torch.cuda.reset_peak_memory_stats(device)
     times = []
     for _ in range(repeats):
         started = clock()
@@ -76,7 +76,7 @@ def _measure(work: Callable[[], object], device: str, repeats: int) -> dict[str,
     if device == "cpu":
         peak = _cpu_peak(work)
     else:
-        peak = torch.cuda.max_memory_allocated() / 2**20
+        peak = torch.cuda.max_memory_allocated(device) / 2**20
     result = {"ms": round(1000 * median(times), 3)}
     if peak is not None:
         result["peak_mib"] = round(peak, 1)
@@ -87,7 +87,8 @@ def _autocast(device: str, precision: str) -> AbstractContextManager:
     """Autocast to bfloat16 if `precision` asks for it."""
     import torch
 
-    return torch.autocast(device, dtype=torch.bfloat16, enabled=precision == "bfloat16")
+    return torch.autocast(torch.device(device).type, dtype=torch.bfloat16,
+                          enabled=precision == "bfloat16")
 
 
 def measure_layers(
@@ -198,7 +199,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"all layers: {ratios['conv2d']:.2f} times conv2d, {ratios['fft']:.2f} times torch.fft; "
           f"ADMM adds {admm['overhead_percent']:.1f} % to an epoch")
     if args.json:
-        name = torch.cuda.get_device_name() if device != "cpu" else "cpu"
+        name = torch.cuda.get_device_name(device) if device != "cpu" else "cpu"
         write_output(args.json, json.dumps({
             "network": args.network, "batch": args.batch, "repeats": args.repeats,
             "device": name, "precision": args.precision,
