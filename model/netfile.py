@@ -102,6 +102,10 @@ def _layer(
     layer: Conv | Linear, entry: dict, sections: list[bytes], weight_bits: int, tile: int
 ) -> QuantisedLayer:
     """Layer from its header entry and sections."""
+    parse(entry["pattern"])
+    shift = entry["sum_shift"]
+    if not (shift is None or type(shift) is int):
+        raise ValueError(f"layer {layer.name}: sum_shift is {shift!r}, no integer")
     if isinstance(layer, Conv):
         shape = layer.out_channels, layer.channels, tile * tile // 2
     else:
@@ -109,5 +113,4 @@ def _layer(
     weight, scale, bias = decode_layer(entry, sections, shape, weight_bits)
     if not isinstance(layer, Conv):
         weight = weight.reshape(layer.out_features, -1)[:, :layer.in_features]
-    return QuantisedLayer(weight, scale, bias, entry["out_scale"], entry["pattern"],
-                          entry["sum_shift"])
+    return QuantisedLayer(weight, scale, bias, entry["out_scale"], entry["pattern"], shift)

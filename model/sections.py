@@ -128,6 +128,8 @@ def unpack(magic: bytes, version: int, content: bytes) -> tuple[dict, list[list[
     header = json.loads(rest[:length].decode())
     layers, at = [], length
     for entry in header["layers"]:
+        if entry["parts"] not in (1, 2):
+            raise ValueError(f"a word has 1 or 2 parts, not {entry['parts']!r}")
         sections = []
         for size in entry["bytes"]:
             sections.append(rest[at:at + size])

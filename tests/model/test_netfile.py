@@ -9,6 +9,7 @@ import pytest
 from model.errors import UserError
 from model.netfile import decode_network, encode_network, layer_sizes, layer_words, load_network
 from model.network import Conv, Linear
+from model.sections import pack, unpack
 from model.storage import main, scipy_bytes, storage
 from tests.model.toys import toy_network
 
@@ -83,6 +84,22 @@ def test_a_cut_file_is_refused(length, tmp_path):
     path = tmp_path / "n.spcn"
     path.write_bytes(encode_network(network())[:length])
     with pytest.raises(UserError, match="cannot be used: it"):
+        load_network(path)
+
+
+@pytest.mark.parametrize("key, value, message", [
+    ("parts", 0, "a word has 1 or 2 parts, not 0"),
+    ("pattern", "block 3", "unknown pattern 'block 3'"), ("pattern", None, "must be text"),
+    ("sum_shift", "5", "layer c: sum_shift is '5', no integer"),
+])
+def test_a_header_with_other_values_is_refused(key, value, message, tmp_path):
+    """The CRC is right: such a file was written by something else."""
+    content = encode_network(network())
+    header, sections = unpack(b"SPCN", 1, content)
+    header["layers"][2][key] = value
+    path = tmp_path / "n.spcn"
+    path.write_bytes(pack(b"SPCN", 1, header, [part for layer in sections for part in layer]))
+    with pytest.raises(UserError, match=message):
         load_network(path)
 
 
