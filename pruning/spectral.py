@@ -50,7 +50,8 @@ def spectralise(
     ------
     UnsupportedLayer
         Before anything is swapped, if a layer has a stride, groups, a dilation, another padding
-        than zeros, no square kernel, is transposed, or is of an unknown kind of convolution.
+        than zeros, no square kernel, is transposed, or is of an unknown kind of convolution; if it
+        has hooks or parametrisations, or shares a parameter with another layer.
     ValueError
         `skip` names no layer, or the two results of `example` differ.
     """
@@ -60,8 +61,13 @@ def spectralise(
     before = None if example is None else _run(module, example)
     # A layer used in several places is swapped for one layer in all of them.
     swapped: dict[nn.Module, nn.Module] = {}
+    shared = _shared(module)
     for path, layer in module.named_modules():
         if _is_layer(layer) and not any(f"{path}.".startswith(f"{item}.") for item in skip):
+            if layer in shared:
+                raise UnsupportedLayer(f"layer {path} shares its weight or bias with "
+                                       f"{shared[layer]}, whose would then be another: name it in "
+                                       "skip")
             swapped[layer] = convert(layer, path or type(layer).__name__, tile)
     for parent in list(module.modules()):
         for name, item in list(parent._modules.items()):
@@ -90,6 +96,12 @@ def convert(layer: nn.Module, path: str, tile: int = 8, pool: int = 1) -> Compre
     if parametrize.is_parametrized(layer):
         raise UnsupportedLayer(f"layer {path} has parametrisations: remove them first "
                                "(torch.nn.utils.parametrize.remove_parametrizations)")
+    if type(layer) in (nn.Linear, nn.Conv2d) and any((
+        layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks,
+        layer._backward_pre_hooks,
+    )):
+        raise UnsupportedLayer(f"layer {path} has hooks (as of weight_norm or torch's own prune), "
+                               "which its new layer would not have: remove them first")
     weight = getattr(layer, "weight", None)
     if isinstance(weight, Tensor) and weight.dtype not in (torch.float32, torch.float64):
         raise UnsupportedLayer(f"layer {path}: weights are {weight.dtype}; keep them in float32 "
@@ -120,6 +132,17 @@ def compressed_layers(module: nn.Module) -> Iterator[tuple[str, Compressed]]:
 def _is_layer(layer: nn.Module) -> bool:
     """Whether a module is a convolution or a fully connected layer of any kind."""
     return isinstance(layer, (_ConvNd, nn.Linear, nn.Bilinear))
+
+
+def _shared(module: nn.Module) -> dict[nn.Module, str]:
+    """Modules that share a parameter with one of another path, which is named."""
+    owners: dict[nn.Parameter, list[tuple[str, nn.Module]]] = {}
+    for path, item in module.named_modules():
+        for parameter in dict.fromkeys(item._parameters.values()):
+            if parameter is not None:
+                owners.setdefault(parameter, []).append((path, item))
+    return {item: next(other for other, _ in users if other != path)
+            for users in owners.values() if len(users) > 1 for path, item in users}
 
 
 def _padding(layer: nn.Conv2d, path: str, tile: int) -> int:

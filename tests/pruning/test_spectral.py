@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
 
 from pruning.layers import CompressedLinear, SpectralConv
 from pruning.spectral import UnsupportedLayer, compressed_layers, spectralise
@@ -86,6 +87,13 @@ def test_an_example_checks_the_swap_and_leaves_no_trace():
         spectralise(Residual(), example=torch.randn(1, 4, 9, 9))
 
 
+def tied():
+    """Words in, words out, as language models have it."""
+    pair = nn.Sequential(nn.Embedding(5, 2), nn.Linear(2, 5, bias=False))
+    pair[1].weight = pair[0].weight
+    return pair
+
+
 @pytest.mark.parametrize("layer, message", [
     (nn.Conv2d(2, 2, 3, stride=2), r"stride \(2, 2\) has no spectral form, it needs a stride of 1"),
     (nn.Conv2d(2, 2, 3, groups=2), "2 groups"),
@@ -102,6 +110,8 @@ def test_an_example_checks_the_swap_and_leaves_no_trace():
     (nn.LazyConv2d(2, 3), "LazyConv2d has no spectral form"),
     (nn.Conv2d(2, 2, 3).half(), "weights are torch.float16; keep them in float32"),
     (nn.utils.parametrizations.weight_norm(nn.Conv2d(2, 2, 3)), "has parametrisations"),
+    (prune.identity(nn.Conv2d(2, 2, 3), "weight"), "has hooks"),
+    (tied(), "layer 1.1.1 shares its weight or bias with 1.1.0"),
 ])
 def test_what_has_no_spectral_form_is_named(layer, message):
     model = nn.Sequential(nn.Conv2d(2, 2, 3), nn.Sequential(nn.ReLU(), layer))
