@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import pi
 
 import torch
@@ -66,6 +66,14 @@ def samples(data: Digits | Images, network: Network) -> Samples:
     extra_y, extra_x = height - images.shape[1], width - images.shape[2]
     pads = (extra_x // 2, extra_x - extra_x // 2, extra_y // 2, extra_y - extra_y // 2)
     return Samples(functional.pad(images[:, None], pads), labels, rotate_and_shift, "MNIST")
+
+
+def hold_out(data: Samples, every: int) -> tuple[Samples, Samples]:
+    """Images to train on, and every `every`-th one, held out to choose settings by."""
+    held = torch.arange(len(data.labels)) % every == every - 1
+    train, kept_back = (replace(data, images=data.images[part], labels=data.labels[part])
+                        for part in (~held, held))
+    return train, kept_back
 
 
 def epoch_batches(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pruning.admm import require_finite
-from pruning.batches import Samples, batch_count, crop_and_flip
+from pruning.batches import Samples, batch_count, crop_and_flip, hold_out
 from pruning.compressrecipe import CompressRecipe
 from pruning.jpegs import Images
 from pruning.loop import train_epoch
@@ -33,11 +33,7 @@ def as_samples(data: Images) -> Samples:
 
 def split(data: Images) -> tuple[Samples, Samples]:
     """Training images, and those held out (every tenth)."""
-    whole = as_samples(data)
-    held = torch.arange(len(whole.labels)) % HOLD_OUT == HOLD_OUT - 1
-    train, kept_back = (replace(whole, images=whole.images[part], labels=whole.labels[part])
-                        for part in (~held, held))
-    return train, kept_back
+    return hold_out(as_samples(data), HOLD_OUT)
 
 
 def precision(recipe: CompressRecipe, rounded: bool) -> AbstractContextManager:

@@ -81,6 +81,10 @@ class Recipe:
         Z and U updates per epoch.
     distill : float
         Share of the loss that is the distance to the dense network's class probabilities.
+    hold_out : int
+        0: all training images are trained on, and the epochs measured on the test images. Else
+        every so-manyth is held out and the epochs are measured on those; the test images then
+        measure only the dense network and the finished one.
     seed : int
         Seed of every random choice.
     tag : str
@@ -114,6 +118,7 @@ class Recipe:
     optimiser_dense: str = "adam"
     decay: float = 0.0
     precision: str = "float32"
+    hold_out: int = 0
     seed: int = 0
     tag: str = ""
 
@@ -141,6 +146,9 @@ class Recipe:
                 raise UserError(f"{name} must be positive, not {getattr(self, name)}")
         if self.epochs_masked < 0:
             raise UserError(f"epochs_masked must not be negative, not {self.epochs_masked}")
+        if self.hold_out < 0 or self.hold_out == 1:
+            raise UserError("hold_out must be 0 (no images) or at least 2 (every second one), not "
+                            f"{self.hold_out}")
         if self.optimiser_dense not in ("adam", "sgd"):
             raise UserError(f"unknown optimiser {self.optimiser_dense!r}: adam or sgd")
         if self.precision not in ("float32", "bfloat16"):

@@ -15,7 +15,7 @@ def write_json(path: Path, content: dict) -> None:
 
 
 def plot(path: Path, history: list[dict], title: str) -> None:
-    """Draw loss, ADMM residual, test accuracy and sparsity over the epochs of all stages.
+    """Draw loss, ADMM residual, accuracy and sparsity over the epochs of all stages.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ def plot(path: Path, history: list[dict], title: str) -> None:
     series = (
         ("loss", (("loss", "training loss"),), "log"),
         ("ADMM residual", (("residual", "largest ||W-Z||/||W||"),), "log"),
-        ("test accuracy, %", (("accuracy", "network"), ("accuracy_pruned", "projected")), "linear"),
+        ("accuracy, %", (("accuracy", "network"), ("accuracy_pruned", "projected")), "linear"),
         ("zeros, %", (("zeros_conv", "convolution words"), ("zeros_linear", "linear weights")),
          "linear"),
     )
@@ -65,10 +65,11 @@ def plot(path: Path, history: list[dict], title: str) -> None:
     write_output(path, content.getvalue())
 
 
-def epoch_line(entry: dict, total: int) -> str:
-    """One line of text about an epoch."""
+def epoch_line(entry: dict, total: int, images: str) -> str:
+    """One line of text about an epoch, measured on such images."""
     loss = f"loss {entry['loss']:.4f}  " if "loss" in entry else ""
-    parts = [f"{entry['stage']:9} {entry['epoch']:2}/{total}  {loss}test {entry['accuracy']:.2f} %"]
+    parts = [f"{entry['stage']:9} {entry['epoch']:2}/{total}  {loss}{images} "
+             f"{entry['accuracy']:.2f} %"]
     if "residual" in entry:
         parts.append(f"projected {entry['accuracy_pruned']:.2f} %  residual {entry['residual']:.3f}"
                      f"  rho {entry['rho']:.4f}")

@@ -21,7 +21,7 @@ from torch.nn import functional
 from model.errors import UserError
 from pruning import checkpoint
 from pruning.admm import ADMMPruner, parameter_groups, require_finite, rho_at
-from pruning.batches import Samples, batch_count
+from pruning.batches import Samples, batch_count, hold_out
 from pruning.export import sparsity
 from pruning.grouplasso import GroupLasso
 from pruning.loop import distilled_loss, evaluate, train_epoch
@@ -47,7 +47,7 @@ class Run:
     recipe : Recipe
         Settings.
     train, test : Samples
-        Training images, and the test images that are only reported, never chosen by.
+        Training images, of which some are held out if the recipe says so, and the test images.
     out : Path
         Folder of ``checkpoint.pt`` and ``dense.pt``.
     device : torch.device
@@ -70,7 +70,12 @@ class Run:
         self.device = torch.device(device)
         self.recipe, self.out = recipe, out
         self.save_seconds, self.saved = save_seconds, time.monotonic()
+        held = test
+        if recipe.hold_out:
+            train, held = hold_out(train, recipe.hold_out)
         self.train, self.test = train.to(self.device), test.to(self.device)
+        # What the epochs are measured on.
+        self.held = held.to(self.device) if recipe.hold_out else self.test
         self.dense = SpatialNet(recipe.net, recipe.batch_norm).to(self.device)
         self.model: SpectralNet | None = None
         self.pruner: ADMMPruner | None = None
@@ -86,6 +91,11 @@ class Run:
         if self.model is None:
             raise ValueError("the dense stage is not over")
         return self.model
+
+    @property
+    def _images(self) -> str:
+        """What the epochs are measured on, in a word."""
+        return "held-out" if self.recipe.hold_out else "test"
 
     def execute(self, dense_file: Path | None, resume: bool, dense_only: bool = False) -> None:
         """Go through the stages (or the first alone), from the checkpoint if `resume`."""
@@ -123,6 +133,11 @@ class Run:
             raise UserError(f"{path} is a dense {state['network']}, not {self.recipe.network}")
         if bool(self.dense.norms) != any(key.startswith("norms.") for key in state["model"]):
             raise UserError(f"{path} differs from the recipe in batch norm")
+        # Files of before held-out images were all trained with every image.
+        apart = state.get("recipe", {}).get("hold_out", 0)
+        if self.recipe.hold_out and apart != self.recipe.hold_out:
+            raise UserError(f"{path} was trained with hold_out {apart}, so it may know the images "
+                            f"that hold_out {self.recipe.hold_out} keeps back: train it anew")
         self.dense.load_state_dict(state["model"])
         self.history = list(state["history"])
         self.dense_accuracy = evaluate(self.dense, self.test)
@@ -153,10 +168,10 @@ class Run:
                 model, self.dense, self.recipe.patterns(), self.train.head(effort.images), effort,
                 lambda name, share: bar.update(task, completed=share, description=name),
             )
-        entry = {"stage": "layerwise", "epoch": 1, "accuracy": evaluate(model, self.test),
+        entry = {"stage": "layerwise", "epoch": 1, "accuracy": evaluate(model, self.held),
                  "layers": layers, "seconds": round(time.monotonic() - started, 1)}
         self.history.append(entry)
-        print(epoch_line(entry, 1), flush=True)
+        print(epoch_line(entry, 1, self._images), flush=True)
 
     def _stage(self, stage: str, model: nn.Module, first: int, optimiser: dict | None) -> None:
         """Train `model` through the epochs of one stage, saving after each."""
@@ -180,7 +195,7 @@ class Run:
             self.history.append(entry)
             if epoch + 1 == total or time.monotonic() - self.saved >= self.save_seconds:
                 self._save(stage, epoch + 1, steps)
-            print(epoch_line(entry, total), flush=True)
+            print(epoch_line(entry, total, self._images), flush=True)
 
     def _optimiser(self, stage: str, groups: list[dict]) -> torch.optim.Optimizer:
         """Optimiser of a stage."""
@@ -252,7 +267,7 @@ class Run:
     def _measure(self, stage: str, model: nn.Module) -> dict:
         """Accuracy, residual and sparsity after an epoch."""
         with self._precision(stage):
-            entry: dict = {"accuracy": evaluate(model, self.test)}
+            entry: dict = {"accuracy": evaluate(model, self.held)}
         if not isinstance(model, SpectralNet):
             return entry
         zeros = sparsity(model)
@@ -263,7 +278,7 @@ class Run:
             if isinstance(self.pruner, GroupLasso):
                 entry["groups"] = self.pruner.groups()
             with self.pruner.projected(), self._precision(stage):
-                entry["accuracy_pruned"] = evaluate(model, self.test)
+                entry["accuracy_pruned"] = evaluate(model, self.held)
                 zeros = sparsity(model)
         entry["zeros_conv"], entry["zeros_linear"] = (100 * x for x in zeros)
         return entry
@@ -287,6 +302,7 @@ class Run:
         """Write the dense network for other runs (``--dense``)."""
         checkpoint.save(self.out / "dense.pt", {
             "kind": "dense", "network": self.recipe.network, "model": self.dense.state_dict(),
+            "recipe": self.recipe.to_dict(),
             "history": self.history,
         })
 

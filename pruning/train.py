@@ -59,6 +59,8 @@ def _parser() -> argparse.ArgumentParser:
         ("updates", int, "Z and U updates per epoch"),
         ("distill", float, "share of distillation in the loss, 0..1"),
         ("precision", str, "float32, or bfloat16 for autocast"),
+        ("hold_out", int, "every so-manyth training image is held out, and epochs are measured on "
+                          "those instead of the test images; 0: none"),
         ("seed", int, "seed of every random choice"),
         ("tag", str, "end of the result's name"),
     ):
@@ -177,7 +179,8 @@ def _train(recipe: Recipe, args: argparse.Namespace) -> None:
     golden = integer_accuracy(quantised, test.images.numpy(), test.labels.numpy())
     record = {
         "recipe": recipe.to_dict(),
-        "data": {"name": train.kind, "train": len(train.labels), "test": len(test.labels)},
+        "data": {"name": train.kind, "train": len(run.train.labels), "test": len(test.labels),
+                 "held_out": len(train.labels) - len(run.train.labels)},
         "device": str(run.device),
         "patterns": {name: str(pattern) for name, pattern in recipe.patterns().items()},
         "result": {

@@ -10,9 +10,10 @@ import torch
 from model.errors import UserError
 from model.network import NETWORKS, Conv, Linear, Network, QuantisedNetwork
 from model.patterns import linear_energy, parse, project
-from pruning import checkpoint, report
+from pruning import batches, checkpoint, report, stages
 from pruning import recipe as recipe_module
 from pruning.cifar import BINARY
+from pruning.data import load_digits
 from pruning.recipe import Recipe
 from pruning.train import main
 
@@ -91,6 +92,40 @@ def test_dense_network_is_reused(digits_dir, finished, tmp_path, capsys):
     assert "is a dense lenet5, not lenet" in capsys.readouterr().err
 
 
+def test_choices_can_be_made_on_images_held_out(
+    digits_dir, finished, tmp_path, monkeypatch, capsys
+):
+    """Epochs see neither training nor test images; those held out are never trained on."""
+    whole = json.loads((finished / "log.json").read_text())["data"]
+    measured, trained = [], []
+    real, epoch = stages.evaluate, stages.train_epoch
+    monkeypatch.setattr(stages, "evaluate", lambda model, data: (
+        measured.append(data) or real(model, data)))
+    monkeypatch.setattr(stages, "train_epoch", lambda data, *rest: (
+        trained.append(data) or epoch(data, *rest)))
+    assert train(digits_dir, tmp_path, "--hold-out", "4") == 0
+    out = capsys.readouterr().out
+    assert out.count("held-out") == 6 and "  test" not in out
+    data = json.loads((tmp_path / "log.json").read_text())["data"]
+    assert data["held_out"] == whole["train"] // 4
+    assert data["train"] == whole["train"] - data["held_out"]
+    counts = [len(item.labels) for item in measured]
+    assert counts.count(data["test"]) == 1, "the dense network, once"
+    assert set(counts) == {data["test"], data["held_out"]}
+    assert {len(item.labels) for item in trained} == {data["train"]}
+    held = next(item for item in measured if len(item.labels) == data["held_out"])
+    every = batches.samples(load_digits(digits_dir, "train"), NETWORKS["lenet5"]).images
+    apart = np.arange(len(every)) % 4 == 3
+    assert torch.equal(held.images, every[apart])
+    assert torch.equal(trained[0].images, every[~apart])
+    # A dense network that was trained on those images would know them.
+    dense = str(finished / "dense.pt")
+    assert train(digits_dir, tmp_path / "b", "--hold-out", "4", "--dense", dense) == 2
+    assert "was trained with hold_out 0, so it may know the images" in one_error_line(capsys)
+    dense = str(tmp_path / "dense.pt")
+    assert train(digits_dir, tmp_path / "b", "--hold-out", "4", "--dense", dense) == 0
+
+
 def test_layerwise_start_takes_the_place_of_admm(digits_dir, finished, tmp_path):
     dense = str(finished / "dense.pt")
     assert train(digits_dir, tmp_path, "--dense", dense, "--method", "layerwise") == 0
@@ -133,6 +168,7 @@ def test_missing_torch_is_one_line(monkeypatch, capsys):
     (["lenet", "--layer", "conv1=kernel 40"], "layer conv1: pattern kernel 40 keeps none of its"),
     (["lenet", "--layer", "fc2=locality 32 8x64"], "8x64 keeps none of its 10 x 250 x 1 words"),
     (["lenet", "--tag", "a/b"], "tag must be letters, digits"),
+    (["lenet", "--hold-out", "1"], "hold_out must be 0 (no images) or at least 2"),
     (["lenet", "--lanes", "0"], "lanes must be at least 1, not 0"),
     (["lenet", "--method", "greedy"], "unknown method 'greedy': known are admm, lasso"),
     (["lenet", "--method", "lasso"], "method lasso is for the pattern locality, which no layer"),
