@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from model.errors import UserError
 
 ENVIRONMENT = "SPECTRAL_DATA"
+SHAPE = (28, 28)
+CLASSES = 10
 
 
 @dataclass(frozen=True)
@@ -58,11 +60,22 @@ def load_digits(directory: Path, part: str) -> Digits:
     -------
     Digits
         Images and labels.
+
+    Raises
+    ------
+    UserError
+        A file is missing, damaged, empty, or of other images than 28×28 in ten classes.
     """
     images = _read_idx(_find(directory, f"{part}-images-idx3-ubyte.gz"), 3)
     labels = _read_idx(_find(directory, f"{part}-labels-idx1-ubyte.gz"), 1)
     if len(images) != len(labels):
         raise UserError(f"{directory}: {len(images)} {part} images but {len(labels)} labels")
+    if not len(images) or images.shape[1:] != SHAPE:
+        raise UserError(f"{directory}: {len(images)} {part} images of shape {images.shape[1:]}, "
+                        f"MNIST's have shape {SHAPE}")
+    if labels.max() >= CLASSES:
+        raise UserError(f"{directory}: {part} label {labels.max()} is no class of "
+                        f"0..{CLASSES - 1}")
     return Digits(images, labels)
 
 

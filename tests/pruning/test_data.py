@@ -9,6 +9,7 @@ import pytest
 from model.errors import UserError
 from pruning import export_digits
 from pruning.data import data_directory, load_digits
+from tests.pruning.conftest import write_idx
 
 
 def test_digits_are_read(digits_dir):
@@ -41,6 +42,20 @@ def test_directory_comes_from_the_option_or_the_environment(monkeypatch, tmp_pat
 ], ids=["no-gzip", "one-dimension", "short-header", "short-data", "truncated"])
 def test_damaged_files_are_refused(tmp_path, content, message):
     (tmp_path / "t10k-images-idx3-ubyte.gz").write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        load_digits(tmp_path, "t10k")
+
+
+@pytest.mark.parametrize("shape, label, message", [
+    ((4, 32, 32), 9, r"4 t10k images of shape \(32, 32\)"),
+    ((4, 20, 20), 9, r"4 t10k images of shape \(20, 20\)"),
+    ((0, 28, 28), 9, "0 t10k images"),
+    ((4, 28, 28), 10, r"t10k label 10 is no class of 0\.\.9"),
+], ids=["large", "small", "none", "label"])
+def test_other_images_are_refused(tmp_path, shape, label, message):
+    # Never padded or cropped to size in silence: such a network would learn nothing.
+    write_idx(tmp_path / "t10k-images-idx3-ubyte.gz", np.zeros(shape, np.uint8))
+    write_idx(tmp_path / "t10k-labels-idx1-ubyte.gz", np.full(shape[0], label, np.uint8))
     with pytest.raises(UserError, match=message):
         load_digits(tmp_path, "t10k")
 
