@@ -65,8 +65,8 @@ class ADMMPruner:
     ) -> None:
         if isinstance(model, nn.parallel.DistributedDataParallel):
             model = model.module
-        if not (rho[0] > 0 and rho[1] > 0):
-            raise ValueError(f"rho must be positive, not {rho}")
+        if not all(0 < value < float("inf") for value in rho):
+            raise ValueError(f"rho must be positive and finite, not {rho}")
         if updates < 1 or every < 1:
             raise ValueError(f"updates and every must be at least 1, not {updates} and {every}")
         found = dict(compressed_layers(model))

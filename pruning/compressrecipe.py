@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from math import inf
 
 from model.alexnet import ALEXNETS
 from model.errors import UserError
@@ -91,11 +92,12 @@ class CompressRecipe:
                 raise UserError(f"{name} must be at least 1, not {getattr(self, name)}")
         for name in ("epochs_layer", "epochs_peak", "epochs_retrain", "rate_dense", "rate_layer",
                      "rate_masked", "rate_retrain"):
-            if not getattr(self, name) > 0:
-                raise UserError(f"{name} must be positive, not {getattr(self, name)}")
+            if not 0 < getattr(self, name) < inf:
+                raise UserError(f"{name} must be positive and finite, not {getattr(self, name)}")
         for name in ("epochs_masked", "decay", "drop", "patience"):
-            if not getattr(self, name) >= 0:
-                raise UserError(f"{name} must not be negative, not {getattr(self, name)}")
+            if not 0 <= getattr(self, name) < inf:
+                raise UserError(f"{name} must be finite and not negative, not "
+                                f"{getattr(self, name)}")
         if not 0 < self.factor < 1:
             raise UserError(f"factor must lie between 0 and 1, not {self.factor}")
         if not 0 <= self.smoothing < 1:

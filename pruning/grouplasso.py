@@ -68,8 +68,8 @@ class GroupLasso(ADMMPruner):
         strength: tuple[float, float] = (5e-4, 2e-2), rho: tuple[float, float] = (2e-2, 1.0),
         updates: int = 16, every: int = 100,
     ) -> None:
-        if not (strength[0] > 0 and strength[1] > 0):
-            raise ValueError(f"strength must be positive, not {strength}")
+        if not all(0 < value < float("inf") for value in strength):
+            raise ValueError(f"strength must be positive and finite, not {strength}")
         if not 0 < density <= 1:
             raise ValueError(f"density must be above 0 and at most 1, not {density}")
         super().__init__(model, LocalityPattern(1 / density, lanes, banks), density, layers,

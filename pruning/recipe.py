@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from dataclasses import dataclass, field, replace
+from math import inf
 
 from model.errors import UserError
 from model.network import NETWORKS, Conv, Network
@@ -142,8 +143,8 @@ class Recipe:
             raise UserError(f"alpha must be at most {MOST_ALPHA}, not {self.alpha}")
         for name in ("rate_dense", "rate_admm", "rate_masked", "rate_retrain", "rho_first",
                      "rho_last", "strength_first", "strength_last"):
-            if not getattr(self, name) > 0:
-                raise UserError(f"{name} must be positive, not {getattr(self, name)}")
+            if not 0 < getattr(self, name) < inf:
+                raise UserError(f"{name} must be positive and finite, not {getattr(self, name)}")
         if self.epochs_masked < 0:
             raise UserError(f"epochs_masked must not be negative, not {self.epochs_masked}")
         if self.hold_out < 0 or self.hold_out == 1:
@@ -153,8 +154,8 @@ class Recipe:
             raise UserError(f"unknown optimiser {self.optimiser_dense!r}: adam or sgd")
         if self.precision not in ("float32", "bfloat16"):
             raise UserError(f"unknown precision {self.precision!r}: float32 or bfloat16")
-        if not self.decay >= 0:
-            raise UserError(f"decay must not be negative, not {self.decay}")
+        if not 0 <= self.decay < inf:
+            raise UserError(f"decay must be finite and not negative, not {self.decay}")
         if not 0 <= self.distill <= 1:
             raise UserError(f"distill must be 0..1, not {self.distill}")
         if self.tag and not _TAG.fullmatch(self.tag):

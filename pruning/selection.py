@@ -80,14 +80,18 @@ def choose(
 
 def choose_layer(choice: Choice, density: float, layer: Conv | Linear, path: str) -> Pattern:
     """Pattern of one layer: `choice`, or the pattern of that name at `density`."""
-    if not isinstance(choice, str):
-        if isinstance(choice, Pattern):
-            return choice
+    if not isinstance(choice, (str, Pattern)):
         raise TypeError(f"layer {path}: no pattern but {choice!r}")
     try:
-        return named_pattern(choice, density, layer) if choice in NAMES else parse(choice)
+        if choice in NAMES:
+            return named_pattern(str(choice), density, layer)
+        pattern = parse(choice) if isinstance(choice, str) else choice
     except ValueError as error:
         raise ValueError(f"layer {path}: {error}") from error
+    if isinstance(pattern, KernelPattern) and isinstance(layer, Linear):
+        # As in `named_pattern`: of the one frequency it could keep all or nothing.
+        return ChannelPattern(1, pattern.alpha)
+    return pattern
 
 
 def named_pattern(name: str, density: float, layer: Conv | Linear) -> Pattern:
@@ -103,7 +107,7 @@ def named_pattern(name: str, density: float, layer: Conv | Linear) -> Pattern:
     if name == "locality":
         return LocalityPattern(1 / density)
     ratio = Fraction(density).limit_denominator(MOST_GROUP)
-    if abs(float(ratio) - density) > 1e-6:
+    if not ratio or abs(float(ratio) - density) > 1e-6:
         raise ValueError(f"pattern {name} has no density {density}: use n/m with m up to "
                          f"{MOST_GROUP}, or unstructured")
     if name == "channel" or (name == "kernel" and isinstance(layer, Linear)):

@@ -105,6 +105,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Parse the options, run the stages, write network, log and plot."""
     args = _parser().parse_args(argv)
     use_threads(args.threads)
+    if not args.save_seconds >= 0:
+        raise UserError(f"--save-seconds must not be negative, not {args.save_seconds}")
     names = [name for name in Recipe.__dataclass_fields__ if hasattr(args, name)]
     given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     if "layers" in given:

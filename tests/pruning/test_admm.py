@@ -214,16 +214,28 @@ def test_broken_weights_and_losses_are_named():
     ({"density": 0.0}, "layer 0: density must be above 0 and at most 1, not 0.0"),
     ({"density": 1.5}, "at most 1, not 1.5"),
     ({"density": 0.123}, "has no density 0.123"),
+    # Nearest to 0/1, which once was the same as 1: everything kept.
+    ({"density": 1e-9}, "layer 0: pattern channel has no density 1e-09"),
     ({"pattern": "block"}, "layer 0: unknown pattern 'block'"),
     ({"pattern": "kernel", "density": 0.75}, "use 1/n"),
     ({"rho": (0, 1)}, "rho must be positive"),
     ({"pattern": "kernel 33"}, "layer 0: pattern kernel 33 keeps none of its 8 x 1 x 32 words"),
     ({"layers": {"6": "locality 16 8x64"}}, "layer 6: pattern locality 16 8x64 keeps none"),
+    ({"rho": (1, float("inf"))}, "rho must be positive and finite"),
     ({"updates": 0}, "at least 1"),
 ])
 def test_wrong_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         ADMMPruner(small(), **options)
+
+
+@pytest.mark.parametrize("pattern", ["kernel 4", KernelPattern(4)])
+def test_kernel_with_its_number_is_channel_on_linear_layers(pattern):
+    # One frequency: a quarter of it would be nothing, and the classifier gone.
+    admm = ADMMPruner(small(), pattern)
+    assert admm.patterns == {"0": KernelPattern(4), "3": KernelPattern(4),
+                             "6": ChannelPattern(1, 4)}
+    assert admm.finalise()["6"] == 0.25
 
 
 def test_a_model_without_spectral_layers_is_refused():

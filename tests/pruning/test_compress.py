@@ -228,7 +228,7 @@ def test_a_loss_that_is_no_number_ends_the_run(tiny_imagenet_dir, tmp_path, caps
     (["--order", "sideways"], "unknown order 'sideways': known are reversed, forward, none"),
     (["--peak", "high"], "unknown peak 'high'"),
     (["--order", "none", "--peak", "accuracy"], "order none prunes nothing"),
-    (["--epochs-layer", "0"], "epochs_layer must be positive, not 0.0"),
+    (["--epochs-layer", "0"], "epochs_layer must be positive and finite, not 0.0"),
     (["--factor", "1"], "factor must lie between 0 and 1, not 1.0"),
     (["--batch", "4000"], "batch 4000 exceeds the 108 training images"),
     (["--dense", "none.pt"], "checkpoint none.pt does not exist"),
