@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pickle
 import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -20,20 +23,43 @@ def save(path: Path, state: dict) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.save({"format": FORMAT, **state}, partial)
         partial.replace(path)
-    except OSError as error:
-        raise UserError(f"checkpoint {path} cannot be written: {error}") from error
+    except (OSError, RuntimeError) as error:
+        # Torch's own writer says RuntimeError where the disk is full.
+        raise UserError(f"checkpoint {path} cannot be written: {_reason(error)}") from error
 
 
 def load(path: Path, kind: str) -> dict:
     """Read a checkpoint of `kind` (``"dense"`` or ``"run"``)."""
     try:
+        # Torch reads weights without looking at their checksums.
+        with zipfile.ZipFile(path) as archive:
+            if (damaged := archive.testzip()) is not None:
+                raise UserError(f"checkpoint {path} is corrupt: bad CRC-32 of {damaged}")
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise UserError(f"checkpoint {path} does not exist") from error
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile,
-            ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"checkpoint {path} is corrupt or no checkpoint: {reason}") from error
+            zlib.error, ValueError, KeyError) as error:
+        raise UserError(f"checkpoint {path} is corrupt or no checkpoint: "
+                        f"{_reason(error)}") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT or state.get("kind") != kind:
         raise UserError(f"checkpoint {path} is not a {kind} checkpoint of this version")
     return state
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Within the block, what a loaded state lacks or has in another shape is a `UserError`."""
+    try:
+        yield
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise UserError(f"checkpoint {path} is damaged or of another version: "
+                        f"{_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    """Message of an error in one short line."""
+    if isinstance(error, KeyError):
+        return f"no entry {error}"
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 200 else f"{text[:200]} ..."

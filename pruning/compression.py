@@ -200,7 +200,8 @@ class CompressRun:
         total = ceil(epochs)
         trainer = self._trainer(rate, total)
         if state is not None:
-            trainer.optimiser.load_state_dict(state)
+            with checkpoint.reading(self._file):
+                trainer.optimiser.load_state_dict(state)
         for epoch in range(self.done, total):
             started = time.monotonic()
             title = f"stage {self.stage}, epoch {epoch + 1} of {total}"
@@ -263,6 +264,11 @@ class CompressRun:
     def _restore(self, path: Path, kind: str, settings: tuple[str, ...]) -> dict | None:
         """Take over a checkpoint made with the same ``settings``; returns the optimiser's state."""
         state = checkpoint.load(path, kind)
+        with checkpoint.reading(path):
+            return self._take(state, path, settings)
+
+    def _take(self, state: dict, path: Path, settings: tuple[str, ...]) -> dict | None:
+        """Take over a checkpoint; returns as `_restore`."""
         changed = [name for name in settings
                    if state["recipe"].get(name) != self.recipe.to_dict()[name]]
         if changed:

@@ -86,14 +86,15 @@ def _measure(file: Path, directory: Path, widths: Sequence[int]) -> dict:
     from pruning.nets import SpatialNet, SpectralNet
 
     state = checkpoint.load(file, "run")
-    if state["stage"] != "retrain":
-        raise UserError(f"{file} is in the stage {state['stage']}: finish the run first")
-    recipe = Recipe(**state["recipe"])
-    model = SpectralNet(recipe.net, SpatialNet(recipe.net, recipe.batch_norm))
-    for _, module in model.compressed():
-        set_mask(module, torch.ones_like(free_weight(module)))
-    model.restore_quantisation(recipe.weight_bits)
-    model.load_state_dict(state["model"])
+    with checkpoint.reading(file):
+        if state["stage"] != "retrain":
+            raise UserError(f"{file} is in the stage {state['stage']}: finish the run first")
+        recipe = Recipe(**state["recipe"])
+        model = SpectralNet(recipe.net, SpatialNet(recipe.net, recipe.batch_norm))
+        for _, module in model.compressed():
+            set_mask(module, torch.ones_like(free_weight(module)))
+        model.restore_quantisation(recipe.weight_bits)
+        model.load_state_dict(state["model"])
     load = load_digits if recipe.net.input_shape[0] == 1 else load_cifar
     test = samples(load(directory, "t10k" if load is load_digits else "test"), recipe.net)
     trained = evaluate(model, test)

@@ -129,17 +129,22 @@ class Run:
     def load_dense(self, path: Path) -> None:
         """Start from the dense network of another run, with its history."""
         state = checkpoint.load(path, "dense")
-        if state["network"] != self.recipe.network:
-            raise UserError(f"{path} is a dense {state['network']}, not {self.recipe.network}")
-        if bool(self.dense.norms) != any(key.startswith("norms.") for key in state["model"]):
-            raise UserError(f"{path} differs from the recipe in batch norm")
-        # Files of before held-out images were all trained with every image.
-        apart = state.get("recipe", {}).get("hold_out", 0)
-        if self.recipe.hold_out and apart != self.recipe.hold_out:
-            raise UserError(f"{path} was trained with hold_out {apart}, so it may know the images "
-                            f"that hold_out {self.recipe.hold_out} keeps back: train it anew")
-        self.dense.load_state_dict(state["model"])
-        self.history = list(state["history"])
+        with checkpoint.reading(path):
+            if state["network"] != self.recipe.network:
+                raise UserError(f"{path} is a dense {state['network']}, not {self.recipe.network}")
+            if bool(self.dense.norms) != any(key.startswith("norms.") for key in state["model"]):
+                raise UserError(f"{path} differs from the recipe in batch norm")
+            # Files of before held-out images were all trained with every image.
+            apart = state.get("recipe", {}).get("hold_out", 0)
+            if self.recipe.hold_out and apart != self.recipe.hold_out:
+                raise UserError(f"{path} was trained with hold_out {apart}, so it may know the "
+                                f"images that hold_out {self.recipe.hold_out} keeps back: train it "
+                                "anew")
+            self.dense.load_state_dict(state["model"])
+            self.history = list(state["history"])
+        if not all(bool(value.isfinite().all()) for value in self.dense.state_dict().values()):
+            raise UserError(f"{path} holds NaN or infinity: train the dense network again with a "
+                            "lower --rate-dense")
         self.dense_accuracy = evaluate(self.dense, self.test)
 
     def _start(self) -> tuple[SpectralNet, ADMMPruner]:
@@ -183,7 +188,8 @@ class Run:
         )
         steps = self._optimiser(stage, groups)
         if optimiser is not None:
-            steps.load_state_dict(optimiser)
+            with checkpoint.reading(self._file):
+                steps.load_state_dict(optimiser)
         model.train()
         for epoch in range(first, total):
             started = time.monotonic()
@@ -311,6 +317,11 @@ class Run:
         if not resume:
             return "dense", 0, None
         state = checkpoint.load(self._file, "run")
+        with checkpoint.reading(self._file):
+            return self._take(state)
+
+    def _take(self, state: dict) -> tuple[str, int, dict | None]:
+        """Take over a checkpoint; returns as `_restore`."""
         # A run that diverged goes on at a lower rate, one that takes too long with fewer epochs;
         # each epoch's entry tells its rate. All else must be as it was.
         before = Recipe(self.recipe.network).to_dict() | state["recipe"]
@@ -318,9 +329,11 @@ class Run:
                    if before[name] != value and not name.startswith(FREE)]
         if changed:
             raise UserError(f"{self._file} was made with other settings: {', '.join(changed)}")
-        stage, epoch = state["stage"], state["epoch"]
+        stage, epoch = state["stage"], int(state["epoch"])
+        if stage not in STAGES:
+            raise ValueError(f"unknown stage {stage!r}")
         self.dense.load_state_dict(state["dense"])
-        self.dense_accuracy, self.history = state["dense_accuracy"], state["history"]
+        self.dense_accuracy, self.history = state["dense_accuracy"], list(state["history"])
         if state["model"] is not None:
             self.model, self.pruner = self._start()
             self.pruner.load_state_dict(state["pruner"])

@@ -227,6 +227,49 @@ def test_bad_checkpoints_are_one_line(digits_dir, tmp_path, capsys):
     assert "is not a run checkpoint" in one_error_line(capsys)
 
 
+def test_a_flipped_bit_in_a_checkpoint_is_noticed(tmp_path):
+    target = tmp_path / "a.pt"
+    checkpoint.save(target, {"kind": "run", "value": torch.arange(4096.0)})
+    content = bytearray(target.read_bytes())
+    content[len(content) // 2] ^= 1
+    target.write_bytes(content)
+    with pytest.raises(UserError, match=r"a\.pt is corrupt: bad CRC-32 of"):
+        checkpoint.load(target, "run")
+
+
+@pytest.mark.parametrize("change, message", [
+    ({"model": None, "pruner": None, "dense": {}}, "Missing key"),
+    ({"recipe": None}, "NoneType"),
+    ({"stage": "sleep"}, "unknown stage 'sleep'"),
+    ({"epoch": "x"}, "invalid literal"),
+    ({"pruner": {}}, "no entry 'patterns'"),
+    ({"optimiser": {}}, "no entry 'param_groups'"),
+    ({"history": None}, "NoneType"),
+])
+def test_an_incomplete_checkpoint_is_one_line(
+    digits_dir, finished, tmp_path, change, message, capsys
+):
+    state = checkpoint.load(finished / "checkpoint.pt", "run")
+    checkpoint.save(tmp_path / "checkpoint.pt", state | change)
+    before = (tmp_path / "checkpoint.pt").read_bytes()
+    assert train(digits_dir, tmp_path, "--resume") == 2
+    err = one_error_line(capsys)
+    assert "checkpoint.pt is damaged or of another version: " in err and message in err
+    assert (tmp_path / "checkpoint.pt").read_bytes() == before
+
+
+def test_a_dense_network_that_diverged_is_no_start(digits_dir, finished, tmp_path, capsys):
+    state = checkpoint.load(finished / "dense.pt", "dense")
+    name = next(iter(state["model"]))
+    state["model"][name].fill_(float("nan"))
+    checkpoint.save(tmp_path / "dense.pt", state)
+    assert train(digits_dir, tmp_path, "--dense", str(tmp_path / "dense.pt")) == 2
+    assert "dense.pt holds NaN or infinity" in one_error_line(capsys)
+    checkpoint.save(tmp_path / "dense.pt", state | {"model": {}})
+    assert train(digits_dir, tmp_path, "--dense", str(tmp_path / "dense.pt")) == 2
+    assert "dense.pt is damaged or of another version: " in one_error_line(capsys)
+
+
 def test_diverging_loss_stops_and_keeps_the_last_good_state(digits_dir, tmp_path, capsys):
     assert train(digits_dir, tmp_path, "--rate-admm", "1e30") == 2
     err = one_error_line(capsys)
@@ -239,13 +282,15 @@ def test_checkpoint_write_is_atomic(tmp_path, monkeypatch):
     target = tmp_path / "a.pt"
     checkpoint.save(target, {"kind": "dense", "value": 1})
 
-    def fail(*args):
-        raise OSError("disk full")
+    # Torch's own writer says RuntimeError.
+    for kind in (OSError, RuntimeError):
+        def fail(*args, kind=kind):
+            raise kind("disk full")
 
-    monkeypatch.setattr(torch, "save", fail)
-    with pytest.raises(UserError, match="disk full"):
-        checkpoint.save(target, {"kind": "dense", "value": 2})
-    monkeypatch.undo()
+        monkeypatch.setattr(torch, "save", fail)
+        with pytest.raises(UserError, match="disk full"):
+            checkpoint.save(target, {"kind": "dense", "value": 2})
+        monkeypatch.undo()
     assert checkpoint.load(target, "dense")["value"] == 1
 
 
