@@ -26,19 +26,43 @@ __all__ = ["draw_accuracy", "draw_density", "draw_maps", "draw_orders", "main", 
 
 def read_logs(paths: Sequence[Path]) -> list[dict]:
     """Read logs of finished runs; `UserError` for anything else."""
-    logs = []
+    logs: list[dict] = []
+    taken: dict[str, int] = {}
     for path in paths:
         try:
             log = json.loads(path.read_text())
-            log["recipe"]["network"]
-            log["result"]["accuracy" if "steps" in log else "integer_accuracy"]
+            _require_entries(log)
         except OSError as error:
             raise UserError(f"log {path} cannot be read: {error.strerror}") from error
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{path} is no log of python -m pruning.train or "
                             "pruning.compress") from error
-        logs.append(log | {"title": path.stem})
+        # Runs call their logs log.json, in folders of their own.
+        title = path.resolve().parent.name if path.stem == "log" else path.stem
+        taken[title] = taken.get(title, 0) + 1
+        logs.append(log | {"title": title if taken[title] == 1 else f"{title}-{taken[title]}"})
     return logs
+
+
+def _require_entries(log: dict) -> None:
+    """Raise KeyError, TypeError, ValueError or AttributeError if a log lacks what is drawn."""
+    names = ["network", "pattern"]
+    numbers = ["zeros_conv_percent", "integer_accuracy", "dense_accuracy"]
+    steps = log.get("steps")
+    if steps is not None:
+        names = ["network", "order", "peak"]
+        numbers = ["dense_held_out", "kept", "parameters", "accuracy", "dense_accuracy"]
+    drawn = [log["result"][name] for name in numbers]
+    drawn += [step[name] for step in steps or [] for name in ("network", "retrained")]
+    drawn += log.get("density", {}).values()
+    for values in (log.get("kept") or {}).values():
+        for row in ("energy", "words"):
+            halfplane.tile_of(len(values[row]))
+            drawn += values[row]
+    if not all(isinstance(log["recipe"][name], str) for name in names):
+        raise TypeError("a name is no text")
+    if not all(isinstance(value, (int, float)) for value in drawn):
+        raise TypeError("a value is no number")
 
 
 def tile_map(words: Sequence[float]) -> NDArray[np.float64]:

@@ -63,6 +63,23 @@ def test_pictures_are_written(tmp_path, capsys):
     names = ["a4-density.png", "a4-kept.png", "a8-density.png", "a8-kept.png", "accuracy.png"]
     assert sorted(path.name for path in out.iterdir()) == names
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in out.iterdir())
+    # Runs of `pruning.train` are told apart by their folders.
+    for folder in ("run", "other", "deep/run"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "log.json").write_text(json.dumps(log))
+    files = [str(tmp_path / folder / "log.json") for folder in ("run", "other", "deep/run")]
+    assert main([*files, "--out", str(tmp_path / "runs")]) == 0
+    names = [f"{run}-{kind}.png" for run in ("other", "run-2", "run")
+             for kind in ("density", "kept")]
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["accuracy.png", *names]
+    capsys.readouterr()
+    for part, content in (("density", 3), ("density", {"conv": "a"}), ("result", {}),
+                          ("kept", {"conv": {"energy": [1, 2], "words": [1]}}),
+                          ("kept", {"conv": {"energy": [0] * 32}})):
+        (tmp_path / "no.json").write_text(json.dumps(log | {part: content}))
+        assert main([str(tmp_path / "no.json"), "--out", str(tmp_path / "none")]) == 2
+        assert "no.json is no log of" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
     (tmp_path / "no.json").write_text("{}")
     assert main([str(tmp_path / "no.json")]) == 2
     assert "no.json is no log of" in capsys.readouterr().err
