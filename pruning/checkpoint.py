@@ -6,7 +6,7 @@ import pickle
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -26,6 +26,9 @@ def save(path: Path, state: dict) -> None:
     except (OSError, RuntimeError) as error:
         # Torch's own writer says RuntimeError where the disk is full.
         raise UserError(f"checkpoint {path} cannot be written: {_reason(error)}") from error
+    finally:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 def load(path: Path, kind: str) -> dict:

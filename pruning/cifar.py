@@ -61,7 +61,10 @@ def load_cifar(directory: Path, part: str) -> Images:
 
 def _read_binary(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Images and labels of one file of records."""
-    raw = np.frombuffer(path.read_bytes(), dtype=np.uint8)
+    try:
+        raw = np.frombuffer(path.read_bytes(), dtype=np.uint8)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
     record = 1 + int(np.prod(SHAPE))
     if not len(raw) or len(raw) % record:
         raise UserError(f"{path} has {len(raw)} bytes, no multiple of a record's {record}")

@@ -43,6 +43,8 @@ def data_directory(option: str | Path | None) -> Path:
     path = Path(chosen)
     if not path.is_dir():
         raise UserError(f"data directory {path} does not exist")
+    if not os.access(path, os.R_OK | os.X_OK):
+        raise UserError(f"data directory {path} is not readable")
     return path
 
 

@@ -1,6 +1,7 @@
 """Reading MNIST, and every way its files can be wrong."""
 
 import gzip
+import os
 import shutil
 
 import numpy as np
@@ -31,6 +32,9 @@ def test_directory_comes_from_the_option_or_the_environment(monkeypatch, tmp_pat
     assert data_directory(None) == tmp_path
     with pytest.raises(UserError, match="nowhere does not exist"):
         data_directory(tmp_path / "nowhere")
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(UserError, match="is not readable"):
+        data_directory(tmp_path)
 
 
 @pytest.mark.parametrize("content, message", [

@@ -284,7 +284,8 @@ def test_checkpoint_write_is_atomic(tmp_path, monkeypatch):
 
     # Torch's own writer says RuntimeError.
     for kind in (OSError, RuntimeError):
-        def fail(*args, kind=kind):
+        def fail(state, file, kind=kind):
+            file.write_bytes(b"half")
             raise kind("disk full")
 
         monkeypatch.setattr(torch, "save", fail)
@@ -292,6 +293,7 @@ def test_checkpoint_write_is_atomic(tmp_path, monkeypatch):
             checkpoint.save(target, {"kind": "dense", "value": 2})
         monkeypatch.undo()
     assert checkpoint.load(target, "dense")["value"] == 1
+    assert list(tmp_path.iterdir()) == [target]
 
 
 def test_recipe_prunes_ninety_percent_of_the_linear_weights():
