@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import sys
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -29,6 +30,18 @@ def save(path: Path, state: dict) -> None:
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+def put_aside(path: Path) -> None:
+    """Rename the file of an earlier run, if there is one, to end in ``.old``, and say so."""
+    old = path.with_name(path.name + ".old")
+    try:
+        path.replace(old)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise UserError(f"{path} of an earlier run cannot be renamed: {_reason(error)}") from error
+    print(f"{path} of an earlier run is now {old} (--resume would go on with it)", file=sys.stderr)
 
 
 def load(path: Path, kind: str) -> dict:

@@ -76,6 +76,8 @@ class CompressRun:
         self.dense_accuracy: dict[str, float] = {}
         self.model = AlexNet(ALEXNETS[recipe.network])
         self.stage, self.done, self.calls = "dense", 0, 0
+        # Whether a checkpoint in the folder is of another run.
+        self.new = True
         self.layers: list[str] = []
         self.history: list[dict] = []
         self.steps: list[dict] = []
@@ -97,7 +99,7 @@ class CompressRun:
         dense_only : bool
             Stop when ``dense.pt`` is written.
         """
-        optimiser = None
+        optimiser, self.new = None, not resume
         if resume:
             optimiser = self._restore(self._file, "compress", tuple(self.recipe.to_dict()))
         elif pruned is not None:
@@ -252,7 +254,10 @@ class CompressRun:
     def _save(
         self, path: Path, kind: str, optimiser: torch.optim.Optimizer | None = None
     ) -> None:
-        """Write a checkpoint."""
+        """Write a checkpoint; the first one of a run spares those of an earlier one."""
+        if self.new or path != self._file:
+            checkpoint.put_aside(path)
+            self.new = self.new and path != self._file
         checkpoint.save(path, {
             "kind": kind, "recipe": self.recipe.to_dict(), "stage": self.stage, "done": self.done,
             "layers": self.layers, "calls": self.calls, "history": self.history,

@@ -81,6 +81,8 @@ class Run:
         self.pruner: ADMMPruner | None = None
         self.history: list[dict] = []
         self.dense_accuracy = 0.0
+        # Whether a checkpoint in the folder is of another run.
+        self.new = True
         self.steps = batch_count(train, recipe.batch)
         if not self.steps:
             raise UserError(f"batch {recipe.batch} exceeds the {len(train.labels)} training images")
@@ -99,6 +101,7 @@ class Run:
 
     def execute(self, dense_file: Path | None, resume: bool, dense_only: bool = False) -> None:
         """Go through the stages (or the first alone), from the checkpoint if `resume`."""
+        self.new = not resume
         stage, epoch, optimiser = self._restore(resume)
         if stage == "dense" and dense_file is not None:
             self.load_dense(dense_file)
@@ -295,6 +298,9 @@ class Run:
 
     def _save(self, stage: str, epoch: int, optimiser: torch.optim.Optimizer) -> None:
         """Write the checkpoint of this run."""
+        if self.new:
+            checkpoint.put_aside(self._file)
+            self.new = False
         checkpoint.save(self._file, {
             "kind": "run", "recipe": self.recipe.to_dict(), "stage": stage, "epoch": epoch,
             "dense": self.dense.state_dict(), "optimiser": optimiser.state_dict(),
@@ -306,6 +312,7 @@ class Run:
 
     def _save_dense(self) -> None:
         """Write the dense network for other runs (``--dense``)."""
+        checkpoint.put_aside(self.out / "dense.pt")
         checkpoint.save(self.out / "dense.pt", {
             "kind": "dense", "network": self.recipe.network, "model": self.dense.state_dict(),
             "recipe": self.recipe.to_dict(),

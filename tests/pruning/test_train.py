@@ -54,6 +54,20 @@ def test_exported_network_obeys_its_patterns(finished):
         np.testing.assert_array_equal(energy > 0, kept)
 
 
+def test_a_new_run_spares_the_checkpoint_of_the_last_one(digits_dir, tmp_path, capsys):
+    assert train(digits_dir, tmp_path, "--dense-only") == 0
+    before = {name: (tmp_path / name).read_bytes() for name in ("checkpoint.pt", "dense.pt")}
+    assert capsys.readouterr().err == ""
+    assert train(digits_dir, tmp_path, "--dense-only", "--seed", "1") == 0
+    errors = capsys.readouterr().err
+    for name, content in before.items():
+        assert (tmp_path / f"{name}.old").read_bytes() == content
+        assert (tmp_path / name).read_bytes() != content
+        assert errors.count(f"{name} of an earlier run is now") == 1
+    assert train(digits_dir, tmp_path, "--dense-only", "--seed", "1", "--resume") == 0
+    assert (tmp_path / "checkpoint.pt.old").read_bytes() == before["checkpoint.pt"]
+
+
 def test_interrupted_run_resumes_exactly(digits_dir, finished, tmp_path, monkeypatch, capsys):
     real, calls = checkpoint.save, []
 
