@@ -112,6 +112,8 @@ class SimulatedBoard:
         Name of the terminal.
     cycles : int
         Clock cycles so far.
+    source : str
+        Verilog of the design.
     """
 
     def __init__(self, config: AcceleratorConfig, *, to_board: Noise | None = None,
@@ -129,8 +131,8 @@ class SimulatedBoard:
 
             return HostedTop(config, divisor=DIVISOR, timeout=TIMEOUT)
 
-        verilog = kept_verilog(f"board {DIVISOR} {TIMEOUT} {config.to_json()}", make)
-        self._library = _open(build_library(verilog, harness=HARNESS))
+        self.source = kept_verilog(f"board {DIVISOR} {TIMEOUT} {config.to_json()}", make)
+        self._library = _open(build_library(self.source, harness=HARNESS))
         self._handle = self._library.board_new(DIVISOR)
         self._finalizer = weakref.finalize(self, self._library.board_delete, self._handle)
         # The board's end of the terminal stays open too: a client that leaves does not end it.
