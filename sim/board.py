@@ -49,6 +49,8 @@ class Noise:
 
     Attributes
     ----------
+    rate : float
+        May change.
     dropped, flipped, doubled : int
         Bytes hit so far.
     """
@@ -56,16 +58,16 @@ class Noise:
     def __init__(self, rate: float, seed: int = 1) -> None:
         if not 0 <= rate <= 1:
             raise UserError(f"the noise must be a probability from 0 to 1, not {rate}")
-        self._rate, self._rng = rate, random.Random(seed)
+        self.rate, self._rng = rate, random.Random(seed)
         self.dropped = self.flipped = self.doubled = 0
 
     def __call__(self, data: bytes) -> bytes:
         """Return what arrives of ``data``."""
-        if not self._rate:
+        if not self.rate:
             return data
         out = bytearray()
         for byte in data:
-            if self._rng.random() >= self._rate:
+            if self._rng.random() >= self.rate:
                 out.append(byte)
                 continue
             kind = self._rng.randrange(3)

@@ -16,6 +16,7 @@ from model.config import PRESETS
 from model.errors import UserError
 from model.image import ErrorCode
 from sim.backend import CSR
+from sim.board import Noise
 from sim.faults import flip_bit
 from sim.inputs import stored_digits
 from tests.boards.conftest import CONFIG, Bursts
@@ -85,6 +86,22 @@ def test_noise_never_makes_a_wrong_class(board, rate, seed):
            for noise in (simulated._to_board, simulated._to_host)]
     assert all(hit), "no noise in one of the directions"
     assert right >= 2 and (repeated or reported), f"gave up {reported} times at rate {rate}"
+
+
+def test_digits_on_a_line_that_hits_every_other_answer(board):
+    """Most of it where it matters: inputs, scores and what is said about the run."""
+    program = compile_network(two_layers(), CONFIG)
+    noise = Noise(0, 21), Noise(0, 22)
+    with board(noise=noise) as simulated:
+        with Accelerator(simulated.port, timeout=0.05) as accelerator:
+            accelerator.load(program)
+            noise[0].rate, noise[1].rate = 0.004, 0.02
+            for index in range(8):
+                image = toy_image((1, 12, 12), index)
+                found = accelerator.predict(image)
+                np.testing.assert_array_equal(found.scores, expected(program, image))
+            assert accelerator._repeated > 8
+    assert all(min(side.dropped, side.flipped, side.doubled) > 2 for side in noise)
 
 
 @pytest.mark.parametrize("rate, seed", [
