@@ -23,21 +23,20 @@ COLUMNS = {
 
 def boards(folder: Path, read: Read, table: Table) -> str:
     """One row for each board; the netlist's check below."""
-    rows, tools, parts = [], set[str](), False
+    rows, tools, parts, found = [], set[str](), False, False
     known: list[Board | ZynqBoard] = [*BOARDS.values(), *ZYNQ_BOARDS.values()]
     for board in known:
         placed = [read(folder, path.name)
                   for path in sorted(folder.glob(f"board-{board.id}-seed*.json"))]
         counted = read(folder, f"synthesis-{board.config}-{board.family}.json")
         run = read(folder, f"cycles-{board.config}.json")
-        if not (placed or counted or run):
-            continue
+        found |= bool(placed or counted or run)
         rows.append(_row(board, placed, counted, run))
         parts |= bool(counted) and not counted["whole"]
         for result in (*placed, *filter(None, (counted, run))):
             tools |= {f"{name} {version}" for name, version in result["tools"].items()}
     text = ""
-    if rows:
+    if found:
         text = (
             "## Boards\nThe board's config with on-chip memory, host link and UART (Zynq: the "
             "core). LUT, FF, multipliers and RAM of placed boards as nextpnr reports them, of "

@@ -39,13 +39,13 @@ class Logic(wiring.Component):
 
 
 class Blocks(wiring.Component):
-    """Block RAM 36, 18 and 9 bits wide, with initial contents and enables, and multipliers.
+    """Block RAM of all widths, with initial contents and enables, and multipliers.
 
     Reads are beside what is written in the same cycle or, with ``clash``, of the same address.
     """
 
     i: In(96)
-    o: Out(173)
+    o: Out(174)
 
     def __init__(self, *, clash=False):
         self._clash = clash
@@ -55,14 +55,17 @@ class Blocks(wiring.Component):
         m = Module()
         a, b = self.i[:18], self.i[18:36]
         outputs = []
-        for width, depth, grain in ((36, 512, 9), (36, 300, None), (9, 2000, None), (18, 1024, 9)):
+        for width, depth, grain in ((36, 512, 9), (30, 512, None), (9, 2048, None), (18, 1024, 9),
+                                    (4, 4096, None), (2, 8192, None), (1, 16384, None)):
+            # The lowest rows and the highest: what is read has been written now and then.
+            address = Cat(self.i[36:41], self.i[87].replicate(9))
             m.submodules += (memory := Memory(
-                shape=width, depth=depth, init=[37 * row % (1 << width) for row in range(depth)],
-                attrs={"ram_style": "block"}))
+                shape=width, depth=depth, attrs={"ram_style": "block"},
+                init=[37 * row % 101 % (1 << width) for row in range(depth)]))
             write = memory.write_port(granularity=grain)
             read = memory.read_port()
             m.d.comb += [
-                write.addr.eq(self.i[36:41]), read.addr.eq(self.i[36:41] ^ (not self._clash)),
+                write.addr.eq(address), read.addr.eq(address ^ (not self._clash)),
                 write.data.eq(Cat(a, b)), read.en.eq(self.i[64]),
                 write.en.eq(self.i[65:69] if grain else self.i[65]),
             ]
