@@ -18,7 +18,7 @@ import importlib.metadata
 import json
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -201,14 +201,12 @@ def _load(backend: Backend, image: bytes) -> str:
 
 
 def _survey(luts: dict[str, int], number: int, seed: int, image: bytes, case: _Case,
-            make: Callable[[int], NetlistBackend]) -> list[dict[str, Any]]:
+            make: Callable[[int], NetlistBackend]) -> Iterator[dict[str, Any]]:
     """Invert random look-up tables one at a time; what is noticed."""
-    rows = []
     for name in random.Random(seed).sample(sorted(luts), number):
         with make(luts[name]) as backend:
             found = _load(backend, image) or "; ".join(case.check(backend)[1])
-        rows.append({"lut": name, "noticed": bool(found), "how": found})
-    return rows
+        yield {"lut": name, "noticed": bool(found), "how": found}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -281,7 +279,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             failure = "; ".join(found)
             print(f"{case.name}: " + (failure or f"class {int(np.argmax(scores))} (label "
                                       f"{digit.label}), {case.rtl.cycles} cycles, scores "
-                                      + " ".join(map(str, scores))))
+                                      + " ".join(map(str, scores))), flush=True)
     seconds = time.process_time() - begin
     if not failure:
         print(f"all {sum(len(row['scores']) for row in rows)} scores of {len(rows)} digits equal "
@@ -289,10 +287,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.faults and not failure:
         # A fault may stop it for good: no longer than several runs.
         limit = 4 * max(case.rtl.cycles for case in cases) + 20_000
-        faults = _survey(done.luts, args.faults, args.seed, image, cases[0], lambda node:
-                         NetlistBackend(library, config=config, fault=node, max_cycles=limit))
-        for fault in faults:
-            print(f"fault in {fault['lut']}: {fault['how'] or 'not noticed'}"[:200])
+        for fault in _survey(done.luts, args.faults, args.seed, image, cases[0], lambda node:
+                             NetlistBackend(library, config=config, fault=node, max_cycles=limit)):
+            print(f"fault in {fault['lut']}: {fault['how'] or 'not noticed'}"[:200], flush=True)
+            faults.append(fault)
         print(f"{sum(fault['noticed'] for fault in faults)} of {len(faults)} faults noticed")
     if args.json is not None:
         write_output(args.json, json.dumps({
