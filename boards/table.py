@@ -59,6 +59,11 @@ class Board:
         """Name of its top module and files."""
         return "spectralcnn_" + self.id.replace("-", "_")
 
+    @property
+    def family(self) -> str:
+        """What yosys calls the family of its FPGA."""
+        return "xc7" if self.vivado else "ecp5"
+
     def accelerator(self) -> AcceleratorConfig:
         """Config of its core."""
         return load_config(self.config)
@@ -126,6 +131,11 @@ class ZynqBoard:
     def design(self) -> str:
         """Name of its project and files."""
         return "spectralcnn_" + self.id.replace("-", "_")
+
+    @property
+    def family(self) -> str:
+        """What yosys calls the family of its FPGA."""
+        return "xcup" if self.part.startswith("xczu") else "xc7"
 
     def accelerator(self) -> AcceleratorConfig:
         """Config of its core."""

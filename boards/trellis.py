@@ -21,7 +21,7 @@ from model.errors import UserError
 from model.files import write_atomic
 from rtl.resources import HIDE_NAMES, NO_COLLISIONS
 
-__all__ = ["build_bitstream", "overrides"]
+__all__ = ["build_bitstream", "build_record", "overrides", "plan_key", "tool_versions"]
 
 #: Tools of a build script: variable, command, package.
 _TOOLS = (
@@ -56,15 +56,31 @@ def _environment() -> dict[str, str]:
     return kept | tools | {"PYTHONHASHSEED": "0"}
 
 
-def _key(plan: Any) -> str:
-    """Digest of everything a build depends on."""
-    key = hashlib.sha256(plan.digest())
+def tool_versions() -> dict[str, str]:
+    """Return the packages that build a bitstream, and their versions."""
+    versions = {}
     for package in sorted({package for _, _, package in _TOOLS}):
         try:
-            key.update(f"{package} {importlib.metadata.version(package)}\n".encode())
+            versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             raise UserError(f"{package} is not installed: pip install '.[toolchain]'") from None
+    return versions
+
+
+def plan_key(plan: Any) -> str:
+    """Digest of everything a build depends on."""
+    key = hashlib.sha256(plan.digest())
+    for package, version in tool_versions().items():
+        key.update(f"{package} {version}\n".encode())
     return key.hexdigest()
+
+
+def build_record(folder: Path) -> dict[str, Any]:
+    """Return what `build_bitstream` wrote down of the last build in a folder, if anything."""
+    try:
+        return json.loads((folder / "build.json").read_text())
+    except (OSError, ValueError):
+        return {}
 
 
 def _run(folder: Path, design: str) -> None:
@@ -98,11 +114,8 @@ def build_bitstream(board: Board, plan: Any, pll: Pll, folder: Path) -> Bitstrea
         A tool is missing or fails, or the timing does not close at the clock; no bitstream is left.
     """
     bit, record = folder / f"{board.design}.bit", folder / "build.json"
-    key = _key(plan)
-    try:
-        figures = json.loads(record.read_text())
-    except (OSError, ValueError):
-        figures = {}
+    key = plan_key(plan)
+    figures = build_record(folder)
     current = figures.get("key") == key and (bit.exists() or figures["fmax_hz"] < pll.output_hz)
     if not current:
         folder.mkdir(parents=True, exist_ok=True)

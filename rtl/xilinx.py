@@ -1,9 +1,9 @@
-"""Resources of a large config on UltraScale+, part by part: ``python -m rtl.xilinx``.
+"""Resources of a large config on UltraScale+ or 7 series, part by part: ``python -m rtl.xilinx``.
 
-yosys (``synth_xilinx -family xcup``) cannot take a core of 896 lanes at once, so each kind of part
-is synthesised by itself and multiplied by how often the core has it; multiplexers between the parts
-are few. Yosys maps each product to a DSP48E2 and leaves the accumulator in the fabric, where
-Vivado would take it into the same DSP48E2.
+yosys (``synth_xilinx -family xcup``, or ``xc7``) cannot take a core of 896 lanes at once, so each
+kind of part is synthesised by itself and multiplied by how often the core has it; multiplexers
+between the parts are few. Yosys maps each product to a DSP48 and leaves the accumulator in the
+fabric, where Vivado would take it into the same DSP48.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import json
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from amaranth.lib import wiring
 from rich.console import Console
@@ -51,11 +52,13 @@ from rtl.tilebuffer import TileBuffer
 from rtl.walker import TileWalker
 from rtl.writer import BankWriter
 
-__all__ = ["main", "parts", "xilinx_resources"]
+__all__ = ["FAMILIES", "count_parts", "main", "parts", "xilinx_resources"]
 
-#: What is counted; the cells of each kind are found by how their names begin.
+#: Families of yosys, and the multiplier of each.
+FAMILIES = {"xcup": "DSP48E2", "xc7": "DSP48E1"}
+#: What else is counted; the cells of each kind are found by how their names begin.
 _KINDS = {
-    "DSP48E2": ("DSP48E2",), "LUT": ("LUT",), "FF": ("FDRE", "FDSE", "FDCE", "FDPE"),
+    "LUT": ("LUT",), "FF": ("FDRE", "FDSE", "FDCE", "FDPE"),
     "SRL": ("SRL",), "LUTRAM": ("RAM32", "RAM64", "RAM128", "RAM256"), "BRAM36": ("RAMB36",),
     "BRAM18": ("RAMB18",), "URAM": ("URAM",),
 }
@@ -101,25 +104,64 @@ def parts(
     }
 
 
-def xilinx_resources(component: wiring.Component) -> dict[str, int]:
-    """Cells of a component after ``synth_xilinx -family xcup``, by kind."""
+def _kinds(family: str) -> dict[str, tuple[str, ...]]:
+    multiplier = FAMILIES[family]
+    return {multiplier: (multiplier,), **_KINDS}
+
+
+def xilinx_resources(component: wiring.Component, family: str = "xcup") -> dict[str, int]:
+    """Cells of a component after ``synth_xilinx -family FAMILY``, by kind."""
+    uram = " -uram" if family == "xcup" else ""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         (folder / "top.il").write_text(convert_rtlil(component, initial=False))
         run_yosys(
-            f"read_rtlil top.il; {HIDE_NAMES}; synth_xilinx -family xcup -uram -noiopad -noclkbuf "
-            "-top top; tee -q -o stat.json stat -json", folder,
+            f"read_rtlil top.il; {HIDE_NAMES}; synth_xilinx -family {family}{uram} -noiopad "
+            "-noclkbuf -top top; tee -q -o stat.json stat -json", folder,
         )
         cells = json.loads((folder / "stat.json").read_text())["design"]["num_cells_by_type"]
     return {
         kind: sum(count for cell, count in cells.items() if cell.startswith(begins))
-        for kind, begins in _KINDS.items()
+        for kind, begins in _kinds(family).items()
     }
+
+
+def count_parts(config: AcceleratorConfig, family: str = "xcup", *, chosen: Sequence[str] = (),
+                rows: dict[str, dict[str, int]] | None = None) -> dict[str, Any]:
+    """Synthesise the parts of a config, one after the other.
+
+    Parameters
+    ----------
+    config : AcceleratorConfig
+        With several feature banks.
+    family : str
+        One of `FAMILIES`.
+    chosen : sequence of str
+        Only these parts; by default all.
+    rows : dict or None
+        Counts of others, from before.
+
+    Returns
+    -------
+    dict
+        ``parts`` (each with its ``count``), ``total`` and whether it is ``complete``.
+    """
+    known, rows = parts(config), dict(rows or {})
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        for name in progress.track(chosen or list(known), description="synth_xilinx"):
+            count, build = known[name]
+            rows[name] = {"count": count} | xilinx_resources(build(), family)
+    rows = {name: rows[name] for name in known if name in rows}
+    total = {kind: sum(row["count"] * row[kind] for row in rows.values())
+             for kind in _kinds(family)}
+    return {"complete": len(rows) == len(known), "parts": rows, "total": total}
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="python -m rtl.xilinx", description=__doc__)
     parser.add_argument("--config", default="u200", metavar="NAME|FILE", help="default: u200")
+    parser.add_argument("--family", default="xcup", choices=sorted(FAMILIES),
+                        help="xcup: UltraScale+ (default); xc7: 7 series and Zynq-7000")
     parser.add_argument("--part", action="append", metavar="NAME", help="only this one (or these)")
     parser.add_argument("--json", type=Path, metavar="FILE",
                         help="write the numbers; with --part, the other ones stay in it")
@@ -143,20 +185,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     rows: dict[str, dict[str, int]] = {}
     if args.part and args.json is not None and args.json.exists():
         rows = json.loads(args.json.read_text())["parts"]
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        for name in progress.track(chosen, description="synth_xilinx"):
-            count, build = known[name]
-            rows[name] = {"count": count} | xilinx_resources(build())
-    rows = {name: rows[name] for name in known if name in rows}
-    total = {kind: sum(row["count"] * row[kind] for row in rows.values()) for kind in _KINDS}
-    table = Table("part", "count", *_KINDS)
-    for name, row in rows.items():
+    found = count_parts(config, args.family, chosen=chosen, rows=rows)
+    table = Table("part", "count", *found["total"])
+    for name, row in found["parts"].items():
         table.add_row(name, *(str(value) for value in row.values()))
-    table.add_row("total", "", *(str(value) for value in total.values()))
+    table.add_row("total", "", *(str(value) for value in found["total"].values()))
     report_console().print(table)
     if args.json is not None:
-        content = {"config": config.name, "digest": f"{config.digest:08x}",
-                   "complete": len(rows) == len(known), "parts": rows, "total": total}
+        content = {"config": config.name, "digest": f"{config.digest:08x}", **found}
         write_output(args.json, json.dumps(content, indent=2) + "\n")
     return 0
 

@@ -49,6 +49,8 @@ class Noise:
 
     Attributes
     ----------
+    rate : float
+        May change.
     dropped, flipped, doubled : int
         Bytes hit so far.
     """
@@ -56,16 +58,16 @@ class Noise:
     def __init__(self, rate: float, seed: int = 1) -> None:
         if not 0 <= rate <= 1:
             raise UserError(f"the noise must be a probability from 0 to 1, not {rate}")
-        self._rate, self._rng = rate, random.Random(seed)
+        self.rate, self._rng = rate, random.Random(seed)
         self.dropped = self.flipped = self.doubled = 0
 
     def __call__(self, data: bytes) -> bytes:
         """Return what arrives of ``data``."""
-        if not self._rate:
+        if not self.rate:
             return data
         out = bytearray()
         for byte in data:
-            if self._rng.random() >= self._rate:
+            if self._rng.random() >= self.rate:
                 out.append(byte)
                 continue
             kind = self._rng.randrange(3)
@@ -112,6 +114,8 @@ class SimulatedBoard:
         Name of the terminal.
     cycles : int
         Clock cycles so far.
+    source : str
+        Verilog of the design.
     """
 
     def __init__(self, config: AcceleratorConfig, *, to_board: Noise | None = None,
@@ -129,8 +133,8 @@ class SimulatedBoard:
 
             return HostedTop(config, divisor=DIVISOR, timeout=TIMEOUT)
 
-        verilog = kept_verilog(f"board {DIVISOR} {TIMEOUT} {config.to_json()}", make)
-        self._library = _open(build_library(verilog, harness=HARNESS))
+        self.source = kept_verilog(f"board {DIVISOR} {TIMEOUT} {config.to_json()}", make)
+        self._library = _open(build_library(self.source, harness=HARNESS))
         self._handle = self._library.board_new(DIVISOR)
         self._finalizer = weakref.finalize(self, self._library.board_delete, self._handle)
         # The board's end of the terminal stays open too: a client that leaves does not end it.

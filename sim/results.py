@@ -19,6 +19,7 @@ from model.netfile import load_network
 from model.storage import storage
 from sim.bench.tables import sections
 from sim.results_alexnet import alexnet
+from sim.results_boards import boards
 from sim.results_compress import compressed
 from sim.results_pruning import pruned
 from sim.results_scale import scale
@@ -290,13 +291,17 @@ def _bench(folder: Path) -> str:
     return sections(folder, _read, _table)
 
 
+def _boards(folder: Path) -> str:
+    return boards(folder, _read, _table)
+
+
 def _training(folder: Path) -> str:
     return training(folder, _read, _table)
 
 
 SECTIONS: tuple[Callable[[Path], str], ...] = (
     _accuracy, _pruned, _training, _compressed, _layerwise, _cycles, _scale, _alexnet, _bench,
-    _schedule, _dataflow, _resources, _fft,
+    _schedule, _dataflow, _resources, _boards, _fft,
 )
 
 

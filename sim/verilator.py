@@ -18,7 +18,7 @@ import shutil
 import subprocess
 import tempfile
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +33,8 @@ from sim.events import Events, probe_layouts, probe_port
 from sim.hierarchy import merge_modules
 from sim.memory import channel_seeds
 
-__all__ = ["FastBackend", "build_library", "check_fst", "core_verilog", "design_verilog",
-           "kept_verilog"]
+__all__ = ["FastBackend", "build_library", "check_fst", "compile_library", "core_verilog",
+           "design_verilog", "kept_verilog"]
 
 HARNESS = Path(__file__).with_name("harness.cpp")
 LIBRARY, HEADER = "libtop.so", "Vtop__pch.h"
@@ -200,6 +200,33 @@ def build_library(verilog: str, *, trace: str | None = None, harness: Path = HAR
                 shutil.rmtree(item) if item.is_dir() else item.unlink()
 
     return cached(cache_folder() / "verilator" / key.hexdigest()[:32], build) / LIBRARY
+
+
+def compile_library(sources: Sequence[Path]) -> Path:
+    """Shared library of C++ files and headers that stand in for a Verilated design; cached.
+
+    Raises
+    ------
+    UserError
+        The C++ compiler is missing or fails.
+    """
+    compiler = _compiler()
+    flags = [*CXX_FLAGS, "-O2", "-DTRACE_KIND=0"]
+    texts = [path.read_bytes() for path in sources]
+    key = hashlib.sha256((_output(compiler, "--version") + " ".join(flags)).encode())
+    for text in texts:
+        key.update(text + b"\0")
+
+    def build(work: Path) -> None:
+        for path, text in zip(sources, texts, strict=True):
+            (work / path.name).write_bytes(text)
+        (work / "probes.h").write_text(_probe_list(""))
+        # What a design of Verilator's would include; its own header says it all.
+        (work / "verilated.h").write_text("")
+        files = [str(work / path.name) for path in sources if path.suffix == ".cpp"]
+        _produce(work / LIBRARY, compiler, *flags, "-shared", f"-I{work}", *files, "-Wl,-Bsymbolic")
+
+    return cached(cache_folder() / "netlist" / key.hexdigest()[:32], build) / LIBRARY
 
 
 def _probe_list(verilog: str) -> str:

