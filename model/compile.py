@@ -20,9 +20,9 @@ from model.maps import Maps, after_fields, place_maps
 from model.network import Conv, QuantisedNetwork
 from model.rates import load_cycles, mac_cycles, store_cycles
 from model.residency import Demand, choose, kernel_passes
-from model.stream import pack_layer, select_beats
+from model.stream import pack_layer, select_beats, stream_beats
 
-__all__ = ["CompiledLayer", "Program", "compile_network"]
+__all__ = ["CompiledLayer", "Outline", "Program", "compile_network", "compile_outline"]
 
 #: Rows of the kernel buffer the prefetcher keeps free of a replayed block.
 KERNEL_MARGIN = 64
@@ -63,6 +63,22 @@ class CompiledLayer:
     def kernel_passes(self) -> int:
         """How many times the kernel stream is read: once per group of tile blocks."""
         return kernel_passes(self.descriptor["tile_blocks"], self.descriptor["resident"])
+
+
+@dataclass(frozen=True)
+class Outline:
+    """What the compiler decided for a network, without weights and image."""
+
+    config: AcceleratorConfig
+    network: LoweredNetwork
+    layers: tuple[CompiledLayer, ...]
+    input_region: layout.Region
+    output_region: layout.Region
+
+    @property
+    def image_beats(self) -> int:
+        """Beats of the kernel streams, the bulk of the program image."""
+        return sum(layer.stream_beats for layer in self.layers)
 
 
 @dataclass(frozen=True)
@@ -114,6 +130,25 @@ def compile_network(
     if network.tile != config.tile:
         raise UserError(f"network was pruned on {network.tile}-tiles, config has {config.tile}")
     lowered = lower(network)
+    regions, layers, streams = _compile_layers(lowered, config, resident)
+    image = build_image(
+        config, [layer.descriptor for layer in layers], streams,
+        regions[0].source.base, regions[0].source.rows,
+        regions[-1].out.base, regions[-1].out.rows,
+    )
+    return Program(config, lowered, tuple(layers), image, regions[0].source, regions[-1].out)
+
+
+def compile_outline(network: LoweredNetwork, config: AcceleratorConfig) -> Outline:
+    """Compile a network whose weights have a shape only (`model.outline`); errors as above."""
+    regions, layers, _ = _compile_layers(network, config, None)
+    return Outline(config, network, tuple(layers), regions[0].source, regions[-1].out)
+
+
+def _compile_layers(
+    lowered: LoweredNetwork, config: AcceleratorConfig, resident: int | None,
+) -> tuple[list[Maps], list[CompiledLayer], list[NDArray[np.uint64]]]:
+    """Places of the maps, compiled layers and their streams."""
     if len(lowered.layers) > config.max_layers:
         raise UserError(f"{len(lowered.layers)} layers, config {config.name} holds at most "
                         f"{config.max_layers}: raise max_layers")
@@ -125,12 +160,7 @@ def compile_network(
         )
         layers.append(compiled)
         streams.append(stream)
-    image = build_image(
-        config, [layer.descriptor for layer in layers], streams,
-        regions[0].source.base, regions[0].source.rows,
-        regions[-1].out.base, regions[-1].out.rows,
-    )
-    return Program(config, lowered, tuple(layers), image, regions[0].source, regions[-1].out)
+    return regions, layers, streams
 
 
 def _geometry(layer: LoweredLayer, config: AcceleratorConfig) -> dict[str, int]:
@@ -180,7 +210,7 @@ def _compile_layer(
 ) -> tuple[CompiledLayer, NDArray[np.uint64]]:
     geometry, source, target = _geometry(layer, config), maps.source, maps.map
     kernels, lanes = len(layer.weight), config.kernel_lanes
-    peak = worst_accumulator(layer.layer, layer.weight)
+    peak = 0 if layer.outline else worst_accumulator(layer.layer, layer.weight)
     if peak >= 1 << (config.acc_bits - 1):
         raise UserError(f"layer {layer.name}: sums may reach {peak}, beyond acc_bits = "
                         f"{config.acc_bits}: raise acc_bits")
@@ -190,9 +220,10 @@ def _compile_layer(
     lanes_last = kernels - (len(parts) - 1) * lanes
     # A channel of every bank is written at a time: the last block is filled up with zero kernels.
     lanes_last = ceil(lanes_last / config.feature_banks) * config.feature_banks
-    stream = pack_layer(config, _stream_blocks(layer, parts, lanes), how.select_bits,
-                        lanes_last=lanes_last)
-    beats = len(stream) // config.port_words
+    stream = np.zeros(0, dtype=np.uint64) if layer.outline else pack_layer(
+        config, _stream_blocks(layer, parts, lanes), how.select_bits, lanes_last=lanes_last)
+    beats = stream_beats(config, [len(part.weights) for part in parts], how.select_bits,
+                         lanes_last)
     words = geometry["groups"] * (1 if layer.dot else config.words)
     if words > config.tile_depth:
         raise UserError(f"layer {layer.name}: a tile block needs {words} words per bank, config "

@@ -23,7 +23,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import ceil
 
-from model.compile import CompiledLayer, Program
+from model.compile import CompiledLayer, Outline, Program
 from model.config import AcceleratorConfig
 from model.rates import load_cycles, mac_cycles, pool_cycles, row_writes, store_cycles
 from model.residency import timeline
@@ -66,7 +66,7 @@ class LayerCost:
     bytes_read: int
 
 
-def _busy(program: Program, layer: CompiledLayer) -> tuple[int, int, int, int]:
+def _busy(program: Program | Outline, layer: CompiledLayer) -> tuple[int, int, int, int]:
     """Cycles of the array, the store stage and the loader, and of the slowest with its waits."""
     fields, config = layer.descriptor, program.config
     blocks = fields["tile_blocks"]
@@ -85,7 +85,7 @@ def _leaving(config: AcceleratorConfig) -> int:
     return config.words * config.drain_interval if config.window > 1 else 0
 
 
-def estimate(program: Program) -> list[LayerCost]:
+def estimate(program: Program | Outline) -> list[LayerCost]:
     """Estimate every layer of a program."""
     if program.config.feature_banks > 1:
         return _estimate_banks(program)
@@ -118,7 +118,7 @@ def estimate(program: Program) -> list[LayerCost]:
     return costs
 
 
-def _estimate_banks(program: Program) -> list[LayerCost]:
+def _estimate_banks(program: Program | Outline) -> list[LayerCost]:
     """Estimate the layers of a program for several feature banks."""
     config = program.config
     lanes, banks, rows = config.tile_lanes, config.feature_banks, config.inverse_rows

@@ -71,7 +71,7 @@ def addressing(layer: LoweredLayer, config: AcceleratorConfig) -> Addressing:
     """Choose the mode for a layer's pattern."""
     pattern = parse(layer.pattern)
     banks = config.banks
-    channels = _words(layer).shape[1]
+    channels = -(-layer.weight.shape[1] // 2) if layer.dot else layer.weight.shape[1]
     if isinstance(pattern, ChannelPattern):
         n, m = pattern.n, pattern.m
         power = m & (m - 1) == 0
@@ -97,9 +97,14 @@ def addressing(layer: LoweredLayer, config: AcceleratorConfig) -> Addressing:
 
 
 def blocks(layer: LoweredLayer, config: AcceleratorConfig, how: Addressing) -> list[Block]:
-    """Entries of every kernel block of a layer, in stream order."""
-    words = _words(layer)
+    """Entries of every kernel block of a layer, in stream order.
+
+    A layer whose weights are a shape only must be addressed implicitly; so are its entries.
+    """
     lanes = config.kernel_lanes
+    if layer.outline:
+        return _outlines(layer, config, how)
+    words = _words(layer)
     out = []
     for start in range(0, len(words), lanes):
         part = words[start:start + lanes]
@@ -140,13 +145,33 @@ def _implicit(
     weights = np.moveaxis(chosen, (4, 1, 2, 3), (0, 1, 2, 3))
     selects = selects.reshape(frequencies, groups * how.entries, lanes)
     weights = weights.reshape(frequencies, groups * how.entries, lanes, 2)
-    used = (groups - 1) * how.entries + how.entries_last
-    last_rows = ceil(channels / config.banks) - (groups - 1) * how.hold
-    steps = (groups - 1) * how.entries * how.hold + how.entries_last * last_rows
+    used, steps = _walk(channels, config, how)
     return Block(
         weights[:, :used].reshape(-1, lanes, 2), selects[:, :used].reshape(-1, lanes),
         steps * frequencies,
     )
+
+
+def _walk(channels: int, config: AcceleratorConfig, how: Addressing) -> tuple[int, int]:
+    """Entries and steps of the implicit walk over the channels, at one frequency."""
+    groups = ceil(channels / (config.banks * how.hold))
+    last_rows = ceil(channels / config.banks) - (groups - 1) * how.hold
+    return ((groups - 1) * how.entries + how.entries_last,
+            (groups - 1) * how.entries * how.hold + how.entries_last * last_rows)
+
+
+def _outlines(layer: LoweredLayer, config: AcceleratorConfig, how: Addressing) -> list[Block]:
+    """Blocks of a layer whose weights are a shape only: arrays without values."""
+    if how.scatter:
+        raise UserError(f"layer {layer.name}: the steps of pattern {layer.pattern} depend on the "
+                        "weights; choose channel n:m with m a power of two")
+    lanes = config.kernel_lanes
+    frequencies = 1 if layer.dot else layer.weight.shape[2]
+    channels = -(-layer.weight.shape[1] // 2) if layer.dot else layer.weight.shape[1]
+    used, steps = _walk(channels, config, how)
+    entries = np.broadcast_to(np.int64(0), (used * frequencies, lanes, 2))
+    block = Block(entries, entries[..., 0], steps * frequencies)
+    return [block] * ceil(len(layer.weight) / lanes)
 
 
 def _scatter(part: NDArray[np.int64], config: AcceleratorConfig) -> Block:

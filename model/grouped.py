@@ -51,6 +51,8 @@ def divide(
 def block_diagonal(weight: NDArray[np.int64], groups: int) -> NDArray[np.int64]:
     """Words (N, C/groups, F, 2) of a grouped layer as those (N, C, F, 2) of an ordinary one."""
     outputs, channels, words, _ = weight.shape
+    if not any(weight.strides):         # a shape only, see `model.outline`
+        return np.broadcast_to(weight[:1, :1, :1, :1], (outputs, groups * channels, words, 2))
     full = np.zeros((groups, outputs // groups, groups, channels, words, 2), dtype=weight.dtype)
     part = np.arange(groups)
     full[part, :, part] = weight.reshape(groups, outputs // groups, channels, words, 2)

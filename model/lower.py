@@ -69,6 +69,11 @@ class LoweredLayer:
     addition: Addition | None = None
 
     @property
+    def outline(self) -> bool:
+        """Whether the weights have a shape only (`model.outline`)."""
+        return not any(self.weight.strides)
+
+    @property
     def map_signed(self) -> bool:
         """Whether the integers of the written map are signed."""
         return self.out_signed or self.addition is not None

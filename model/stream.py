@@ -19,7 +19,7 @@ from model.descriptor import SELECT_BITS, WINDOW_CODE
 from model.fixed import int_range
 
 __all__ = ["ENTRY_BITS", "chunk_entries", "entry_bits", "lane_beats", "pack_layer", "param_beats",
-           "select_beats", "select_widths", "unpack_layer"]
+           "select_beats", "select_widths", "stream_beats", "unpack_layer"]
 
 #: Width of the number of entries in a block's header.
 ENTRY_BITS = 24
@@ -65,6 +65,18 @@ def lane_beats(config: AcceleratorConfig, lanes: int) -> int:
     if not 1 <= lanes <= config.kernel_lanes:
         raise ValueError(f"lanes must be 1 to {config.kernel_lanes}, not {lanes!r}")
     return ceil(lanes * 2 * config.weight_bits / config.port_bits)
+
+
+def stream_beats(
+    config: AcceleratorConfig, entries: Sequence[int], select_bits: int, lanes_last: int
+) -> int:
+    """Beats of a layer's stream: header, parameters, selects and weights of every kernel block.
+
+    ``entries``: of each kernel block; the last has ``lanes_last`` kernels.
+    """
+    rows = [config.row_beats] * (len(entries) - 1) + [lane_beats(config, lanes_last)]
+    return sum(1 + param_beats(config) + select_beats(config, count, select_bits) + count * row
+               for count, row in zip(entries, rows, strict=True))
 
 
 def pack_layer(

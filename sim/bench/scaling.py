@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from math import ceil, log2
+from math import log2
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model import golden
+from model.bandwidth import limited
 from model.compile import Program, compile_network
 from model.config import AcceleratorConfig
 from model.cost import LayerCost, estimate
@@ -43,33 +44,6 @@ def with_lanes(base: AcceleratorConfig, tile_lanes: int) -> AcceleratorConfig:
     depth = 1 << round(log2(base.tile_depth * base.tile_lanes / tile_lanes))
     return dataclasses.replace(base, name=f"{base.name}-{tile_lanes}x{base.kernel_lanes}",
                                tile_lanes=tile_lanes, tile_depth=depth)
-
-
-def limited(costs: Sequence[LayerCost], config: AcceleratorConfig, input_beats: int,
-            output_beats: int, rate: float) -> int:
-    """Cycles of a network behind a memory of ``rate`` beats a cycle.
-
-    Parameters
-    ----------
-    costs : sequence of LayerCost
-        Estimates with a whole beat every cycle.
-    config : AcceleratorConfig
-        Its kernel buffer bounds how far the stream runs ahead.
-    input_beats, output_beats : int
-        Beats of the input map, read first, and of the output map, written last.
-    rate : float
-        Above 0, at most 1.
-    """
-    if not 0 < rate <= 1:
-        raise ValueError(f"rate must be above 0 and at most 1 beat a cycle, not {rate!r}")
-    ahead = config.kernel_depth * config.row_beats + config.select_depth
-    elapsed = 0
-    streamed = input_beats / rate
-    for cost in costs:
-        waiting = max(0, cost.stream_beats - ahead)
-        streamed = max(streamed + cost.stream_beats / rate, elapsed + waiting / rate)
-        elapsed = max(elapsed + cost.cycles, ceil(streamed))
-    return elapsed + ceil(output_beats / rate)
 
 
 def _limited(program: Program, costs: Sequence[LayerCost], rate: float) -> int:
