@@ -9,6 +9,7 @@ next group while this one is multiplied.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -56,6 +57,7 @@ def kernel_passes(tile_blocks: int, resident: int) -> int:
     return -(-tile_blocks // resident)
 
 
+@functools.lru_cache(maxsize=4096)      # a search asks for many configs that differ elsewhere
 def timeline(demand: Demand, resident: int) -> int:
     """Cycles from the first load to the last block, if kernels are always there.
 

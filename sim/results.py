@@ -21,6 +21,7 @@ from sim.bench.tables import sections
 from sim.results_alexnet import alexnet
 from sim.results_boards import boards
 from sim.results_compress import compressed
+from sim.results_explore import explored
 from sim.results_pruning import pruned
 from sim.results_scale import scale
 from sim.results_training import training
@@ -287,6 +288,10 @@ def _alexnet(folder: Path) -> str:
     return alexnet(folder, _read, _table)
 
 
+def _explored(folder: Path) -> str:
+    return explored(folder, _read, _table)
+
+
 def _bench(folder: Path) -> str:
     return sections(folder, _read, _table)
 
@@ -300,8 +305,8 @@ def _training(folder: Path) -> str:
 
 
 SECTIONS: tuple[Callable[[Path], str], ...] = (
-    _accuracy, _pruned, _training, _compressed, _layerwise, _cycles, _scale, _alexnet, _bench,
-    _schedule, _dataflow, _resources, _boards, _fft,
+    _accuracy, _pruned, _training, _compressed, _layerwise, _cycles, _scale, _alexnet, _explored,
+    _bench, _schedule, _dataflow, _resources, _boards, _fft,
 )
 
 

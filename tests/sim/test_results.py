@@ -212,3 +212,30 @@ def test_the_netlist_check_is_reported(tmp_path):
     (tmp_path / "netlist.json").write_text(json.dumps(
         result | {"equal": False, "failure": "#0: 9 cycles"}))
     assert "DIFFERENT: #0: 9 cycles" in render(tmp_path)
+
+
+def test_searches_and_the_errors_of_their_models_have_a_section(tmp_path):
+    content = run("alexnet", "channel 4") | {"config": "alexnet-144", "write_bytes": [32]}
+    content |= {"clock_hz": 200_000_000, "multipliers": 148}
+    content["layers"] = [layer | {"name": "conv1", "estimated_cycles": 7078}
+                         for layer in content["layers"][:1]]
+    (tmp_path / "alexnet.json").write_text(json.dumps(content))
+    point = {"milliseconds": 2.0, "images_per_second": 500.0, "gops_dense": 7.0,
+             "used": {"DSP": 30, "LUT": 40, "BRAM36": 5}, "config": {
+                 "tile_lanes": 3, "kernel_lanes": 8, "feature_banks": 8, "inverse_rows": 1,
+                 "weight_bits": 8, "port_bits": 128}}
+    slower = point | {"milliseconds": 3.0}
+    smaller = slower | {"used": point["used"] | {"DSP": 20}}
+    (tmp_path / "explore-x.json").write_text(json.dumps({
+        "command": "python -m model.explore", "network": "alexnet", "pattern": "channel 1:4",
+        "board": {"name": "zc706", "device": "XC7Z045", "clock_hz": 10**8, "rams": {"BRAM36": 545}},
+        "dsp_accumulators": False, "configs": 9, "chosen": point,
+        "front": [point, slower, smaller]}))
+    text = render(tmp_path)
+    # Two beats of 128 bits leave after the last layer.
+    assert "| alexnet, channel 4 | `alexnet-144` | 7010 | 7080 | +1.00 % |" in text
+    assert "### alexnet on zc706 (XC7Z045), 100 MHz" in text and "(results/explore-x.png)" in text
+    assert text.count("| 2.000 | 500.0 | 7 | 3×8 | 8, 1 | 8 | 128 | 30 | 40 | 5 |") == 1
+    assert "| 3.000 | 500.0 | 7 | 3×8 | 8, 1 | 8 | 128 | 20 | 40 | 5 |" in text
+    assert "| **2.000** | **500.0** |" in text
+    assert text.count("| 3.000 |") == 1     # one that is beaten by fewer multipliers is left out
