@@ -82,7 +82,7 @@ class AcceleratorConfig:
         Width of the memory port, a power of two from 64 to 2048.
     feature_banks : int
         F: channels whose maps are read, transformed and written at the same time; channel c lies in
-        feature bank c mod F. 1, or 8 or 16 (then fully connected layers are not supported).
+        feature bank c mod F. 1, or 8 or 16.
     post_values : int
         Values of each tile row that a tile lane requantises per cycle; 1 if ``feature_banks`` is 1,
         else at least the output step of every layer.
@@ -178,6 +178,11 @@ class AcceleratorConfig:
             raise ValueError(
                 f"port_bits must be at most {128 * self.feature_banks}, a row of every feature "
                 f"bank, not {self.port_bits!r}"
+            )
+        if self.feature_banks * self.feature_depth > 1 << ROW_BITS:
+            raise ValueError(
+                f"feature_depth must be at most {(1 << ROW_BITS) // self.feature_banks} with "
+                f"{self.feature_banks} feature banks, not {self.feature_depth!r}"
             )
         if self.post_values > self.tile or (self.feature_banks == 1) != (self.post_values == 1):
             raise ValueError(
