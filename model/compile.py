@@ -197,10 +197,13 @@ def _geometry(layer: LoweredLayer, config: AcceleratorConfig) -> dict[str, int]:
             "out_map": out_height * out_width,
         }
     length = int(np.prod(layer.in_shape))
+    if config.feature_banks == 1:
+        height = width = 1      # a vector
     return {
         "dot": 1, "pool": 0, "channels": ceil(length / 2), "groups": ceil(length / 16),
         "tiles": 1, "tile_blocks": 1, "tiles_x": 1, "step": 1, "crop": config.tile - 1,
-        "pad": 0, "pad_left": 0, "in_height": 1, "in_width": 1, "out_height": 1, "out_width": 1,
+        "pad": 0, "pad_left": 0, "in_height": height, "in_width": width, "out_height": 1,
+        "out_width": 1,
         "out_step": 1, "out_tile_row": 1, "out_map": 1,
     }
 
@@ -218,8 +221,9 @@ def _compile_layer(
     how = addressing(layer, config)
     parts = blocks(layer, config, how)
     lanes_last = kernels - (len(parts) - 1) * lanes
-    # A channel of every bank is written at a time: the last block is filled up with zero kernels.
-    lanes_last = ceil(lanes_last / config.feature_banks) * config.feature_banks
+    if not layer.dot:
+        # A channel of every bank is written at a time: zero kernels fill the last block up.
+        lanes_last = ceil(lanes_last / config.feature_banks) * config.feature_banks
     stream = np.zeros(0, dtype=np.uint64) if layer.outline else pack_layer(
         config, _stream_blocks(layer, parts, lanes), how.select_bits, lanes_last=lanes_last)
     beats = stream_beats(config, [len(part.weights) for part in parts], how.select_bits,
@@ -236,6 +240,7 @@ def _compile_layer(
     steps = sum(part.steps for part in parts)
     sizes = geometry | {
         "kernels": kernels, "kernel_blocks": len(parts), "lanes_last": lanes_last,
+        "in_plane": source.plane,
     }
     busy = max(mac_cycles(config, sizes, steps), store_cycles(config, sizes))
     demand = Demand(
@@ -249,7 +254,7 @@ def _compile_layer(
         "relu": int(layer.map_relu), "in_signed": int(layer.in_signed),
         "out_signed": int(layer.map_signed), "out_wide": int(layer.out_wide),
         "out_vector": int(target.plane == 0), "last": int(last),
-        "in_base": source.base, "in_plane": source.plane, "in_row_log2": source.row_log2,
+        "in_base": source.base, "in_row_log2": source.row_log2,
         "entries": how.entries, "entries_last": how.entries_last, "sub_log2": how.sub_log2,
         "hold": how.hold, "select_code": how.select_code,
         "row_beats_last": ceil(lanes_last * 2 * config.weight_bits / config.port_bits),

@@ -82,7 +82,7 @@ class AcceleratorConfig:
         Width of the memory port, a power of two from 64 to 2048.
     feature_banks : int
         F: channels whose maps are read, transformed and written at the same time; channel c lies in
-        feature bank c mod F. 1, or 8 or 16 (then fully connected layers are not supported).
+        feature bank c mod F. 1, or 8 or 16.
     post_values : int
         Values of each tile row that a tile lane requantises per cycle; 1 if ``feature_banks`` is 1,
         else at least the output step of every layer.
@@ -178,6 +178,11 @@ class AcceleratorConfig:
             raise ValueError(
                 f"port_bits must be at most {128 * self.feature_banks}, a row of every feature "
                 f"bank, not {self.port_bits!r}"
+            )
+        if self.feature_banks * self.feature_depth > 1 << ROW_BITS:
+            raise ValueError(
+                f"feature_depth must be at most {(1 << ROW_BITS) // self.feature_banks} with "
+                f"{self.feature_banks} feature banks, not {self.feature_depth!r}"
             )
         if self.post_values > self.tile or (self.feature_banks == 1) != (self.post_values == 1):
             raise ValueError(
@@ -367,6 +372,14 @@ PRESETS |= {
         replace(PRESETS["u200"], name="u200-window", window=32),
         # The array of `vgg16-144` for the whole of AlexNet, fully connected layers included.
         replace(PRESETS["vgg16-144"], name="alexnet-144", feature_depth=32768, map_pool=1),
+        # AlexNet on the two boards, 8-bit weights. ZCU104: nine tile lanes for the nine tiles of
+        # conv3 to conv5.
+        replace(PRESETS["zcu104"], name="zcu104-alexnet", tile_lanes=9, weight_bits=8, acc_bits=32,
+                tile_depth=4096, kernel_depth=4096, map_pool=1),
+        # ZC706, where nine would need 926 of 900 DSP; the port of the 64-bit DDR3-1600 of the
+        # programmable logic, 512 bits at 200 MHz.
+        replace(PRESETS["zc706"], name="zc706-alexnet", tile_lanes=8, weight_bits=8, acc_bits=32,
+                port_bits=512, map_pool=1, clock_hz=200_000_000),
     )
 }
 

@@ -47,8 +47,12 @@ DOT_LATENCY = 88
 AHEAD_BLOCKS = 3
 #: From the last sum of a block to the last write, besides reading the block and writing its rows.
 BANKS_DRAIN = 118
+#: The same of a dot layer, besides two cycles for each kernel of the block.
+BANKS_DOT_DRAIN = 62
 #: From the last write to the first sum, besides loading a group of channels.
 BANKS_FILL = 28
+#: The same of a dot layer, besides loading it.
+BANKS_DOT_FILL = 50
 #: From the start of a run to the first sum, besides the latency of the memory.
 BANKS_FIRST = 900
 
@@ -143,14 +147,19 @@ def _estimate_banks(program: Program | Outline) -> list[LayerCost]:
         begin = multiplied if before >= AHEAD_BLOCKS else written + BANKS_FILL + slots
         if index and program.layers[index - 1].descriptor["pool_op"]:
             begin = written + BANKS_FILL + load_cycles(config, fields)
+        if fields["dot"]:
+            begin = written + BANKS_DOT_FILL + load
         if index == 0:
             begin = BANKS_FIRST
         length = max(slowest, beats - ahead)
         held = config.kernel_depth * layer.stream_beats // layer.entries
         ahead = min(held, ahead + begin + length - multiplied - beats)
         multiplied = max(begin + length, input_beats + streamed)
-        end = (multiplied + 8 * fields["lanes_last"] // rows + BANKS_DRAIN + writes * lanes
-               + _leaving(config) + pool_cycles(config, fields))
+        if fields["dot"]:
+            end = multiplied + 2 * fields["lanes_last"] + BANKS_DOT_DRAIN
+        else:
+            end = (multiplied + 8 * fields["lanes_last"] // rows + BANKS_DRAIN + writes * lanes
+                   + _leaving(config) + pool_cycles(config, fields))
         costs.append(LayerCost(
             layer.name, mac, store, load, beats, end - written,
             8 * config.port_words * (beats + (0 if index else input_beats)),

@@ -2,7 +2,8 @@
 
 A row of a bank is 16 activations: 8 of an even map row and 8 of an odd one (plane), or 16
 consecutive values (vector). Of F banks, bank ``c % F`` holds channel c, as its local channel
-``c // F``. All banks have the same rows, and row addresses and counts are those of one bank.
+``c // F``; of a vector, bank ``j % F`` holds the values 16·j to 16·j + 15, in row ``j // F``. All
+banks have the same rows, and row addresses and counts are those of one bank.
 
 The linear image of a region, which the DMA moves, is row after row; within a row the 16 bytes of
 bank 0, then those of bank 1, and so on.
@@ -45,9 +46,9 @@ def plane(shape: tuple[int, int, int], banks: int = 1) -> Region:
     return Region(ceil(channels / banks) * per_channel, per_channel, row_log2, banks=banks)
 
 
-def vector(length: int) -> Region:
-    """Region of a flat vector of ``length`` bytes."""
-    return Region(ceil(length / ROW_BYTES), 0, 0)
+def vector(length: int, banks: int = 1) -> Region:
+    """Region of a flat vector of ``length`` bytes, whose linear image is the vector."""
+    return Region(ceil(length / (ROW_BYTES * banks)), 0, 0, banks=banks)
 
 
 def allocate(regions: list[Region], names: list[str], depth: int) -> list[Region]:

@@ -37,9 +37,6 @@ def _pool(layer: LoweredLayer) -> Pool | None:
 def _check(network: LoweredNetwork, index: int, config: AcceleratorConfig) -> None:
     """Refuse a layer whose maps the core cannot have."""
     layer, following = network.layers[index], network.layers[index + 1:index + 2]
-    if layer.dot and config.feature_banks > 1:
-        raise UserError(f"layer {layer.name}: a fully connected layer needs feature_banks = 1, "
-                        f"config {config.name} has {config.feature_banks}")
     if index and layer.phases is not None:
         raise UserError(f"layer {layer.name}: only the first layer may have a stride, whose "
                         "phases the host cuts; elsewhere use stride 1 and, for stride 2, a "
@@ -47,7 +44,8 @@ def _check(network: LoweredNetwork, index: int, config: AcceleratorConfig) -> No
     if layer.dot and following and not following[0].dot:
         raise UserError(f"layer {following[0].name}: a convolution cannot follow layer "
                         f"{layer.name}, which is fully connected")
-    if layer.addition is not None and following and following[0].dot:
+    one_bank = config.feature_banks == 1
+    if one_bank and layer.addition is not None and following and following[0].dot:
         raise UserError(f"layer {layer.name}: a fully connected layer cannot follow a sum of maps: "
                         "put a convolution between them")
     if not config.map_pool and (_pool(layer) is not None or layer.addition is not None):
@@ -71,10 +69,11 @@ def place_maps(network: LoweredNetwork, config: AcceleratorConfig) -> list[Maps]
             regions.append(layout.plane(layer.map_shape, banks))
             names.append(layer.name)
         outputs.append(len(regions))
+        # The writer of one bank flattens maps, of several the Loader.
         flat = index + 1 == len(network.layers) or network.layers[index + 1].dot
-        if banks == 1 and flat and layer.addition is None:
+        if layer.dot or (banks == 1 and flat and layer.addition is None):
             size = int(np.prod(layer.out_shape)) * (2 if layer.out_wide else 1)
-            regions.append(layout.vector(size))
+            regions.append(layout.vector(size, banks))
         else:
             regions.append(layout.plane(layer.out_shape, banks))
         names.append(layer.name)

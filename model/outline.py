@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.compile import Outline, compile_outline
-from model.config import AcceleratorConfig
+from model.config import ROW_BITS, AcceleratorConfig
 from model.errors import UserError
 from model.lower import WORD_PEAK, Addition, LoweredLayer, LoweredNetwork
 from model.maps import place_maps
@@ -140,7 +140,7 @@ def feature_rows(network: LoweredNetwork, config: AcceleratorConfig) -> int:
             return False
         return True
 
-    low, high = 1, 1 << 14      # in multiples of 64
+    low, high = 1, (1 << ROW_BITS) // config.feature_banks // 64    # in multiples of 64
     if not fits(64 * high):
         place_maps(network, replace(config, feature_depth=64 * high))
     while low < high:

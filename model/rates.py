@@ -34,13 +34,20 @@ def store_cycles(config: AcceleratorConfig, fields: Mapping[str, int]) -> float:
             return fields["kernels"] + DOT_BLOCK * fields["kernel_blocks"]
         return fields["kernels"] * max(8, segments, step**2)
     kernels = (fields["kernel_blocks"] - 1) * config.kernel_lanes + fields["lanes_last"]
+    if fields["dot"]:
+        return 2 * kernels + DOT_BLOCK * fields["kernel_blocks"]
     return kernels * max(8 / config.inverse_rows, segments / config.feature_banks)
 
 
 def load_cycles(config: AcceleratorConfig, fields: Mapping[str, int]) -> int:
     """Count cycles of the loader."""
     if fields["dot"]:
-        return fields["groups"]
+        if not fields["in_plane"]:
+            return fields["groups"]
+        # Several banks: a map is read row by row, eight pixels at most a cycle.
+        pixels = fields["in_height"] * fields["in_width"]
+        rows = fields["in_height"] * ceil(fields["in_width"] / 8)
+        return ceil(2 * fields["channels"] / pixels) * rows
     steps = max(config.tile_lanes, config.feature_banks)
     return 4 * steps * ceil(fields["channels"] / config.feature_banks)
 

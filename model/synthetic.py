@@ -22,7 +22,8 @@ MOST_ALPHA = 256
 
 
 def synthetic_network(
-    network: Network, *, weight_bits: int = 16, alpha: int = 4, seed: int = 0
+    network: Network, *, weight_bits: int = 16, alpha: int = 4, seed: int = 0,
+    dense_alpha: int | None = None,
 ) -> QuantisedNetwork:
     """Draw a pruned, quantised network for mean-subtracted photographs.
 
@@ -36,32 +37,37 @@ def synthetic_network(
         One of ``alpha`` input channels is kept for each output and frequency.
     seed : int
         Of the random numbers.
+    dense_alpha : int, optional
+        The same of a fully connected layer's words (pairs of inputs); by default ``alpha``.
 
     Raises
     ------
     UserError
         A number is not possible.
     """
-    if not 1 <= alpha <= MOST_ALPHA:
-        raise UserError(f"synthetic weights: alpha must be 1 to {MOST_ALPHA}, not {alpha}")
+    dense_alpha = alpha if dense_alpha is None else dense_alpha
+    for number in (alpha, dense_alpha):
+        if not 1 <= number <= MOST_ALPHA:
+            raise UserError(f"synthetic weights: alpha must be 1 to {MOST_ALPHA}, not {number}")
     if seed < 0:
         raise UserError(f"synthetic weights: the seed must not be negative, not {seed}")
     rng = np.random.default_rng(seed)
     limit = (1 << (weight_bits - 1)) - 1
     layers = []
     for layer in network.layers:
+        part = alpha if isinstance(layer, Conv) else dense_alpha
         if isinstance(layer, Conv):
             outputs, channels, count = layer.out_channels, layer.channels, 32
         else:       # a word is two inputs
             outputs, channels, count = layer.out_features, -(-layer.in_features // 2), 1
-        groups = -(-channels // alpha)
-        words = np.zeros((outputs, groups, alpha, count, 2))
-        kept = rng.integers(0, alpha, (outputs, groups, 1, count, 1))
+        groups = -(-channels // part)
+        words = np.zeros((outputs, groups, part, count, 2))
+        kept = rng.integers(0, part, (outputs, groups, 1, count, 1))
         # A word of a dense He-initialised kernel has the energy 2/C, half of it in each component;
         # of L = 2C inputs each has 2/L.
-        values = rng.normal(0, np.sqrt(alpha / channels), (outputs, groups, 1, count, 2))
+        values = rng.normal(0, np.sqrt(part / channels), (outputs, groups, 1, count, 2))
         np.put_along_axis(words, kept, values, axis=2)
-        words = words.reshape(outputs, groups * alpha, count, 2)[:, :channels]
+        words = words.reshape(outputs, groups * part, count, 2)[:, :channels]
         if isinstance(layer, Linear):
             words = words.reshape(outputs, -1)[:, :layer.in_features]
         scale = np.abs(words).reshape(outputs, -1).max(axis=1) / limit
@@ -70,6 +76,6 @@ def synthetic_network(
         layers.append(QuantisedLayer(
             weight=np.round(words / scale.reshape(-1, *ones)).astype(np.int64),
             weight_scale=scale, bias=rng.normal(0, 1, outputs), out_scale=OUT_SCALE,
-            pattern=f"channel 1:{alpha}",
+            pattern=f"channel 1:{part}",
         ))
     return QuantisedNetwork(network, tuple(layers), weight_bits, IN_SCALE, in_signed=True)

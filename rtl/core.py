@@ -29,9 +29,9 @@ def first_bursts(config: AcceleratorConfig) -> int:
 
     They must fit the kernel side's buffers: nothing makes room there before the input has come, and
     that would wait behind them. One burst always fits: it is of layer 0, a convolution, whose
-    kernel blocks have 32 entries at least. A second one may be of the next layer, so it must not be
-    fully connected (its blocks may be of a few beats, more than parameters are kept for); and the
-    kernel buffer must have a row for every beat.
+    kernel blocks have 32 entries at least. A second one may be of the next layer; if that is fully
+    connected (its blocks may be of a few beats, more than parameters are kept for), the input goes
+    before it (``Engine.dot_next``). The kernel buffer must have a row for every beat.
     """
     fits = config.feature_banks > 1 and config.kernel_depth >= 2 * burst_beats(config)
     return 2 if config.port_bits > 64 and fits else 1
@@ -167,7 +167,7 @@ class Core(wiring.Component):
         checker, input_dma, engine = readers
         most = first_bursts(self.config)
         bursts, cycles = Signal(range(most + 1)), Signal(6)
-        kernels_asked = (bursts == most) | cycles.all()
+        kernels_asked = (bursts == most) | cycles.all() | engine.dot_next
         with m.If(control.engine_reset):
             m.d.sync += [bursts.eq(0), cycles.eq(0)]
         with m.Elif(~kernels_asked):

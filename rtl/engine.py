@@ -64,6 +64,8 @@ class Engine(wiring.Component):
         Memory reads of the kernel prefetch.
     read, write : Out(FeatureReadSignature()), Out(Event(FeatureWrite)), arrays (feature_banks)
         Feature memory.
+    dot_next : Out(1)
+        Level: the next kernels asked for, or later ones, are a dot layer's.
     finished : Out(1)
         Pulse: the last layer is written and may be read.
     error : Out(1)
@@ -87,7 +89,7 @@ class Engine(wiring.Component):
             "r": In(stream.Signature(ReadData(config.port_bits))),
             "read": Out(FeatureReadSignature()).array(config.feature_banks),
             "write": Out(Event(FeatureWrite)).array(config.feature_banks),
-            "finished": Out(1), "error": Out(1),
+            "dot_next": Out(1), "finished": Out(1), "error": Out(1),
             **{unit: Out(Event(LayerStats)) for unit in UNITS},
             "probe_tile": Out(Event(Column(config))).array(config.feature_banks),
             "probe_sum": Out(Event(SumWrite(config))),
@@ -141,7 +143,7 @@ class Engine(wiring.Component):
         connect(m, prefetch.kernels, kernels.write)
         connect(m, kernels.entries, issue.entries)
         m.d.comb += [
-            prefetch.kernel_base.eq(self.kernel_base),
+            prefetch.kernel_base.eq(self.kernel_base), self.dot_next.eq(prefetch.dot_next),
             prefetch.param_room.eq(params.room), params.w_en.eq(prefetch.param_en),
             params.w_data.eq(prefetch.param_data), params.w_last.eq(prefetch.param_last),
             store.param_ready.eq(params.ready), params.r_addr.eq(store.param_addr),

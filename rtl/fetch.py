@@ -7,7 +7,7 @@ no multiplier, because the row stride is a power of two. The banks read the same
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -35,8 +35,8 @@ class Fetch(wiring.Component):
     go : In(1)
         A row pair starts, with the values below.
     desc : In(Descriptor)
-        Of the layer; held for 3 cycles more. Uses ``dot``, ``in_signed``, ``in_row_log2``,
-        ``in_height``, ``in_width``.
+        Of the layer; held for 3 cycles more. Uses ``in_signed``, ``in_row_log2``, ``in_height``,
+        ``in_width`` and, with one bank, ``dot``.
     y, x : In(COORDINATE)
         Upper left pixel of the pair (not used by a dot layer).
     base : In(ROW_BITS)
@@ -73,6 +73,7 @@ class Fetch(wiring.Component):
         """Build the stages: s1 coordinates, s2 and s3 rows and masks, then each bank's."""
         m = Module()
         desc = self.desc
+        dot = desc.dot if len(self.o) == 1 else Const(0, 1)     # else `rtl.flatten` reads
 
         s1_y, s1_x = Signal(COORDINATE, reset_less=True), Signal(COORDINATE, reset_less=True)
         s1_base, s1_present = Signal(ROW_BITS, reset_less=True), Signal(reset_less=True)
@@ -90,9 +91,9 @@ class Fetch(wiring.Component):
         s2_column, s2_present = Signal(ROW_BITS, reset_less=True), Signal(reset_less=True)
         m.d.sync += [
             s2_y.eq(s1_y), s2_x.eq(s1_x), s2_present.eq(s1_present),
-            s2_even.eq(Mux(desc.dot, 0, (s1_y + 1) >> 1)),
-            s2_odd.eq(Mux(desc.dot, 0, s1_y >> 1)),
-            s2_column.eq(s1_base + Mux(desc.dot, 0, s1_x >> 3)),
+            s2_even.eq(Mux(dot, 0, (s1_y + 1) >> 1)),
+            s2_odd.eq(Mux(dot, 0, s1_y >> 1)),
+            s2_column.eq(s1_base + Mux(dot, 0, s1_x >> 3)),
             s2_below.eq(desc.in_height - s1_y),     # rows from here to the lower edge
             s2_right.eq(desc.in_width - s1_x),
         ]
@@ -107,10 +108,10 @@ class Fetch(wiring.Component):
         columns_inside = Cat((s2_x >= -i) & (s2_right > i) for i in range(8))
         m.d.sync += [
             s3.even.eq(s2_even << desc.in_row_log2), s3.odd.eq(s2_odd << desc.in_row_log2),
-            s3.column.eq(s2_column), s3.offset.eq(Mux(desc.dot, 0, s2_x[:3])),
-            s3.rows.eq(rows_inside | desc.dot.replicate(2)),
-            s3.columns.eq(columns_inside | desc.dot.replicate(8)),
-            s3.swap.eq(~desc.dot & s2_y[0]),
+            s3.column.eq(s2_column), s3.offset.eq(Mux(dot, 0, s2_x[:3])),
+            s3.rows.eq(rows_inside | dot.replicate(2)),
+            s3.columns.eq(columns_inside | dot.replicate(8)),
+            s3.swap.eq(~dot & s2_y[0]),
             s3.signed.eq(desc.in_signed),
         ]
 

@@ -11,7 +11,8 @@ finished while the lower ones are still being written.
 With F > 1 feature banks a step of the walk is a tile of F channels, one of every bank: for every
 tile block, every F channels, every lane. Bank e is `rtl.fetch.SKEW`·e cycles behind bank 0, so that
 at any time the banks' columns go to different lanes. To keep this up from step to step, there are
-at least F steps to F channels: those beyond the last lane are idle.
+at least F steps to F channels: those beyond the last lane are idle. A dot layer is left to
+`rtl.flatten`, whose rows all go to the first FFT.
 
 Throughput: a tile every 4 cycles (a dot row every cycle) while nothing is waited for, from channel
 to channel and from block to block, and that of every bank; between layers `layer_gap` cycles pass,
@@ -31,6 +32,7 @@ from amaranth.utils import exact_log2
 from model.config import ROW_BITS, AcceleratorConfig
 from rtl.arrival import Arrival
 from rtl.fetch import COORDINATE, Fetch
+from rtl.flatten import Flatten
 from rtl.ringspace import RingSpace
 from rtl.signatures import (
     Descriptor,
@@ -136,9 +138,10 @@ class Loader(wiring.Component):
         base_next = Signal(ROW_BITS)
         ring = Signal(range(self._config.tile_depth))
         row_last, lane_last, group_last, half_last = Signal(), Signal(), Signal(), Signal()
+        dot = desc.dot if banks == 1 else Const(0, 1)   # of this walk
         channel_last, block_last = Signal(), Signal()
         m.d.comb += [
-            row_last.eq(desc.dot | (phase == 3)),
+            row_last.eq(dot | (phase == 3)),
             channel_last.eq(channel == channel_end),
             block_last.eq(block_left == 1),
             tile_next.left.eq(Mux(tile.left == 0, 0, tile.left - 1)),
@@ -183,7 +186,7 @@ class Loader(wiring.Component):
         with m.Elif(lane_last & (~group_last | half_last)):
             m.d.comb += [
                 channel_next.eq(channel + 1),
-                base_next.eq(base + Mux(desc.dot, 1, desc.in_plane)),
+                base_next.eq(base + Mux(dot, 1, desc.in_plane)),
                 lane_next.eq(Mux(group_last | (lane < upper), 0, upper)),
                 follow.eq(Mux(group_last, block_start.as_value(), half_start.as_value())),
             ]
@@ -217,17 +220,26 @@ class Loader(wiring.Component):
         m.d.comb += [space.start.eq(self.start), space.words.eq(block_words), fits.eq(space.fits)]
 
         row_first, block_first = Signal(), Signal()
-        begins, go = Signal(), Signal()
+        begins, go, flatten = Signal(), Signal(), Signal()
+        flattening = Const(0, 1)
         stats = Signal(data.ArrayLayout(32, 3))
         m.d.comb += [
-            row_first.eq(desc.dot | (phase == 0)),
+            row_first.eq(dot | (phase == 0)),
             begins.eq(block_first & row_first),
-            go.eq((state == State.RUN) & (~row_first | idle | (input_ok & (fits | ~begins)))),
+            go.eq((state == State.RUN) & (~row_first | idle | (input_ok & (fits | ~begins)))
+                  & (dot | ~desc.dot)),
             self.desc.ready.eq((state == State.IDLE) & ~self.start),
             self.stats.payload.layer.eq(layer),
         ]
         m.d.comb += [self.stats.payload.counts[i].eq(stats[i]) for i in range(3)]
 
+        if banks > 1:
+            m.submodules.flat = flat = Flatten(config=self._config)
+            flattening = flat.busy
+            m.d.comb += [
+                flatten.eq((state == State.RUN) & desc.dot & input_ok & fits),
+                flat.start.eq(flatten), flat.desc.eq(desc), flat.addr.eq(ring),
+            ]
         with m.Switch(state):
             with m.Case(State.IDLE):
                 m.d.sync += desc.eq(self.desc.payload)
@@ -259,14 +271,14 @@ class Loader(wiring.Component):
                 with m.If(pause == asking):
                     m.d.sync += [state.eq(State.RUN), pause.eq(0)]
             with m.Case(State.RUN):
-                with m.If(~go):
+                with m.If(~go & ~flatten):
                     m.d.sync += [
                         stats[0].eq(stats[0] + ~input_ok),
                         stats[1].eq(stats[1] + input_ok),
                     ]
             with m.Case(State.DRAIN):
                 # The address pipeline still uses the descriptor.
-                m.d.sync += pause.eq(pause + 1)
+                m.d.sync += pause.eq(pause + ~flattening)
                 with m.If(pause == 7):
                     m.d.comb += self.stats.valid.eq(1)
                     m.d.sync += [state.eq(State.IDLE), layer.eq(layer + 1)]
@@ -274,7 +286,6 @@ class Loader(wiring.Component):
         with m.If(go):
             m.d.sync += phase.eq(Mux(row_last, 0, phase + 1))
             m.d.sync += block_first.eq(0)
-            m.d.comb += space.take.eq(begins)
             with m.If(row_first):
                 m.d.sync += [
                     asked_channel.eq(channel_next), asked_end.eq(follow.y + 8),
@@ -300,6 +311,9 @@ class Loader(wiring.Component):
                             with m.If(block_last):
                                 m.d.sync += state.eq(State.DRAIN)
 
+        m.d.comb += space.take.eq(go & begins | flatten)
+        with m.If(flatten):
+            m.d.sync += [ring.eq(ring + desc.groups), state.eq(State.DRAIN)]
         with m.If(self.feature[0].en):
             m.d.sync += stats[2].eq(stats[2] + 1)
         with m.If(self.start):
@@ -318,12 +332,35 @@ class Loader(wiring.Component):
             fetch.present.eq(tile.left != 0),
             fetch.last_bank.eq(Mux(channel_last, (desc.channels - 1)[:channel_bits], banks - 1)),
             fetch.tag.lane.eq(lane),
-            fetch.tag.channel_low.eq(Mux(desc.dot, 0, channel[:3])),
+            fetch.tag.channel_low.eq(Mux(dot, 0, channel[:3])),
             fetch.tag.addr.eq(ring),
-            fetch.tag.bypass.eq(desc.dot),
-            fetch.tag.block_last.eq(channel_last & (desc.dot | (lane == lanes - 1))),
+            fetch.tag.bypass.eq(dot),
+            fetch.tag.block_last.eq(channel_last & (dot | (lane == lanes - 1))),
         ]
         for bank in range(banks):
-            wiring.connect(m, wiring.flipped(self.feature[bank]), fetch.feature[bank])
-            wiring.connect(m, wiring.flipped(self.o[bank]), fetch.o[bank])
+            if banks == 1:
+                wiring.connect(m, wiring.flipped(self.feature[bank]), fetch.feature[bank])
+            else:
+                self._share(m, self.feature[bank], fetch.feature[bank], flat.read[bank])
+            if banks == 1 or bank > 0:
+                wiring.connect(m, wiring.flipped(self.o[bank]), fetch.o[bank])
+        if banks > 1:
+            first, rows = self.o[0], flat.o
+            m.d.comb += [
+                first.valid.eq(fetch.o[0].valid | rows.valid),
+                first.payload.eq(Mux(
+                    rows.valid, rows.payload.as_value(), fetch.o[0].payload.as_value()
+                )),
+            ]
         return m
+
+    @staticmethod
+    def _share(m: Module, port, fetch, flat) -> None:
+        """Read port of a bank: of tiles, or of the rows of a dot layer, never at a time."""
+        m.d.comb += port.en.eq(fetch.en | flat.en)
+        for name in ("even_addr", "odd_addr", "offset"):
+            m.d.comb += getattr(port, name).eq(
+                Mux(flat.en, getattr(flat, name), getattr(fetch, name))
+            )
+        for name in ("even", "odd"):
+            m.d.comb += [getattr(reader, name).eq(getattr(port, name)) for reader in (fetch, flat)]

@@ -28,6 +28,9 @@ __all__ = ["RowPost", "RowPostArray", "RowQueue"]
 class RowPost(wiring.Component):
     """Datapath of one tile lane; R·V 18x15 multipliers.
 
+    A dot product comes in the last column (of two rows: of the second one) with ``crop`` 7; a wide
+    one leaves in two bytes.
+
     Parameters
     ----------
     config : AcceleratorConfig
@@ -78,6 +81,8 @@ class RowPost(wiring.Component):
                 for crop in range(8 - index):
                     with m.Case(crop):
                         column = pool.o[8 * row + crop + index]
+                        if crop == 7:       # of two rows an odd crop is a dot product's
+                            column = pool.o[-1]
                         if crop + 2 * index < 8 and row == 0:
                             column = Mux(layer.pool, pool.o[crop + 2 * index], column)
                         m.d.sync += value.eq(column)
@@ -86,6 +91,10 @@ class RowPost(wiring.Component):
                 requantiser.bias.eq(self.bias), requantiser.multiplier.eq(self.multiplier),
                 self.o[row][index].eq(requantiser.o[:8]),
             ]
+            if number == 0:
+                wide = requantiser.o[8:]
+            elif number == 1:
+                m.d.comb += self.o[0][1].eq(Mux(layer.out_wide, wide, requantiser.o[:8]))
         return m
 
 
@@ -101,8 +110,10 @@ class RowQueue(wiring.Component):
     ----------
     i : In(Event(SegmentRow(config)))
         One per cycle; `SumReader` keeps the queue from overflowing.
+    dot : In(1)
+        The rows are dot products, of one lane.
     o : Out(Event(SegmentRow(config)))
-        Every P' cycles at most.
+        Every P' cycles at most, dot products every second one.
     spare, reserve : In(1), Out(1)
         The last row of a tile block waits for ``spare`` and answers with ``reserve``.
     credit : Out(1)
@@ -116,6 +127,7 @@ class RowQueue(wiring.Component):
         self._config = config
         super().__init__({
             "i": In(Event(SegmentRow(config))),
+            "dot": In(1),
             "o": Out(Event(SegmentRow(config))),
             "spare": In(1),
             "reserve": Out(1),
@@ -146,7 +158,7 @@ class RowQueue(wiring.Component):
             read.addr.eq(read.addr + take),
             level.eq(level + self.i.valid - take),
             may_leave.eq(~take & (level != 0) & (self.spare | ~advance)),
-            pause.eq(Mux(take, lanes - 1, pause - (pause != 0))),
+            pause.eq(Mux(take, Mux(self.dot, 0, lanes - 1), pause - (pause != 0))),
         ]
         return m
 
@@ -163,10 +175,10 @@ class RowPostArray(wiring.Component):
     ----------
     i : In(Event(TileRows(config)))
         Rows of the tiles of all lanes; those of a tile in consecutive cycles. The tiles of a layer,
-        a multiple of F, belong to the banks in turn.
+        a multiple of F, belong to the banks in turn; dot products to the first.
     layer : In(Descriptor)
         Constant while rows are under way; ``out_step`` is V at most. With R = 2, ``crop`` and
-        ``step`` are even, so that the two rows of a cycle share their fate.
+        ``step`` are even but of a dot layer, so that the two rows of a cycle share their fate.
     credit, spare, reserve : Out(F), In(F), Out(F)
         See `RowQueue`.
     o : Out(Event(SegmentRow(config))).array(F)
@@ -201,7 +213,7 @@ class RowPostArray(wiring.Component):
         m.d.comb += [
             tile_last.eq(row.index + rows == rows_end),
             valid.eq(
-                self.i.valid & (row.index >= layer.crop) & (row.index < rows_end)
+                self.i.valid & (row.index + rows > layer.crop) & (row.index < rows_end)
                 & (~layer.pool | row.index[0] | (rows > 1))
             ),
         ]
@@ -217,7 +229,7 @@ class RowPostArray(wiring.Component):
         done = Signal(SegmentRow(self._config))
         m.d.comb += done.marks.eq(marks.o)
         if rows > 1:
-            m.d.comb += done.pair.eq(~layer.pool)
+            m.d.comb += done.pair.eq(~layer.pool & ~layer.dot)
         results = [done.bytes] if rows == 1 else [done.bytes, done.below]
         for lane in range(self._config.tile_lanes):
             m.submodules[f"lane{lane}"] = post = RowPost(config=self._config)
@@ -230,13 +242,13 @@ class RowPostArray(wiring.Component):
 
         done_valid = delayed(m, valid, RowPost.LATENCY, "valid")
         bank = Signal(exact_log2(banks))
-        with m.If(done_valid & done.marks.tile_last):
+        with m.If(done_valid & done.marks.tile_last & ~layer.dot):
             m.d.sync += bank.eq(bank + 1)
         for index in range(banks):
             m.submodules[f"queue{index}"] = queue = RowQueue(config=self._config)
             m.d.comb += [
                 queue.i.valid.eq(done_valid & (bank == index)), queue.i.payload.eq(done),
-                queue.spare.eq(self.spare[index]),
+                queue.dot.eq(layer.dot), queue.spare.eq(self.spare[index]),
                 self.reserve[index].eq(queue.reserve), self.credit[index].eq(queue.credit),
                 self.o[index].valid.eq(queue.o.valid),
                 self.o[index].payload.eq(queue.o.payload),

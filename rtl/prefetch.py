@@ -55,6 +55,8 @@ class Prefetch(wiring.Component):
         The layers.
     ar, r : memory read channels
         Bursts of up to `burst` beats, at most `OUTSTANDING` on their way.
+    dot_next : Out(1)
+        Level: the next request is of a dot layer, or a request of one was made.
     kernels : Out(KernelWriteSignature(config))
         To the kernel buffer.
     param_room, param_en, param_data, param_last
@@ -75,6 +77,7 @@ class Prefetch(wiring.Component):
             "desc": In(stream.Signature(Descriptor)),
             "ar": Out(stream.Signature(ReadRequest)),
             "r": In(stream.Signature(ReadData(config.port_bits))),
+            "dot_next": Out(1),
             "kernels": Out(KernelWriteSignature(config)),
             "param_room": In(1), "param_en": Out(1), "param_data": Out(config.port_bits),
             "param_last": Out(1),
@@ -122,6 +125,7 @@ class Prefetch(wiring.Component):
         with m.If(self.desc.valid & self.desc.ready):
             begin = self.kernel_base + desc.stream_offset
             m.d.sync += [
+                self.dot_next.eq(self.dot_next | desc.dot),
                 addr.eq(begin), first.eq(begin),
                 beats.eq(desc.stream_beats), length.eq(desc.stream_beats),
                 resident.eq(desc.resident), rest.eq(desc.tile_blocks - desc.resident),

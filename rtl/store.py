@@ -49,7 +49,7 @@ class StoreStage(wiring.Component):
     queue holds. A kernel's last write is ``(rows - 1)·max(out_step, P') + P' - 1`` cycles after its
     first. With F > 1 feature banks, a kernel takes ``max(8 / R, rows * P' / F)`` cycles, and its
     last write is ``rows * P' - 1`` cycles after its first; if R = 2 and the layer is not pooled,
-    two rows are written at a time, and ``rows`` is half as many.
+    two rows are written at a time, and ``rows`` is half as many. A kernel of a dot layer takes 2.
 
     Parameters
     ----------
@@ -61,9 +61,10 @@ class StoreStage(wiring.Component):
     desc : In(stream.Signature(Descriptor))
         Layers in order; the next is taken when the one before is completely written. It must
         hold ``crop + step <= 8``; with ``pool``, ``crop`` and ``step`` even; with ``out_wide``,
-        ``out_vector`` and ``out_step <= 4``. With several feature banks: neither ``dot`` nor
-        ``out_vector``, ``out_step <= post_values``, and ``lanes_last`` a multiple of F; with R = 2,
-        ``crop`` and ``step`` even.
+        ``out_vector`` and ``out_step <= 4``. With several feature banks: ``out_vector`` and
+        ``out_wide`` of dot layers only, and of all those ``out_vector``, ``out_step <=
+        post_values``; but of dot layers ``lanes_last`` a multiple of F and, with R = 2, ``crop``
+        and ``step`` even.
     start : In(1)
         A run begins.
     sums : In(Event(SumWrite(config)))
@@ -134,9 +135,6 @@ class StoreStage(wiring.Component):
             m.d.sync += [layer.eq(self.desc.payload), active.eq(1), begin.eq(1)]
         with m.If(writer.layer_end):
             m.d.sync += active.eq(0)
-        if banks > 1:
-            # Never set; so that no logic is built for them.
-            m.d.sync += [layer[name].eq(0) for name in ("dot", "out_vector", "out_wide")]
         m.d.comb += [
             reader.layer.eq(layer), reader.begin.eq(begin),
             post.layer.eq(layer),

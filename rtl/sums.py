@@ -156,10 +156,12 @@ class SumReader(wiring.Component):
 
     A tile takes 8/R cycles (a dot product 1); kernels follow each other without a gap while the
     queue behind the inverse FFT has room for another tile.  There is a queue per feature bank:
-    kernel k of a block goes to bank k mod F.  Block order: see `rtl.blockorder`.
+    kernel k of a block goes to bank k mod F, a dot product to the first.  Block order: see
+    `rtl.blockorder`.
 
-    The map of a kernel follows that of kernel k - F: it is found by adding, kernel by kernel, from
-    the start of the kernel block, to which the tile blocks of a group come back.
+    The map of a kernel follows that of kernel k - F (dot products follow each other): it is found
+    by adding, kernel by kernel, from the start of the kernel block, to which the tile blocks of a
+    group come back.
 
     Parameters
     ----------
@@ -170,7 +172,7 @@ class SumReader(wiring.Component):
     ----------
     layer : In(Descriptor)
         The layer, constant from ``begin`` until it is completely written. All its kernel blocks are
-        multiples of F.
+        multiples of F, but of a dot layer.
     begin : In(1)
         Start a layer; nothing of an earlier one is in flight.
     complete : In(Event(range(SUM_SLOTS)))
@@ -242,14 +244,15 @@ class SumReader(wiring.Component):
         waiting = Signal(range(SUM_SLOTS + 1))
         next_slot = Signal(range(SUM_SLOTS))
 
-        bank = next_kernel[:bank_bits] if bank_bits else Const(0)
-        bank_last = bank == banks - 1
+        bank = Mux(layer.dot, 0, next_kernel[:bank_bits]) if bank_bits else Const(0)
+        bank_last = layer.dot | (bank == banks - 1)
         room = Signal(banks)
         tile_end = Signal()
         block_ready = Signal()
         start = Signal()
         last_round = Signal()       # the last kernel of the block for each bank
         last_kernel = Signal()
+        kernel_end = Mux(kernels_last, layer.lanes_last, lanes) - 1
         m.d.comb += [
             tile_end.eq(self.r_en & ((self.r_index == tile_reads(self._config) - 1) | layer.dot)),
             block_ready.eq((waiting != 0) & self.param_ready & ~gap),
@@ -257,24 +260,26 @@ class SumReader(wiring.Component):
                 active & (~self.r_en | tile_end) & room.bit_select(bank, 1)
                 & ((next_kernel != 0) | block_ready)
             ),
-            last_round.eq(
-                next_kernel[bank_bits:] + 1
-                == Mux(kernels_last, layer.lanes_last, lanes)[bank_bits:]
-            ),
-            last_kernel.eq(last_round & bank_last),
+            last_kernel.eq(next_kernel == kernel_end[:len(next_kernel)]),
+            last_round.eq(Mux(
+                layer.dot, last_kernel,
+                next_kernel[bank_bits:] == kernel_end[bank_bits:len(next_kernel)],
+            )),
         ]
 
         # Two rows of a cycle, if they are not pooled, are one entry.
         entries = layer.out_step
         if self._config.inverse_rows > 1:
-            entries = Mux(layer.pool, layer.out_step, layer.out_step >> 1)
+            entries = Mux(layer.pool | layer.dot, layer.out_step, layer.out_step >> 1)
         # A bank's turn comes every F kernels: with several, its room may be known a cycle later.
+        # That of dot products comes every cycle: they leave room for the one before.
+        needed = entries if banks == 1 else Mux(layer.dot, 2, entries)
         domain = m.d.comb if banks == 1 else m.d.sync
         for index in range(banks):
             credits = Signal(range(SEGMENT_ROWS + 1), name=f"credits{index}")
             taken = Mux(start & (bank == index), entries, 0)
             m.d.sync += credits.eq(credits - taken + self.credit[index])
-            domain += room[index].eq(credits >= entries)
+            domain += room[index].eq(credits >= needed)
             with m.If(self.begin):
                 m.d.sync += credits.eq(SEGMENT_ROWS)
 
@@ -289,6 +294,10 @@ class SumReader(wiring.Component):
         m.d.sync += base_step.eq(
             Mux(layer.out_vector, layer.out_map << layer.out_wide, layer.out_plane << 4)
         )
+        # Of a vector in several banks, `rtl.writer` takes the bank out of the middle.
+        origin = Cat(Const(0, 4), layer.out_base)
+        if banks > 1:
+            origin = Mux(layer.out_vector, origin << bank_bits, origin)
         block_last = Signal()
         m.d.sync += [self.r_index.eq(self.r_index + 1), self.param_next.eq(0)]
         with m.If(tile_end):
@@ -311,13 +320,11 @@ class SumReader(wiring.Component):
             with m.If(last_kernel & ~tiles_last):
                 m.d.sync += base.eq(block_base)
             with m.Elif(last_kernel & kernels_last):
-                m.d.sync += base.eq(layer.out_base << 4)
+                m.d.sync += base.eq(origin)
             with m.Elif(bank_last):
                 m.d.sync += base.eq(base_next)
             with m.If(last_kernel & tiles_last):
-                m.d.sync += block_base.eq(
-                    Mux(kernels_last, layer.out_base << 4, base_next)
-                )
+                m.d.sync += block_base.eq(Mux(kernels_last, origin, base_next))
             with m.If(next_kernel == 0):
                 m.d.sync += [self.r_slot.eq(next_slot), next_slot.eq(next_slot + 1)]
             with m.If(last_kernel):
@@ -346,7 +353,7 @@ class SumReader(wiring.Component):
                 active.eq(1), gap.eq(1),
                 next_kernel.eq(0), kernel_block.eq(0), tile_block.eq(0),
                 size.eq(layer.resident), rest.eq(layer.tile_blocks - layer.resident),
-                base.eq(layer.out_base << 4), block_base.eq(layer.out_base << 4),
+                base.eq(origin), block_base.eq(origin),
             ]
 
         # The parameters arrive one cycle after the first read and are kept for the tile.

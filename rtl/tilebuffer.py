@@ -47,7 +47,8 @@ class TileBuffer(wiring.Component):
         Columns from the forward FFTs. Word u goes to bank ``(channel_low + u) % 8`` at
         ``addr + 8*index + u`` (modulo the depth); if bypass, word i to bank i at ``addr``. With
         several feature banks no two columns are for one lane (asserted), ``channel_low`` is the
-        feature bank modulo 8, ``addr`` a multiple of 32, and nothing is bypassed.
+        feature bank modulo 8, ``addr`` a multiple of 32, and only the first one's are bypassed,
+        for lane 0; then both are free.
     addr : In(ArrayLayout(range(tile_depth), 8))
         Read address of each bank, shared by the lanes.
     en : In(1)
@@ -149,8 +150,19 @@ class TileBuffer(wiring.Component):
         """
         config = self._config
         columns = []
+        # A bypassed row lies at any address.
+        first = self.i[0].payload.tag
+        s1_bypass, s2_bypass = Signal(), Signal()
+        s1_low, s2_low = Signal(3, reset_less=True), Signal(3, reset_less=True)
+        m.d.sync += [
+            s1_bypass.eq(self.i[0].valid & first.bypass), s2_bypass.eq(s1_bypass),
+            s1_low.eq(first.addr), s2_low.eq(s1_low),
+        ]
         for number, column in enumerate(self.i):
             tag = column.payload.tag
+            place = Cat(column.payload.index, tag.addr[5:])
+            if number == 0:
+                place = Mux(tag.bypass, tag.addr[3:], place)
             s1_lanes = Signal(config.tile_lanes, name=f"s1_lanes{number}")
             s1_words = Signal.like(
                 column.payload.words.as_value(), reset_less=True, name=f"s1_words{number}"
@@ -164,12 +176,13 @@ class TileBuffer(wiring.Component):
                     column.payload.words[(bank - number) % 8].as_value()
                     for bank in range(config.banks)
                 )),
-                s1_place.eq(Cat(column.payload.index, tag.addr[5:])),
+                s1_place.eq(place),
             ]
             if simulated:
-                m.d.sync += Assert(~column.valid | (
-                    (tag.channel_low == number % 8) & (tag.addr[:5] == 0) & ~tag.bypass
-                ))
+                right = (tag.channel_low == number % 8) & (tag.addr[:5] == 0) & ~tag.bypass
+                if number == 0:
+                    right |= tag.bypass & (tag.lane == 0)
+                m.d.sync += Assert(~column.valid | right)
             columns.append((s1_lanes, Cat(s1_words, s1_place, Const(number % 8, 3))))
 
         writes = []
@@ -188,7 +201,8 @@ class TileBuffer(wiring.Component):
             bits = len(s1_words) // config.banks
             words = [chosen.word_select(bank, bits) for bank in range(config.banks)]
             place, turn = chosen[len(s1_words):-3], chosen[-3:]
-            writes.append((
-                enable, [Cat((bank - turn)[:3], place) for bank in range(config.banks)], words
-            ))
+            lows = [(bank - turn)[:3] for bank in range(config.banks)]
+            if lane == 0:
+                lows = [Mux(s2_bypass, s2_low, low) for low in lows]
+            writes.append((enable, [Cat(low, place) for low in lows], words))
         return writes

@@ -12,6 +12,7 @@ from __future__ import annotations
 from amaranth.hdl import Const, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
 
 from model.config import AcceleratorConfig
 from rtl.signatures import (
@@ -195,6 +196,9 @@ class BankWriter(wiring.Component):
 class Writer(wiring.Component):
     """The writers of all feature banks, and what is published for the layer as a whole.
 
+    A dot layer is the first writer's alone.  Of several banks, its positions are those of the
+    vector's linear image, a row of 16 bytes of every bank.
+
     Parameters
     ----------
     config : AcceleratorConfig
@@ -209,7 +213,7 @@ class Writer(wiring.Component):
     layer : In(Descriptor)
         Constant from ``begin`` until ``layer_end``.
     i : In(Event(SegmentRow(config))).array(F)
-        See `BankWriter`.
+        See `BankWriter`. Dot products come in the first.
     reserve, spare : In(F), Out(F)
         See `TileWalker`.
     write : Out(Event(FeatureWrite)).array(F)
@@ -273,7 +277,8 @@ class Writer(wiring.Component):
 
         ended, ending = Signal(banks), Signal(banks)
         end = Signal()
-        written = (ended | ending).all()
+        others = ((1 << banks) - 2) & layer.dot.replicate(banks)
+        written = (ended | ending | others).all()
         pools = layer.pool_op != 0 if self._config.map_pool else None
         if pools is None:
             m.d.comb += end.eq(written)
@@ -281,6 +286,12 @@ class Writer(wiring.Component):
             m.d.comb += [
                 self.written.eq(pools & ended.all()), end.eq(Mux(pools, self.pooled, written)),
             ]
+        writes = self.write
+        if banks > 1:
+            writes = [
+                Event(FeatureWrite).create(path=(f"own{bank}",)) for bank in range(banks)
+            ]
+            self._spread(m, writes)
         for bank in range(banks):
             m.submodules[f"bank{bank}"] = writer = BankWriter(config=self._config)
             m.d.comb += [
@@ -288,8 +299,8 @@ class Writer(wiring.Component):
                 writer.i.valid.eq(self.i[bank].valid), writer.i.payload.eq(self.i[bank].payload),
                 walker.rotate[bank].eq(writer.rotate), walker.advance[bank].eq(writer.advance),
                 writer.place.eq(walker.o[bank]), writer.rows.eq(walker.rows[bank]),
-                self.write[bank].valid.eq(writer.write.valid),
-                self.write[bank].payload.eq(writer.write.payload),
+                writes[bank].valid.eq(writer.write.valid),
+                writes[bank].payload.eq(writer.write.payload),
                 self.progress[bank].eq(
                     writer.progress if pools is None
                     else Mux(pools, 0, writer.progress.as_value())
@@ -318,3 +329,18 @@ class Writer(wiring.Component):
         with m.If(self.start):
             m.d.sync += [self.layers_done.eq(0), ended.eq(0), segments.eq(0)]
         return m
+
+    def _spread(self, m: Module, writes) -> None:
+        """Each bank's own segments, or of a dot layer the one or two bytes that are for it."""
+        first = writes[0]
+        bits = exact_log2(self._config.feature_banks)
+        for bank, (own, port) in enumerate(zip(writes, self.write, strict=True)):
+            m.d.comb += [port.valid.eq(own.valid), port.payload.eq(own.payload)]
+            with m.If(self.layer.dot):
+                m.d.comb += [
+                    port.valid.eq(first.valid & (first.payload.addr[:bits] == bank)),
+                    port.payload.addr.eq(first.payload.addr[bits:]), port.payload.pair.eq(0),
+                    *(port.payload[name].eq(first.payload[name])
+                      for name in ("parity", "offset", "count")),
+                    *(port.payload.data[byte].eq(first.payload.data[byte]) for byte in range(2)),
+                ]

@@ -102,9 +102,9 @@ def _tile_stage(config: AcceleratorConfig, desc: dict[str, int], trace: LayerTra
                 base: int, bank: int) -> _Stage:
     """Columns of the channels of one feature bank, whose blocks begin at ``base`` in the ring."""
     if desc["dot"]:
-        groups = desc["groups"]
+        groups = desc["groups"] if bank == 0 else 0     # they all come by the first bank
         words = np.zeros((groups * 8, 2), dtype=np.int64)
-        words[:len(trace.tiles)] = trace.tiles
+        words[:len(trace.tiles)] = trace.tiles[:len(words)]
         number = np.arange(groups * 8).reshape(groups, 8)
         group = np.arange(groups)
         tags = {"bypass": np.ones_like(group), "lane": 0 * group,
@@ -188,9 +188,11 @@ def _write_stage(config: AcceleratorConfig, desc: dict[str, int], trace: LayerTr
     banks = config.feature_banks
     kernel_block, tile_block = _block_order(desc)
     # Two rows that leave the inverse FFT together, and are not pooled, are written lane by lane.
-    each = 1 if desc["pool"] else config.inverse_rows
+    each = 1 if desc["pool"] or desc["dot"] else config.inverse_rows
+    # A dot layer's values are spread over the banks by their place in the vector.
+    first, stride = (0, 1) if desc["dot"] else (bank, banks)
     block, inner, pair, lane, half = np.ogrid[
-        :len(kernel_block), bank:width:banks, :step // each, :lanes, :each
+        :len(kernel_block), first:width:stride, :step // each, :lanes, :each
     ]
     line = pair * each + half
     tile = tile_block[block] * lanes + lane
@@ -202,6 +204,8 @@ def _write_stage(config: AcceleratorConfig, desc: dict[str, int], trace: LayerTr
     kernels = (desc["kernel_blocks"] - 1) * width + desc["lanes_last"]
     written = ((kernel < kernels) & (tile < desc["tiles"]) & (y < desc["out_height"])
                & (values > 0))
+    if desc["dot"]:
+        written &= (kernel << desc["out_wide"] >> 4) % banks == bank
     shape = written.shape
 
     def spread(value: Any) -> Ints:
@@ -211,7 +215,8 @@ def _write_stage(config: AcceleratorConfig, desc: dict[str, int], trace: LayerTr
     wide = desc["out_wide"]
     if desc["out_vector"]:
         index = (kernel * desc["out_map"] + y * desc["out_width"] + x) << wide
-        address, parity, offset = desc["out_base"] + (index >> 4), index >> 3 & 1, index & 7
+        row = (index >> 4) // banks
+        address, parity, offset = desc["out_base"] + row, index >> 3 & 1, index & 7
     else:
         address = (desc["out_base"] + kernel // banks * desc["out_plane"]
                    + ((y >> 1) << desc["out_row_log2"]) + (x >> 3))
@@ -219,7 +224,7 @@ def _write_stage(config: AcceleratorConfig, desc: dict[str, int], trace: LayerTr
     padded = np.pad(trace.map, ((0, kernels - len(trace.map)), (0, 0), (0, 8)))
     words = padded[kernel[:, None], y[:, None], x[:, None] + np.arange(8)]
     if wide:
-        words = np.stack([words & 0xFF, words >> 8 & 0xFF], axis=-1).reshape(len(words), -1)[:, :8]
+        words = np.stack([words & 0xFF, words >> 8 & 0xFF], axis=-1).reshape(len(words), 16)[:, :8]
     where = {
         "kernel block": spread(kernel_block[block])[:, None],
         "tile block": spread(tile_block[block])[:, None], "tile": tile[:, None],

@@ -6,9 +6,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from model.alexnet import ALEXNETS
+from model.config import PRESETS
+
 __all__ = ["alexnet"]
 
 Read = Callable[[Path, str], Any]
+#: Files of whole AlexNets on the boards' configs: config, and one of how many words is kept in the
+#: fully connected layers.
+BOARD_RUNS = ("zcu104-alexnet-a16", "zcu104-alexnet-a8", "zc706-alexnet-a16", "zc706-alexnet-a8")
+
 Table = Callable[[Sequence[str], Sequence[Sequence[object]]], str]
 
 
@@ -16,7 +23,66 @@ def alexnet(folder: Path, read: Read, table: Table) -> str:
     """One part per network that was run."""
     parts = [_run(run, table) for name in ("alexnet", "alexnet-grouped")
              if (run := read(folder, f"{name}.json"))]
+    boards = [(name, run) for name in BOARD_RUNS if (run := read(folder, f"{name}.json"))]
+    if boards:
+        parts.append(_boards(boards, table))
     return "## AlexNet, all layers\n" + "\n\n".join(parts) + "\n" if parts else ""
+
+
+def dense_operations(network: str) -> int:
+    """Two for each multiplication of the convolutions, done directly, without pruning."""
+    shape = ALEXNETS[network]
+    side, operations = shape.side, 0
+    for conv in shape.convs:
+        edge = (side + 2 * conv.padding - conv.kernel) // conv.stride + 1
+        products = edge * edge * conv.out_channels * conv.in_channels // conv.groups
+        operations += 2 * products * conv.kernel**2
+        side = conv.out_side(side)
+    return operations
+
+
+def _boards(runs: Sequence[tuple[str, dict]], table: Table) -> str:
+    """Whole AlexNets on the configs of the papers' boards: totals, then layers."""
+    totals, layers = [], []
+    for name, run in runs:
+        config, clock, cycles = PRESETS[run["config"]], run["clock_hz"], max(run["cycles"])
+        of_conv = [layer for layer in run["layers"] if layer["name"].startswith("conv")]
+        time = sum(layer["cycles"] for layer in of_conv) / clock
+        lanes = config.tile_lanes * config.kernel_lanes
+        products = sum(layer["mac_issue_cycles"] * layer["lanes_filled"] for layer in of_conv)
+        totals.append((
+            f"`{run['config']}`", f"1:{name.rpartition('-a')[2]}", run["multipliers"], cycles,
+            f"{1000 * cycles / clock:.3f}", f"{clock / cycles:.0f}",
+            f"{dense_operations(run['network']) / time / 1e9:.0f}",
+            f"{6 * products * lanes / time / 1e9:.0f}", f"{run['read_bytes'][-1] / 1e6:.2f}",
+            run["words_compared"] if run["bit_exact"] else "NOT equal",
+        ))
+        port = config.port_bits // 8
+        for layer in run["layers"]:
+            error = 100 * (layer["estimated_cycles"] / layer["cycles"] - 1)
+            layers.append((
+                f"`{run['config']}`", f"1:{name.rpartition('-a')[2]}", layer["name"],
+                layer["cycles"], f"{error:+.1f} %", f"{100 * layer['mac_utilisation']:.1f} %",
+                f"{100 * layer['lanes_filled']:.1f} %", f"{layer['bytes_read'] / 1e6:.3f}",
+                f"{100 * layer['bytes_read'] / port / layer['cycles']:.1f} %",
+            ))
+    return (
+        "### alexnet on the configs of two boards\n"
+        "Batch 1, convolutions `channel 1:4`, fully connected layers as given, random weights of 8 "
+        "bits, simulated in RTL, memory latency 100 cycles. GOPS are of the convolutions with "
+        "their pools: dense-equivalent, two operations for each multiplication of the convolutions "
+        f"done directly ({dense_operations('alexnet') / 1e9:.3f} G in all); real, two for each "
+        "of a lane's three multiplications where it has a weight. Electronics 2019 ran an AlexNet "
+        "at 9.73 images/s on a ZCU104.\n\n"
+        + table(("config", "fully connected", "multipliers", "cycles", "ms", "images/s",
+                 "GOPS dense-equivalent", "GOPS real", "MB read", "words equal"), totals)
+        + "\n\nOf the port: bytes read in the layer's time against the port's width a cycle; above "
+        "100 % where the kernel buffer held beats that were read before.\n\n"
+        + table(("config", "fully connected", "layer", "cycles", "estimate's error", "MAC issue",
+                 "lanes filled", "MB read", "of the port"), layers)
+        + "\n\nCommand: `python -m sim.run alexnet --weights synthetic --config CONFIG "
+        "--dense-alpha A --latency 100 --json docs/results/CONFIG-aA.json`."
+    )
 
 
 def _run(run: dict, table: Table) -> str:

@@ -78,6 +78,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--pattern", default="channel", choices=("channel", "kernel"),
                         help="sparsity pattern of the zoo network (default: channel)")
     parser.add_argument("--alpha", type=int, default=4, help="compression (default: 4)")
+    parser.add_argument("--dense-alpha", type=int, metavar="ALPHA",
+                        help="of the fully connected layers of synthetic weights (default: ALPHA)")
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--images", "--image", nargs="+", metavar="FILE",
                         help="28x28 greyscale image files, or photographs")
@@ -110,7 +112,7 @@ def _load_network(args: argparse.Namespace, config: AcceleratorConfig) -> Quanti
         return load_network(args.file)
     if args.weights:
         return synthetic_network(NETWORKS[args.network], weight_bits=config.weight_bits,
-                                 alpha=args.alpha, seed=args.seed)
+                                 alpha=args.alpha, seed=args.seed, dense_alpha=args.dense_alpha)
     if args.network == "vgg16":
         raise UserError("vgg16 is not shipped: give --network FILE.npz, written by python -m "
                         "pruning.layerwise vgg16 --weights hed, or --weights synthetic")
@@ -238,7 +240,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print_layers(console, layer_figures(program, complete[-1]))
     exact = print_verdict(console, program, results)
     if args.json is not None:
-        pattern = f"{args.pattern} {args.alpha}" if not args.file else ", ".join(
+        named = not args.file and args.dense_alpha is None
+        pattern = f"{args.pattern} {args.alpha}" if named else ", ".join(
             dict.fromkeys(layer.pattern for layer in network.layers))
         content = as_json(program, digits[:len(results)], results, args.backend, pattern)
         write_output(args.json, json.dumps(content, indent=2) + "\n")

@@ -147,8 +147,6 @@ def test_what_does_not_fit_names_the_layer_and_the_remedy():
             [Conv("c", 1, 4, 1), Linear("a", 4, 4), Conv("b", 4, 4, 1)],
             ["channel 1:1", "channel 1:1", "channel 1:1"], (1, 1, 1))
     wide = PRESETS["tiny-wide"]
-    refused("layer b: a fully connected layer needs feature_banks = 1, config tiny-wide has 8",
-            [Conv("a", 1, 4, 3), Linear("b", 144, 4)], ["channel 1:1"] * 2, (1, 8, 8), wide, 16)
     refused("layer a: its output tiles have 8 values a row, config tiny-wide requantises 6",
             [Conv("a", 1, 4, 1)], ["channel 1:1"], (1, 8, 8), wide, 16)
     refused("layer a: an even kernel size, 4, needs inverse_rows = 1, config tiny-wide2 has 2",

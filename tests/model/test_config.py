@@ -15,6 +15,29 @@ def test_json_round_trip(config, tmp_path):
     assert load_config(str(path)) == config
 
 
+@pytest.mark.parametrize(("name", "dsp", "bram", "uram"), [
+    ("zcu104-alexnet", 1728, 312, 96), ("zc706-alexnet", 900, 545, 0),
+])
+def test_alexnets_configs_fit_their_boards_by_count(name, dsp, bram, uram):
+    """RAM as a row of 36 Kbit (or 288) holds words, see docs/boards.md."""
+    config = PRESETS[name]
+    assert config.multipliers <= dsp
+    tiles = config.tile_lanes * config.banks
+    kernel_bits = config.kernel_lanes * 2 * config.weight_bits
+    assert (config.tile_depth, config.kernel_depth, config.feature_depth) == (4096, 4096, 4096)
+    # Feature columns, sum buffers, selects.
+    shared = 16 * config.feature_banks + 4 * config.tile_lanes + -(-config.port_bits // 72)
+    if config.ultra_ram:
+        assert shared <= 0.9 * bram and tiles + -(-kernel_bits // 72) <= 0.9 * uram
+    else:
+        assert shared + 4 * tiles + -(-kernel_bits // 9) <= 0.9 * bram
+
+
+def test_several_feature_banks_have_positions_for_all():
+    with pytest.raises(ValueError, match="at most 131072 with 8 feature banks, not 131136"):
+        dataclasses.replace(PRESETS["tiny-wide"], feature_depth=131136)
+
+
 def test_digest_follows_the_hardware_not_the_name():
     assert dataclasses.replace(TINY, name="x", clock_hz=1).digest == TINY.digest
     assert dataclasses.replace(TINY, tile_lanes=3).digest != TINY.digest

@@ -35,6 +35,16 @@ def test_fully_connected_layers_keep_one_pair_of_alpha():
     assert pairs.max() == 1 and pairs.mean() > 0.9
 
 
+def test_fully_connected_layers_may_be_sparser():
+    network = Network("n", (4, 6, 6), (Conv("a", 4, 5, 3), Linear("b", 80, 7)))
+    first, second = synthetic_network(network, alpha=2, dense_alpha=8, weight_bits=8).layers
+    assert (first.pattern, second.pattern) == ("channel 1:2", "channel 1:8")
+    assert second.weight.reshape(7, 5, 8, 2).any(axis=3).sum(axis=2).max() == 1
+    assert first.weight.any(axis=-1).mean() > 0.4
+    with pytest.raises(UserError, match="alpha must be 1 to 256, not 0"):
+        synthetic_network(network, dense_alpha=0)
+
+
 def test_strided_and_grouped_layers_have_the_words_of_their_phases_and_parts():
     chain = NETWORKS["alexnet-grouped"]
     part = Network("part", chain.input_shape, chain.layers[:2])

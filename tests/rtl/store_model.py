@@ -59,16 +59,18 @@ def kernels(config, layer, kernel_block):
 
 
 def base(config, layer, kernel):
-    """Position of a kernel's map in its feature bank."""
+    """Position of a kernel's map in its feature bank, or in the vector of all banks."""
     step = layer["out_plane"] << 4
     if layer["out_vector"]:
         step = layer["out_map"] << layer["out_wide"]
+        return config.feature_banks * (layer["out_base"] << 4) + kernel * step
     return (layer["out_base"] << 4) + kernel // config.feature_banks * step
 
 
 def tile_marks(config, layer, kernel_block, tile_block, kernel):
     """`TileMarks` of a kernel's tiles."""
-    last = kernel in kernels(config, layer, kernel_block)[-config.feature_banks :]
+    several = 1 if layer["dot"] else config.feature_banks
+    last = kernel in kernels(config, layer, kernel_block)[-several:]
     group = next(group for group in groups(layer["tile_blocks"], layer["resident"])
                  if tile_block in group)
     final = group[-1] == layer["tile_blocks"] - 1
@@ -115,13 +117,13 @@ def place(layer, number, row):
 
 
 def address(config, layer, kernel, y, x):
-    """(row, parity, offset) of a value in the kernel's bank of the feature memory."""
-    start = base(config, layer, kernel)
+    """(bank, row, parity, offset) of a value in the feature memory."""
+    start, banks = base(config, layer, kernel), config.feature_banks
     if layer["out_vector"]:
         index = start + (y * layer["out_width"] + x << layer["out_wide"])
-        return index >> 4, index >> 3 & 1, index & 7
+        return (index >> 4) % banks, (index >> 4) // banks, index >> 3 & 1, index & 7
     row = (start >> 4) + ((y >> 1) << layer["out_row_log2"]) + (x >> 3)
-    return row, y & 1, x & 7
+    return kernel % banks, row, y & 1, x & 7
 
 
 def writes(config, layer, segments):
@@ -142,15 +144,15 @@ def writes(config, layer, segments):
                         number = tile_block * config.tile_lanes + lane
                         y, x, count = place(layer, number, first + row)
                         if count:
-                            where = address(config, layer, kernel, y, x)
+                            bank, *where = address(config, layer, kernel, y, x)
                             write = *where, rows[row][lane][: count << layer["out_wide"]]
-                            banks[kernel % config.feature_banks].append(write)
+                            banks[bank].append(write)
     return banks
 
 
 def rows_at_once(config, layer):
     """Rows of a tile that are written together."""
-    return 1 if layer["pool"] else config.inverse_rows
+    return 1 if layer["pool"] or layer["dot"] else config.inverse_rows
 
 
 def written(layer, word):
@@ -212,7 +214,7 @@ def layers(config):
 
 
 def _bank_layers(config):
-    """`layers` for several feature banks: whole rounds of kernels, planes only."""
+    """`layers` for several feature banks: whole rounds of kernels, vectors of dot layers only."""
     n, f = config.kernel_lanes, config.feature_banks
     # Two rows per cycle take even steps only.
     five, three, one = (5, 3, 1) if config.inverse_rows == 1 else (4, 2, 2)
@@ -236,7 +238,10 @@ def _bank_layers(config):
              requant_shift=10, out_base=1),
         # A single tile block of several rows of tiles.
         conv(config, kernels=2 * n, height=3 * config.tile_lanes, width=3, step=three, out_signed=1,
-             requant_shift=10, out_base=60, last=1),
+             requant_shift=10, out_base=60),
+        dot(config, kernels=5 * n + 3, relu=1, requant_shift=9, out_base=12),
+        dot(config, kernels=2 * n + 1, out_wide=1, out_signed=1, requant_shift=4, out_base=20,
+            last=1),
     ]
 
 

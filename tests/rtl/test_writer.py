@@ -42,7 +42,7 @@ def rows(config, layer, rng):
                 for content in contents:
                     segments += map(bytes, content[: 1 if layer["dot"] else None])
                 found.append((
-                    kernel % config.feature_banks,
+                    0 if layer["dot"] else kernel % config.feature_banks,
                     {"tile_last": last, "base": base, "tile": marks}, contents,
                 ))
     return found, segments
@@ -184,8 +184,10 @@ def test_layers_in_sequence(name, pause):
         steps, complete = [(0, 0)], []
         for index, layer in enumerate(layers):
             count = layer["kernels"] // len(run.banks)
+            if layer["dot"]:
+                count = layer["kernels"] * (bank == 0)
             steps += [(index, done) for done in range(1, count)]
-            complete.append((index, count))
+            complete += [(index, count)] * (count > 0)
             steps.append((index + 1, 0))
         found = run.progress(bank, "channels_done")
         assert without(found, complete, len(run.banks) > 1) == steps

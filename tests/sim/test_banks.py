@@ -101,11 +101,31 @@ def test_vgg16_on_u200():
     assert result.run.cycles <= 600_000
 
 
+def dense(*layers, patterns, shape=(3, 10, 10)):
+    """A convolution of 12 channels of 5x5 and fully connected layers behind it."""
+    chain = [Conv("a", shape[0], 12, 3, padding=1, pool=2), *layers]
+    network = toy_network(chain, ["channel 1:2", *patterns], shape, weight_bits=16, seed=1)
+    return dataclasses.replace(network, in_signed=True)
+
+
+def test_fully_connected_layers_in_amaranths_simulator():
+    """A map, and vectors, that end within a row, a bank and a kernel block."""
+    network = dense(Linear("b", 300, 50), Linear("c", 50, 21, relu=False),
+                    patterns=["channel 1:8", "channel 1:16"])
+    check(network, CONFIG, "pysim", MemoryOptions(latency=9, stall=0.2, seed=4))
+
+
+@pytest.mark.slow
+def test_many_small_kernel_blocks_of_a_fully_connected_layer():
+    """More than the parameter memory holds, in the first bursts; signed; longer than a round."""
+    network = dataclasses.replace(toy_network(
+        [Conv("a", 3, 2, 3, relu=False), Linear("b", 32, 300), Linear("c", 300, 9, relu=False)],
+        ["channel 1:1", "channel 1:16", "channel 1:32"], (3, 6, 6), weight_bits=16), in_signed=True)
+    result = check(network, CONFIG, "fast", MemoryOptions(latency=60, stall=0.4, seed=5))
+    assert result.run.cycles < 3000
+
+
 def test_what_several_banks_cannot_do():
-    dense = toy_network([Conv("a", 1, 4, 3), Linear("b", 4 * 36, 10, relu=False)],
-                        ["channel 1:1", "channel 1:4"], (1, 8, 8), weight_bits=16)
-    with pytest.raises(UserError, match="needs feature_banks = 1"):
-        compile_network(dense, CONFIG)
     wide = synthetic_network(Network("wide", (3, 16, 16), (Conv("a", 3, 8, 1),)))
     with pytest.raises(UserError, match="post_values"):
         compile_network(wide, CONFIG)

@@ -73,6 +73,34 @@ def test_alexnet_in_small(cores):
 
 
 @pytest.mark.slow
+def test_alexnet_in_small_in_several_banks(cores):
+    """Pooled in planes, which fully connected layers read as a vector; vectors between these."""
+    pool = Pool("max", 3, 2)
+    layers = [
+        Conv("conv1", 1, 8, 11, padding=2, stride=4, pooling=pool),
+        Conv("conv2", 8, 24, 5, padding=2, pooling=pool),
+        Conv("conv3", 24, 21, 3, padding=1, pooling=Pool("max", 2, 1, 1)),
+        Linear("fc6", 189, 70), Linear("fc7", 70, 140), Linear("fc8", 140, 11, relu=False),
+    ]
+    patterns = ["channel 1:4"] * 3 + ["channel 1:16", "channel 1:8", "channel 1:4"]
+    program, run = check(cores, WIDE, layers, (1, 62, 62), patterns, runs=2)
+    assert program.layers[3].descriptor["in_plane"] and not program.layers[4].descriptor["in_plane"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [(2, 19), (5, 9), (1, 1)])
+def test_fully_connected_after_a_sum_or_a_wide_map(cores, size):
+    """Rows of up to three reads; a sum of maps, signed."""
+    shape = (2, *size)
+    layers = [
+        Conv("a", 2, 8, 3, padding=1), Conv("b", 8, 8, 3, padding=1, relu=False, add="a"),
+        Linear("c", 8 * int(np.prod(size)), 20, relu=False),
+    ]
+    network = residual(toy_network(layers, ["channel 1:4"] * 3, shape, weight_bits=16))
+    check(cores, WIDE, layers, shape, network=network)
+
+
+@pytest.mark.slow
 def test_pooling_in_several_banks(cores):
     """Planes of all banks at a time, signed maps, a pooled last layer."""
     layers = [

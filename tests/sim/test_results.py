@@ -1,6 +1,7 @@
 import json
 
 from sim.results import main, render
+from sim.results_alexnet import dense_operations
 
 
 def run(name, pattern, exact=True):
@@ -131,6 +132,20 @@ def test_whole_alexnets_have_a_section(tmp_path):
     assert "## AlexNet, all layers" in text and "**7010 cycles**, 0.04 ms at 200 MHz" in text
     assert "148 multipliers; 7000 of them in the convolutions" in text
     assert "| fc6 | 7000 | 7070 | +1.0 % |" in text
+
+
+def test_whole_alexnets_on_boards_have_their_rates(tmp_path):
+    content = run("alexnet", "channel 1:4, channel 1:16") | {
+        "config": "zcu104-alexnet", "clock_hz": 200_000_000, "multipliers": 926,
+        "cycles": [200_000], "read_bytes": [9_000_000]}
+    layer, = content["layers"]
+    content["layers"] = [layer | {"name": name, "estimated_cycles": 101_000, "cycles": 100_000,
+                                  "bytes_read": 6_080_000} for name in ("conv1", "fc6")]
+    (tmp_path / "zcu104-alexnet-a16.json").write_text(json.dumps(content))
+    text = render(tmp_path)
+    assert dense_operations("alexnet") == 2 * 655_566_528
+    assert "| `zcu104-alexnet` | 1:16 | 926 | 200000 | 1.000 | 1000 | 2622 |" in text
+    assert "| fc6 | 100000 | +1.0 % |" in text and "| 6.080 | 95.0 % |" in text
 
 
 def test_runs_on_cifar_are_grouped_by_setting_and_seeds_averaged(tmp_path):
