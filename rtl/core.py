@@ -111,7 +111,7 @@ class Core(wiring.Component):
             m.submodules[f"feature{bank}"] = feature = FeatureMemory(config=config)
             self._features(
                 m, feature, input_dma.write[bank], output_dma.read[bank], engine.write[bank],
-                engine.read[bank],
+                engine.read[bank], output_dma.reads,
             )
 
         m.d.comb += [
@@ -206,11 +206,12 @@ class Core(wiring.Component):
         ]
 
     def _features(self, m: Module, feature: FeatureMemory, input_write, output_read,
-                  write, read) -> None:
+                  write, read, output_reads) -> None:
         """Both ports of a bank of the feature memory have two users, never at the same time.
 
         The input DMA, which may still be at work when layer 0 writes, is held off meanwhile, bank
-        by bank; the output DMA comes after the layers.
+        by bank; the output DMA comes after the layers. A level says that it has: whether it reads
+        in this cycle is known too late for the addresses of all block RAMs.
         """
         m.d.comb += [
             feature.write.valid.eq(input_write.valid | write.valid),
@@ -221,7 +222,7 @@ class Core(wiring.Component):
         ]
         for name in ("even_addr", "odd_addr", "offset"):
             m.d.comb += getattr(feature.read, name).eq(
-                Mux(output_read.en, getattr(output_read, name), getattr(read, name))
+                Mux(output_reads, getattr(output_read, name), getattr(read, name))
             )
         for name in ("even", "odd"):
             m.d.comb += [

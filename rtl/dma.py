@@ -199,6 +199,8 @@ class OutputDma(wiring.Component):
         First row in the feature memory, and how many.
     read : Out(FeatureReadSignature()).array(feature_banks)
         Read ports of the feature memory.
+    reads : Out(1)
+        Level: from the cycle after ``start`` until a reset the read ports are this unit's.
     w : Out(stream.Signature(WriteRequest(port_bits)))
         Memory writes.
     stop : In(1)
@@ -216,7 +218,7 @@ class OutputDma(wiring.Component):
         self._banks, self._bits = config.feature_banks, config.port_bits
         super().__init__({
             "start": In(1), "addr": In(32), "base": In(ROW_BITS), "rows": In(ROW_BITS),
-            "read": Out(FeatureReadSignature()).array(config.feature_banks),
+            "read": Out(FeatureReadSignature()).array(config.feature_banks), "reads": Out(1),
             "w": Out(stream.Signature(WriteRequest(config.port_bits))),
             "stop": In(1), "done": Out(1),
         })
@@ -243,6 +245,7 @@ class OutputDma(wiring.Component):
             self.w.payload.data.eq(queue.r_data.word_select(position, self._bits)),
             queue.r_en.eq(row_sent),
             self.done.eq(started & (send_left == 0)),
+            self.reads.eq(started),
         ]
         for read in self.read:
             m.d.comb += [

@@ -5,8 +5,9 @@ a read takes eight pixels from any column of two adjacent map rows, and a write 
 values at any byte offset of one row, or of an even and the odd one below. Layout: see
 `rtl.signatures.FeatureReadSignature` and `FeatureWrite`.
 
-Latency: read 2 cycles (RAM, then rotation and register); a read ``WRITE_LATENCY`` cycles after a
-write sees it. Throughput: one read and one write per cycle. ECP5 cost: 16 DP16KD at a depth of
+Latency: read 2 cycles (RAM, then register; the rotation follows in the same cycle, since a block
+RAM takes more than half of a cycle at 100 MHz); a read ``WRITE_LATENCY`` cycles after a write sees
+it. Throughput: one read and one write per cycle. ECP5 cost: 16 DP16KD at a depth of
 2048, no multiplier.
 """
 
@@ -92,8 +93,8 @@ class FeatureMemory(wiring.Component):
             ]
             s1_columns.append((byte, row, enable))
 
-        s1_offset = Signal(3, reset_less=True)
-        m.d.sync += s1_offset.eq(read.offset)
+        s1_offset, s2_offset = Signal(3, reset_less=True), Signal(3, reset_less=True)
+        m.d.sync += [s1_offset.eq(read.offset), s2_offset.eq(s1_offset)]
         for parity, name in enumerate(("even", "odd")):
             addr = (read.even_addr, read.odd_addr)[parity][:bits]
             onward = Signal(bits, name=f"{name}_onward")
@@ -110,10 +111,11 @@ class FeatureMemory(wiring.Component):
                     read_port.addr.eq(Mux(column < read.offset, onward, addr)),
                     read_port.en.eq(read.en),
                 ]
-                fetched.append(read_port.data)
+                s2_byte = Signal(8, reset_less=True, name=f"s2_{name}{column}")
+                m.d.sync += s2_byte.eq(read_port.data)
+                fetched.append(s2_byte)
             pixels = (read.even, read.odd)[parity]
-            for column, pixel in enumerate(rotate(fetched, s1_offset)):
-                s2_pixel = Signal(8, reset_less=True, name=f"s2_{name}{column}")
-                m.d.sync += s2_pixel.eq(pixel)
-                m.d.comb += pixels[column].eq(s2_pixel)
+            m.d.comb += [
+                pixels[column].eq(byte) for column, byte in enumerate(rotate(fetched, s2_offset))
+            ]
         return m

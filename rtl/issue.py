@@ -117,15 +117,22 @@ class Issue(wiring.Component):
         rest = Signal(10, reset_less=True)
         group_rest = Signal(10, reset_less=True)
 
+        # What the step ends, found with the state that says it, because most of a layer's control
+        # hangs on it: ``offset`` is the last of ``hold``, or ``rest`` is 0; ``entries_left`` is 0;
+        # ``group_rest`` is less than ``hold``.
+        offset_end, entries_end = Signal(reset_less=True), Signal(reset_less=True)
+        groups_end = Signal(reset_less=True)
+        hold_before = Signal.like(layer.hold, reset_less=True)      # last offset but one
+        m.d.sync += hold_before.eq(layer.hold - 2)
+
         entry_end, group_end, frequency_end, block_end = Signal(), Signal(), Signal(), Signal()
         blocked, go = Signal(), Signal()
-        offset_end = (offset == layer.hold - 1) | (rest == 0)
         m.d.comb += [
             entry_end.eq(layer.scatter | offset_end),
-            group_end.eq(offset_end & (entries_left == 0)),
+            group_end.eq(offset_end & entries_end),
             frequency_end.eq(Mux(
                 layer.scatter, entry.last if windowed else entry.select[0][7],
-                group_end & (group_rest < layer.hold),
+                group_end & groups_end,
             )),
             block_end.eq(frequency_end & (
                 layer.dot | (frequency == 31) | (layer.scatter if windowed else 0)
@@ -136,38 +143,49 @@ class Issue(wiring.Component):
             order.done.eq(go & block_end & block.layer_last),
         ]
 
-        def entries_of(is_last):
-            return Mux(is_last, layer.entries_last, layer.entries) - 1
+        def begin_entries(is_last):
+            """State at the first entry of ``hold`` groups."""
+            count = Mux(is_last, layer.entries_last, layer.entries)
+            return [entries_left.eq(count - 1), entries_end.eq(count == 1)]
+
+        def begin_entry(no_more):
+            """State at the first step of an entry, which may have no further groups."""
+            return [offset.eq(0), offset_end.eq((layer.hold == 1) | no_more)]
 
         def begin_frequency(at):
             """State at the first step of the frequency whose group 0 lies at ``at``."""
+            last = order.rows <= layer.hold
             return [
-                opening.eq(1), offset.eq(0), channel.eq(0),
+                opening.eq(1), channel.eq(0),
                 frequency_word.eq(at), group_word.eq(at), word.eq(at),
-                rest.eq(order.rows - 1), group_rest.eq(order.rows - 1),
-                entries_left.eq(entries_of(order.rows <= layer.hold)),
+                rest.eq(order.rows - 1), group_rest.eq(order.rows - 1), groups_end.eq(last),
+                *begin_entry(order.rows == 1), *begin_entries(last),
             ]
 
         next_word = word + Mux(layer.dot, 1, 32)
         with m.If(go):
             m.d.sync += opening.eq(0)
             with m.If(~entry_end):
-                m.d.sync += [offset.eq(offset + 1), word.eq(next_word), rest.eq(rest - 1)]
+                m.d.sync += [
+                    offset.eq(offset + 1), word.eq(next_word), rest.eq(rest - 1),
+                    offset_end.eq((offset == hold_before) | (rest == 1)),
+                ]
             with m.Elif(frequency_end):
                 m.d.sync += [frequency.eq(frequency + 1), *begin_frequency(frequency_word + 1)]
             with m.Elif(~layer.scatter):
-                m.d.sync += offset.eq(0)
                 with m.If(group_end):
                     m.d.sync += [
                         channel.eq(0), word.eq(next_word), group_word.eq(next_word),
                         rest.eq(rest - 1), group_rest.eq(rest - 1),
-                        entries_left.eq(entries_of(group_rest < (layer.hold << 1))),
+                        groups_end.eq(rest <= layer.hold),
+                        *begin_entry(rest == 1), *begin_entries(group_rest < (layer.hold << 1)),
                     ]
                 with m.Else():
                     m.d.sync += [
                         channel.eq(channel + (Const(1) << layer.sub_log2)),
                         word.eq(group_word), rest.eq(group_rest),
-                        entries_left.eq(entries_left - 1),
+                        entries_left.eq(entries_left - 1), entries_end.eq(entries_left == 1),
+                        *begin_entry(group_rest == 0),
                     ]
         if windowed:
             self._read_out(m, layer, block, frequency, go & block_end, blocked, block_end)
@@ -316,25 +334,27 @@ class Issue(wiring.Component):
         ]
 
     def _count(self, m: Module, order: BlockOrder, go, active, blocked) -> None:
-        """Count the cycles of a layer and report them in the cycle after its last decision."""
+        """Count the cycles of a layer and report them two cycles after its last decision."""
         counts = Signal(data.ArrayLayout(32, 4))
         index = Signal(8)
-        done = Signal()
-        reasons = (
-            go,
-            ~active & order.wait_tiles,
-            active & ~self.entries.valid,
-            (active & self.entries.valid & blocked) | (~active & order.wait_sums),
-        )
-        m.d.sync += done.eq(order.done)
-        for count, reason in zip(counts, reasons, strict=True):
-            m.d.sync += count.eq(Mux(done, 0, count + reason))
-        with m.If(done):
-            m.d.sync += index.eq(index + 1)
+        s1_done, s2_done = Signal(), Signal()
+        s1_reasons = Signal(4)
+        m.d.sync += [
+            s1_reasons.eq(Cat(
+                go,
+                ~active & order.wait_tiles,
+                active & ~self.entries.valid,
+                (active & self.entries.valid & blocked) | (~active & order.wait_sums),
+            )),
+            s1_done.eq(order.done), s2_done.eq(s1_done),
+            *(count.eq(Mux(s2_done, 0, count + reason))
+              for count, reason in zip(counts, s1_reasons, strict=True)),
+            index.eq(index + s2_done),
+        ]
         with m.If(self.start):
-            m.d.sync += [counts.eq(0), index.eq(0)]
+            m.d.sync += [counts.eq(0), s1_reasons.eq(0), index.eq(0)]
         m.d.comb += [
-            self.stats.valid.eq(done),
+            self.stats.valid.eq(s2_done),
             self.stats.payload.layer.eq(index), self.stats.payload.counts.eq(counts),
         ]
 

@@ -261,19 +261,21 @@ class KernelBuffer(wiring.Component):
 
         s1_valid, s2_valid = Signal(), Signal()
         s1_place = Signal.like(s0_place, reset_less=True)
-        s1_code = Signal(3, reset_less=True)
-        sizes = [entry_bits(config, width) for width in select_widths(config)[1:]]
-        s2_word, s2_code = Signal(max(sizes), reset_less=True), Signal(3, reset_less=True)
+        s2_place = Signal.like(s0_place, reset_less=True)
+        s1_code, s2_code = Signal(3, reset_less=True), Signal(3, reset_less=True)
+        s2_beat = Signal(bits, reset_less=True)
         m.d.sync += [
-            s1_valid.eq(s0_read), s2_valid.eq(s1_valid),
-            s1_place.eq(s0_place), s1_code.eq(code), s2_code.eq(s1_code),
+            s1_valid.eq(s0_read), s2_valid.eq(s1_valid), s1_place.eq(s0_place),
+            s2_place.eq(s1_place), s1_code.eq(code), s2_code.eq(s1_code), s2_beat.eq(out.data),
         ]
         # The more bits of an entry, the fewer places in a beat.
-        with m.Switch(s1_code):
+        sizes = [entry_bits(config, width) for width in select_widths(config)[1:]]
+        s2_word = Signal(max(sizes))
+        with m.Switch(s2_code):
             for value, step in enumerate(sizes, 1):
                 with m.Case(value):
-                    places = Array(out.data[at:at + step] for at in range(0, bits - step + 1, step))
-                    m.d.sync += s2_word.eq(places[s1_place[:(len(places) - 1).bit_length()]])
+                    places = Array(s2_beat[at:at + step] for at in range(0, bits - step + 1, step))
+                    m.d.comb += s2_word.eq(places[s2_place[:(len(places) - 1).bit_length()]])
 
         fifo = SyncFIFOBuffered(width=KernelEntry(config).size, depth=self._FIFO)
         m.submodules.fifo = fifo
