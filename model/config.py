@@ -372,14 +372,14 @@ PRESETS |= {
         replace(PRESETS["u200"], name="u200-window", window=32),
         # The array of `vgg16-144` for the whole of AlexNet, fully connected layers included.
         replace(PRESETS["vgg16-144"], name="alexnet-144", feature_depth=32768, map_pool=1),
-        # AlexNet on the two boards, 8-bit weights. ZCU104: nine tile lanes for the nine tiles of
-        # conv3 to conv5.
-        replace(PRESETS["zcu104"], name="zcu104-alexnet", tile_lanes=9, weight_bits=8, acc_bits=32,
-                tile_depth=4096, kernel_depth=4096, map_pool=1),
-        # ZC706, where nine would need 926 of 900 DSP; the port of the 64-bit DDR3-1600 of the
-        # programmable logic, 512 bits at 200 MHz.
-        replace(PRESETS["zc706"], name="zc706-alexnet", tile_lanes=8, weight_bits=8, acc_bits=32,
-                port_bits=512, map_pool=1, clock_hz=200_000_000),
+        # AlexNet on the two boards, 8-bit weights: what `model.explore` chose for fully connected
+        # layers of 1:16 (docs/explore.md).
+        replace(PRESETS["zcu104"], name="zcu104-alexnet", tile_lanes=4, kernel_lanes=64,
+                weight_bits=8, acc_bits=31, select_depth=4096, feature_depth=3200, map_pool=1,
+                ultra_ram=0),
+        replace(PRESETS["zc706"], name="zc706-alexnet", weight_bits=8, acc_bits=31,
+                kernel_depth=8192, select_depth=4096, feature_depth=3200, map_pool=1,
+                clock_hz=200_000_000),
     )
 }
 
