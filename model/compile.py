@@ -163,7 +163,7 @@ def _compile_layers(
     return regions, layers, streams
 
 
-def _geometry(layer: LoweredLayer, config: AcceleratorConfig) -> dict[str, int]:
+def _geometry(layer: LoweredLayer, config: AcceleratorConfig, row: int) -> dict[str, int]:
     """Descriptor fields of tiles and maps."""
     channels, height, width = layer.in_shape
     if isinstance(layer.layer, Conv):
@@ -200,7 +200,7 @@ def _geometry(layer: LoweredLayer, config: AcceleratorConfig) -> dict[str, int]:
     if config.feature_banks == 1:
         height = width = 1      # a vector
     return {
-        "dot": 1, "pool": 0, "channels": ceil(length / 2), "groups": ceil(length / 16),
+        "dot": 1, "pool": 0, "channels": ceil(length / 2), "groups": ceil(length / (2 * row)),
         "tiles": 1, "tile_blocks": 1, "tiles_x": 1, "step": 1, "crop": config.tile - 1,
         "pad": 0, "pad_left": 0, "in_height": height, "in_width": width, "out_height": 1,
         "out_width": 1,
@@ -211,7 +211,7 @@ def _geometry(layer: LoweredLayer, config: AcceleratorConfig) -> dict[str, int]:
 def _compile_layer(
     layer: LoweredLayer, config: AcceleratorConfig, maps: Maps, last: bool, resident: int | None,
 ) -> tuple[CompiledLayer, NDArray[np.uint64]]:
-    geometry, source, target = _geometry(layer, config), maps.source, maps.map
+    source, target = maps.source, maps.map
     kernels, lanes = len(layer.weight), config.kernel_lanes
     peak = 0 if layer.outline else worst_accumulator(layer.layer, layer.weight)
     if peak >= 1 << (config.acc_bits - 1):
@@ -219,6 +219,7 @@ def _compile_layer(
                         f"{config.acc_bits}: raise acc_bits")
     layer, division = divide(layer, config)
     how = addressing(layer, config)
+    geometry = _geometry(layer, config, how.row)
     parts = blocks(layer, config, how)
     lanes_last = kernels - (len(parts) - 1) * lanes
     if not layer.dot:
@@ -256,7 +257,7 @@ def _compile_layer(
         "out_vector": int(target.plane == 0), "last": int(last),
         "in_base": source.base, "in_row_log2": source.row_log2,
         "entries": how.entries, "entries_last": how.entries_last, "sub_log2": how.sub_log2,
-        "hold": how.hold, "select_code": how.select_code,
+        "hold": how.hold, "select_code": how.select_code, "spread": how.spread,
         "row_beats_last": ceil(lanes_last * 2 * config.weight_bits / config.port_bits),
         "sum_shift": layer.sum_shift, "requant_shift": layer.requant_shift,
         "out_base": target.base, "out_plane": target.plane, "out_row_log2": target.row_log2,

@@ -91,6 +91,10 @@ class AcceleratorConfig:
     window : int
         Accumulators of each sum of a lane: 1, or ``words``, a file with a place for every
         frequency, which irregular patterns need to keep the lanes busy.
+    dot_lanes : int
+        Tile lanes that share the input of a fully connected layer, a power of two: as many rows of
+        8 words are searched by one step for the word a kernel lane has a weight for. More than 1
+        needs several feature banks and no window.
     map_pool : int
         1 builds the unit that pools finished maps (any window, average, global: `model.mappool`)
         and adds to them (`model.mapadd`).
@@ -120,6 +124,7 @@ class AcceleratorConfig:
     post_values: int = 1
     ultra_ram: int = 0
     window: int = 1
+    dot_lanes: int = 1
     map_pool: int = 0
 
     def __post_init__(self) -> None:
@@ -220,6 +225,12 @@ class AcceleratorConfig:
             raise ValueError(f"acc_bits must be 26 to 48, not {self.acc_bits!r}")
         if self.window not in (1, self.words):
             raise ValueError(f"window must be 1 or {self.words}, not {self.window!r}")
+        if not _is_power_of_two(self.dot_lanes) or self.dot_lanes > self.tile_lanes:
+            raise ValueError(f"dot_lanes must be a power of two of at most tile_lanes = "
+                             f"{self.tile_lanes}, not {self.dot_lanes!r}")
+        if self.dot_lanes > 1 and (self.feature_banks == 1 or self.window > 1):
+            raise ValueError("dot_lanes must be 1 with one feature bank and with a window, not "
+                             f"{self.dot_lanes!r}")
         if self.window > 1 and self.window_select_bits > self.port_bits:
             raise ValueError(
                 f"port_bits must be at least {self.window_select_bits} for a window, so that one "
@@ -249,6 +260,11 @@ class AcceleratorConfig:
     def row_beats(self) -> int:
         """Port beats of one full kernel-buffer row."""
         return self.kernel_lanes * 2 * self.weight_bits // self.port_bits
+
+    @property
+    def spread(self) -> int:
+        """Bits that name one of the ``dot_lanes`` tile lanes."""
+        return self.dot_lanes.bit_length() - 1
 
     @property
     def drained(self) -> int:
@@ -375,11 +391,11 @@ PRESETS |= {
         # AlexNet on the two boards, 8-bit weights: what `model.explore` chose for fully connected
         # layers of 1:16 (docs/explore.md).
         replace(PRESETS["zcu104"], name="zcu104-alexnet", tile_lanes=4, kernel_lanes=64,
-                weight_bits=8, acc_bits=31, select_depth=4096, feature_depth=3200, map_pool=1,
-                ultra_ram=0),
+                weight_bits=8, acc_bits=31, select_depth=2048, feature_depth=3200, map_pool=1,
+                ultra_ram=0, port_bits=1024, dot_lanes=4),
         replace(PRESETS["zc706"], name="zc706-alexnet", weight_bits=8, acc_bits=31,
-                kernel_depth=8192, select_depth=4096, feature_depth=3200, map_pool=1,
-                clock_hz=200_000_000),
+                kernel_depth=8192, select_depth=2048, feature_depth=3200, map_pool=1,
+                port_bits=512, dot_lanes=4, clock_hz=200_000_000),
     )
 }
 

@@ -47,7 +47,7 @@ DOT_LATENCY = 88
 AHEAD_BLOCKS = 3
 #: From the last sum of a block to the last write, besides reading the block and writing its rows.
 BANKS_DRAIN = 118
-#: The same of a dot layer, besides two cycles for each kernel of the block.
+#: The same of a dot layer, besides a cycle for each kernel of the block.
 BANKS_DOT_DRAIN = 62
 #: From the last write to the first sum, besides loading a group of channels.
 BANKS_FILL = 28
@@ -156,7 +156,7 @@ def _estimate_banks(program: Program | Outline) -> list[LayerCost]:
         ahead = min(held, ahead + begin + length - multiplied - beats)
         multiplied = max(begin + length, input_beats + streamed)
         if fields["dot"]:
-            end = multiplied + 2 * fields["lanes_last"] + BANKS_DOT_DRAIN
+            end = multiplied + fields["lanes_last"] + BANKS_DOT_DRAIN
         else:
             end = (multiplied + 8 * fields["lanes_last"] // rows + BANKS_DRAIN + writes * lanes
                    + _leaving(config) + pool_cycles(config, fields))

@@ -10,14 +10,14 @@ from collections.abc import Mapping
 from model.config import ROW_BITS
 
 __all__ = ["FIELDS", "BEATS", "POOL_ADD", "POOL_AVERAGE", "POOL_MAX", "SELECT_BITS",
-           "WINDOW_CODE", "pack", "unpack"]
+           "SPREAD_CODE", "WINDOW_CODE", "pack", "unpack"]
 
 BEATS = 8
 
-#: Bits of select per kernel lane and entry, by ``select_code``. With the last one, for a window, an
-#: entry also has an address per bank.
-SELECT_BITS = (0, 1, 2, 4, 8, 3)
-WINDOW_CODE = 5
+#: Bits of select per kernel lane and entry, by ``select_code``. With `WINDOW_CODE` an entry also has
+#: an address per bank; `SPREAD_CODE` needs ``dot_lanes`` > 1.
+SELECT_BITS = (0, 1, 2, 4, 8, 3, 5)
+WINDOW_CODE, SPREAD_CODE = 5, 6
 
 #: Values of ``pool_op``; 0: the written map is the layer's output.
 POOL_MAX, POOL_AVERAGE, POOL_ADD = 1, 2, 3
@@ -33,14 +33,14 @@ FIELDS: tuple[tuple[str, int], ...] = (
     ("in_base", ROW_BITS), ("in_plane", ROW_BITS), ("in_row_log2", 4),
     ("in_height", 10), ("in_width", 10),
     ("entries", 6), ("entries_last", 6), ("sub_log2", 3), ("hold", 6), ("select_code", 3),
-    ("row_beats_last", 8), ("stream_offset", 32), ("stream_beats", 32),
+    ("row_beats_last", 8), ("stream_offset", 28), ("stream_beats", 28),
     ("sum_shift", 6), ("requant_shift", 6),
     ("out_base", ROW_BITS), ("out_plane", ROW_BITS), ("out_row_log2", 4), ("out_height", 10),
     ("out_width", 10), ("out_step", 5), ("out_tile_row", 16), ("out_map", 16),
     ("pad_left", 4), ("part_blocks", 13), ("part_groups", 10),
     ("pool_op", 2), ("pool_size", 4), ("pool_stride", 3), ("pool_pad", 3), ("pool_base", ROW_BITS),
     ("pool_row_log2", 4), ("pool_height", 10), ("pool_width", 10), ("pool_vector", 1),
-    ("pool_multiplier", 12), ("pool_shift", 5),
+    ("pool_multiplier", 12), ("pool_shift", 5), ("spread", 3),
 )
 
 assert sum(bits for _, bits in FIELDS) <= 64 * BEATS

@@ -21,6 +21,7 @@ from model.errors import UserError
 from model.lower import LoweredLayer
 from model.patterns import ChannelPattern, parse
 from model.schedule import schedule
+from model.stream import select_codes
 from model.windowed import MOST_CHANNELS, window_entries
 
 __all__ = ["Addressing", "Block", "addressing", "blocks"]
@@ -39,11 +40,17 @@ class Addressing:
     sub_log2: int
     hold: int
     select_code: int
+    spread: int
 
     @property
     def select_bits(self) -> int:
         """Bits of select per lane and entry."""
         return SELECT_BITS[self.select_code]
+
+    @property
+    def row(self) -> int:
+        """Channels, or words of a dot layer, that a step reads: 8 of every tile lane's own."""
+        return 8 << self.spread
 
 
 @dataclass(frozen=True)
@@ -76,24 +83,27 @@ def addressing(layer: LoweredLayer, config: AcceleratorConfig) -> Addressing:
         n, m = pattern.n, pattern.m
         power = m & (m - 1) == 0
         if power and (n == 1 or m >= banks):
-            hold = max(1, m // banks)
+            rows = max(1, m // banks)
+            spread = min(config.spread, int(log2(rows))) if layer.dot else 0
             per_group = n if m >= banks else banks // m
             group = max(m, banks)
             rest = channels - (ceil(channels / group) - 1) * group
             last = min(n, rest) if m >= banks else ceil(rest / m)
             bits = int(log2(m))
-            code = next((i for i, width in enumerate(SELECT_BITS) if width >= bits), None)
-            if code is None:
+            wide = {code: width for code, width in select_codes(config).items()
+                    if width >= bits and code != WINDOW_CODE}
+            if not wide:
                 raise UserError(f"layer {layer.name}: pattern {pattern} needs {bits} select bits")
-            sub_log2 = min(int(log2(m)), 3)
-            return Addressing(False, per_group, last, sub_log2, hold, code)
+            sub_log2 = min(bits, 3)
+            return Addressing(False, per_group, last, sub_log2, rows >> spread,
+                              min(wide, key=wide.__getitem__), spread)
     windowed = config.window > 1
     if layer.dot or channels > (MOST_CHANNELS if windowed else banks * SCATTER_GROUPS):
         raise UserError(
             f"layer {layer.name}: pattern {pattern} over {channels} words cannot be scheduled; use "
             "channel 1:m with m a power of two"
         )
-    return Addressing(True, 0, 0, 3, 1, WINDOW_CODE if windowed else SELECT_BITS.index(8))
+    return Addressing(True, 0, 0, 3, 1, WINDOW_CODE if windowed else SELECT_BITS.index(8), 0)
 
 
 def blocks(layer: LoweredLayer, config: AcceleratorConfig, how: Addressing) -> list[Block]:
@@ -122,7 +132,7 @@ def _implicit(
     part: NDArray[np.int64], config: AcceleratorConfig, how: Addressing, layer: LoweredLayer
 ) -> Block:
     lanes, channels, frequencies, _ = part.shape
-    span = config.banks * how.hold                  # channels of an address group
+    span = how.row * how.hold                       # channels of an address group
     groups = ceil(channels / span)
     sub = 1 << how.sub_log2 if how.sub_log2 < 3 else span
     kept = how.entries if sub == span else 1        # entries that share a sub-group
@@ -145,17 +155,17 @@ def _implicit(
     weights = np.moveaxis(chosen, (4, 1, 2, 3), (0, 1, 2, 3))
     selects = selects.reshape(frequencies, groups * how.entries, lanes)
     weights = weights.reshape(frequencies, groups * how.entries, lanes, 2)
-    used, steps = _walk(channels, config, how)
+    used, steps = _walk(channels, how)
     return Block(
         weights[:, :used].reshape(-1, lanes, 2), selects[:, :used].reshape(-1, lanes),
         steps * frequencies,
     )
 
 
-def _walk(channels: int, config: AcceleratorConfig, how: Addressing) -> tuple[int, int]:
+def _walk(channels: int, how: Addressing) -> tuple[int, int]:
     """Entries and steps of the implicit walk over the channels, at one frequency."""
-    groups = ceil(channels / (config.banks * how.hold))
-    last_rows = ceil(channels / config.banks) - (groups - 1) * how.hold
+    groups = ceil(channels / (how.row * how.hold))
+    last_rows = ceil(channels / how.row) - (groups - 1) * how.hold
     return ((groups - 1) * how.entries + how.entries_last,
             (groups - 1) * how.entries * how.hold + how.entries_last * last_rows)
 
@@ -168,7 +178,7 @@ def _outlines(layer: LoweredLayer, config: AcceleratorConfig, how: Addressing) -
     lanes = config.kernel_lanes
     frequencies = 1 if layer.dot else layer.weight.shape[2]
     channels = -(-layer.weight.shape[1] // 2) if layer.dot else layer.weight.shape[1]
-    used, steps = _walk(channels, config, how)
+    used, steps = _walk(channels, how)
     entries = np.broadcast_to(np.int64(0), (used * frequencies, lanes, 2))
     block = Block(entries, entries[..., 0], steps * frequencies)
     return [block] * ceil(len(layer.weight) / lanes)

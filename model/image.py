@@ -29,7 +29,7 @@ __all__ = ["HEADER_WORDS", "MAGIC", "VERSION", "ErrorCode", "ImageError", "Progr
 #: Words of the header; the last one is the CRC of the others.
 HEADER_WORDS = 16
 MAGIC = int.from_bytes(b"SPECTRAL", "little")
-VERSION = 2
+VERSION = 3
 
 
 class ErrorCode(enum.IntEnum):

@@ -29,13 +29,11 @@ def row_writes(config: AcceleratorConfig, fields: Mapping[str, int]) -> int:
 def store_cycles(config: AcceleratorConfig, fields: Mapping[str, int]) -> float:
     """Count cycles of the inverse FFT, of the writers, and of Post with one feature bank."""
     step, segments = fields["out_step"], row_writes(config, fields) * config.tile_lanes
+    if fields["dot"]:
+        return fields["kernels"] + DOT_BLOCK * fields["kernel_blocks"]
     if config.feature_banks == 1:
-        if fields["dot"]:
-            return fields["kernels"] + DOT_BLOCK * fields["kernel_blocks"]
         return fields["kernels"] * max(8, segments, step**2)
     kernels = (fields["kernel_blocks"] - 1) * config.kernel_lanes + fields["lanes_last"]
-    if fields["dot"]:
-        return 2 * kernels + DOT_BLOCK * fields["kernel_blocks"]
     return kernels * max(8 / config.inverse_rows, segments / config.feature_banks)
 
 
@@ -43,7 +41,7 @@ def load_cycles(config: AcceleratorConfig, fields: Mapping[str, int]) -> int:
     """Count cycles of the loader."""
     if fields["dot"]:
         if not fields["in_plane"]:
-            return fields["groups"]
+            return ceil(fields["channels"] / 8)
         # Several banks: a map is read row by row, eight pixels at most a cycle.
         pixels = fields["in_height"] * fields["in_width"]
         rows = fields["in_height"] * ceil(fields["in_width"] / 8)

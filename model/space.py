@@ -19,7 +19,7 @@ from typing import Any
 from model.bandwidth import limited
 from model.config import AcceleratorConfig
 from model.cost import estimate
-from model.descriptor import BEATS, SELECT_BITS
+from model.descriptor import BEATS
 from model.entries import addressing
 from model.errors import UserError
 from model.lower import LoweredNetwork
@@ -196,8 +196,9 @@ def search(workload: Workload, task: Task) -> Found:
         found.configs += 1
         found.refused[str(error)] += 1
         return found
-    select = max(addressing(layer, base).select_code for layer in lowered.layers)
-    per_beat = chunk_entries(base, SELECT_BITS[select])
+    per_beat = chunk_entries(base, max(
+        addressing(layer, base).select_bits for layer in lowered.layers
+    ))
     tile = shallow
     while tile <= min(deep, DEEPEST_TILE):
         for kernels in KERNEL_DEPTHS:

@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.config import BANK_ADDRESS_BITS, AcceleratorConfig
-from model.descriptor import SELECT_BITS, WINDOW_CODE
+from model.descriptor import SELECT_BITS, SPREAD_CODE, WINDOW_CODE
 from model.fixed import int_range
 
 __all__ = ["ENTRY_BITS", "chunk_entries", "entry_bits", "lane_beats", "pack_layer", "param_beats",
-           "select_beats", "select_widths", "stream_beats", "unpack_layer"]
+           "select_beats", "select_codes", "stream_beats", "unpack_layer"]
 
 #: Width of the number of entries in a block's header.
 ENTRY_BITS = 24
@@ -29,15 +29,20 @@ MULTIPLIER_BITS = 14
 PARAM_BITS = 32
 
 
-def select_widths(config: AcceleratorConfig) -> tuple[int, ...]:
+def select_codes(config: AcceleratorConfig) -> dict[int, int]:
     """Bits of select per lane by ``select_code``, of the formats the config has."""
-    return SELECT_BITS if config.window > 1 else SELECT_BITS[:WINDOW_CODE]
+    absent = {
+        code for code, here in ((WINDOW_CODE, config.window > 1), (SPREAD_CODE, config.spread))
+        if not here
+    }
+    return {code: bits for code, bits in enumerate(SELECT_BITS) if code not in absent}
 
 
 def entry_bits(config: AcceleratorConfig, select_bits: int) -> int:
     """Bits of an entry besides its weights."""
-    if select_bits not in select_widths(config):
-        raise ValueError(f"select_bits must be one of {select_widths(config)}, not {select_bits!r}")
+    widths = tuple(select_codes(config).values())
+    if select_bits not in widths:
+        raise ValueError(f"select_bits must be one of {widths}, not {select_bits!r}")
     if select_bits == SELECT_BITS[WINDOW_CODE]:
         return config.window_select_bits
     return config.kernel_lanes * select_bits
@@ -229,19 +234,38 @@ def _pack_entries(
     if select_bits == SELECT_BITS[WINDOW_CODE]:
         select_words = _pack_window(config, selects, addresses)
     else:
-        fields = np.zeros((chunks * per_chunk, lanes), dtype=np.uint64)
-        fields[:entries] = selects
-        in_word = fields.reshape(chunks, config.port_words, 64 // select_bits)
-        select_words = np.bitwise_or.reduce(in_word << _shifts(select_bits), axis=2)
+        select_words = _pack_beats(config, _bits(selects, select_bits))
     padded = np.zeros((chunks * per_chunk, rows.shape[1]), dtype=np.uint64)
     padded[:entries] = rows
     table = np.concatenate([select_words, padded.reshape(chunks, -1)], axis=1)
     return table.reshape(-1)[:(chunks + entries * row_beats) * config.port_words]
 
 
-def _shifts(select_bits: int) -> NDArray[np.uint64]:
-    """Places of the selects in a word."""
-    return np.arange(0, 64, select_bits, dtype=np.uint64)
+def _bits(values: NDArray[np.int64], size: int) -> NDArray[np.uint8]:
+    """Bits of values (E, n), the low one first: (E, n * size)."""
+    return (values[..., None] >> np.arange(size) & 1).reshape(len(values), -1).astype(np.uint8)
+
+
+def _pack_beats(config: AcceleratorConfig, bits: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    """Beats of as many entries (E, width) as fit one: 64-bit words (beats, port_words)."""
+    entries, width = bits.shape
+    per_chunk = config.port_bits // width
+    chunks = ceil(entries / per_chunk)
+    padded = np.zeros((chunks * per_chunk, width), dtype=np.uint8)
+    padded[:entries] = bits
+    beats = np.zeros((chunks, config.port_bits), dtype=np.uint8)
+    beats[:, :per_chunk * width] = padded.reshape(chunks, -1)
+    return np.packbits(beats, axis=1, bitorder="little").view("<u8").astype(np.uint64)
+
+
+def _unpack_beats(
+    config: AcceleratorConfig, words: NDArray[np.uint64], entries: int, width: int
+) -> NDArray[np.int64]:
+    """Inverse of `_pack_beats`."""
+    per_chunk = config.port_bits // width
+    raw = np.ascontiguousarray(words, dtype="<u8").view(np.uint8).reshape(len(words), -1)
+    bits = np.unpackbits(raw, axis=1, bitorder="little")[:, :per_chunk * width]
+    return bits.reshape(-1, width)[:entries].astype(np.int64)
 
 
 def _unpack_weights(
@@ -259,8 +283,8 @@ def _unpack_selects(
     lanes = config.kernel_lanes
     if not select_bits:
         return np.zeros((entries, lanes), dtype=np.int64)
-    fields = words[..., None] >> _shifts(select_bits) & np.uint64((1 << select_bits) - 1)
-    return fields.reshape(-1, lanes)[:entries].astype(np.int64)
+    bits = _unpack_beats(config, words, entries, lanes * select_bits)
+    return (bits.reshape(entries, lanes, select_bits) << np.arange(select_bits)).sum(axis=2)
 
 
 def _window_fields(config: AcceleratorConfig) -> list[tuple[int, int]]:
@@ -273,30 +297,18 @@ def _pack_window(
 ) -> NDArray[np.uint64]:
     """Select beats of a block for a window; the last entry is marked."""
     last = np.arange(len(selects))[:, None] == len(selects) - 1
-    width = config.window_select_bits
-    per_chunk = config.port_bits // width
-    chunks = ceil(len(selects) / per_chunk)
-    bits = np.zeros((chunks * per_chunk, width), dtype=np.uint8)
     parts = [
-        (values[..., None] >> np.arange(size) & 1).reshape(len(values), -1)
-        for values, (_, size) in zip((selects, addresses, last), _window_fields(config),
-                                     strict=True)
+        _bits(values, size) for values, (_, size) in zip(
+            (selects, addresses, last), _window_fields(config), strict=True)
     ]
-    bits[:len(selects)] = np.concatenate(parts, axis=1)
-    beats = np.zeros((chunks, config.port_bits), dtype=np.uint8)
-    beats[:, :per_chunk * width] = bits.reshape(chunks, -1)
-    return np.packbits(beats, axis=1, bitorder="little").view("<u8").astype(np.uint64)
+    return _pack_beats(config, np.concatenate(parts, axis=1))
 
 
 def _unpack_window(
     config: AcceleratorConfig, words: NDArray[np.uint64], entries: int
 ) -> dict[str, NDArray[np.int64]]:
     """Inverse of `_pack_window`; `ValueError` if another entry than the last is marked."""
-    width = config.window_select_bits
-    per_chunk = config.port_bits // width
-    raw = np.ascontiguousarray(words, dtype="<u8").view(np.uint8).reshape(len(words), -1)
-    bits = np.unpackbits(raw, axis=1, bitorder="little")[:, :per_chunk * width]
-    bits = bits.reshape(-1, width)[:entries].astype(np.int64)
+    bits = _unpack_beats(config, words, entries, config.window_select_bits)
     fields, at = [], 0
     for count, size in _window_fields(config):
         part = bits[:, at:at + count * size].reshape(entries, count, size)

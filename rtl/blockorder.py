@@ -25,6 +25,7 @@ __all__ = ["Layer", "Block", "BlockOrder", "next_group"]
 _USED = (
     "dot", "scatter", "groups", "kernel_blocks", "tile_blocks", "resident", "entries",
     "entries_last", "sub_log2", "hold", "sum_shift", "part_blocks", "part_groups",
+    "spread",
 )
 #: The fields of a descriptor that matter here.
 Layer = data.StructLayout({name: unsigned(bits) for name, bits in FIELDS if name in _USED})

@@ -8,7 +8,9 @@ every row that the inverse FFT gives in a cycle, leave per cycle. They are calle
     real word   re = a1 + a2        im = a1 - a3        (`rtl.mac` chose the factors so)
     dot         re = a1 - a3        im = 0
 
-So two sums are formed and rounded in any case, and change places at the end.
+So two sums are formed and rounded in any case, and change places at the end. With ``spread`` the
+real parts of the first ``dot_lanes`` tile lanes are added up before they are rounded, and the sum
+leaves in the first.
 """
 
 from __future__ import annotations
@@ -109,11 +111,10 @@ class Drain(wiring.Component):
         ``block_last`` comes with the last of them if it came with the accumulators.
     """
 
-    #: Shadow, combination, rounder, exchange.
-    LATENCY = 3 + Rounder.LATENCY
-
     def __init__(self, config: AcceleratorConfig) -> None:
         self._config = config
+        #: Shadow, combination, sum of tile lanes, rounder, exchange.
+        self.LATENCY = 3 + config.spread + Rounder.LATENCY
         self.INTERVAL = config.kernel_lanes // config.drained
         super().__init__({
             "i": In(LaneSums(config)),
@@ -126,12 +127,12 @@ class Drain(wiring.Component):
         s1_valid, s1_how, s1_tag = self._sequence(m)
         shadow = self._shadow(m)
 
-        s2_coarse = Signal(2, reset_less=True)
-        s2_fine = Signal(3, reset_less=True)
-        s3_fine = Signal(3, reset_less=True)
-        m.d.sync += [
-            s2_coarse.eq(s1_how.shift[3:5]), s2_fine.eq(s1_how.shift[:3]), s3_fine.eq(s2_fine)
-        ]
+        across = self._config.spread        # stages from s2 to the rounder
+        hows = [s1_how]
+        for stage in range(2, across + 4):
+            hows.append(Signal.like(s1_how, name=f"s{stage}_how", reset_less=True))
+            m.d.sync += hows[-1].eq(hows[-2])
+        coarse, fine = hows[across + 1].shift[3:5], hows[across + 2].shift[:3]
 
         valid, tag, real, dot = s1_valid, s1_tag, s1_how.real, s1_how.dot
         for stage in range(2, self.LATENCY + 1):
@@ -148,34 +149,63 @@ class Drain(wiring.Component):
             *(self.o.payload[name].eq(late.tag[name]) for name in Tag(self._config).members),
         ]
 
-        for index, acc in enumerate(shadow):
-            tile, kernel = divmod(index, self._config.drained)
-            name = f"{tile}_{kernel}"
-            rounded = []
-            for part, value in (("re", acc[0] - acc[2]), ("im", acc[0] + acc[1])):
-                s2 = Signal(value.shape(), name=f"s2_{part}{name}", reset_less=True)
-                m.d.sync += s2.eq(value)
-                rounder = Rounder(in_bits=len(s2), sum_bits=self._config.sum_bits)
-                m.submodules[f"round_{part}{name}"] = rounder
-                m.d.comb += [
-                    rounder.value.eq(s2), rounder.coarse.eq(s2_coarse), rounder.fine.eq(s3_fine)
+        for kernel in range(self._config.drained):
+            # Combined sums of every tile lane, s2, and what the rounders take, s2 + ``across``.
+            re, im = [], []
+            for tile in range(self._config.tile_lanes):
+                acc, name = shadow[tile * self._config.drained + kernel], f"{tile}_{kernel}"
+                re.append(self._register(m, acc[0] - acc[2], f"s2_re{name}"))
+                im.append(self._register(m, acc[0] + acc[1], f"s2_im{name}"))
+            tree = re[:self._config.dot_lanes]
+            for stage in range(3, 3 + across):
+                half = len(tree) // 2
+                tree = [
+                    self._register(m, one + Mux(hows[stage - 2].spread, other, 0),
+                                   f"s{stage}_tree{number}_{kernel}")
+                    for number, (one, other) in enumerate(zip(tree[:half], tree[half:], strict=True))
                 ]
-                rounded.append(rounder.o)
-            re, im = rounded
-            s7 = Signal(Complex(self._config.sum_bits), name=f"s7_sum{name}", reset_less=True)
-            m.d.sync += [
-                s7.re.eq(Mux(real & ~dot, im, re)),
-                s7.im.eq(Mux(dot, 0, Mux(real, re, im))),
-            ]
-            m.d.comb += self.o.payload.sums[tile][kernel].eq(s7)
+                re, im = (
+                    [self._register(m, value, f"s{stage}_{part}{tile}_{kernel}")
+                     for tile, value in enumerate(values)]
+                    for part, values in (("re", re), ("im", im))
+                )
+            re[0] = tree[0]
+            for tile, parts in enumerate(zip(re, im, strict=True)):
+                name = f"{tile}_{kernel}"
+                rounded = []
+                for part, value in zip(("re", "im"), parts, strict=True):
+                    rounder = Rounder(in_bits=len(value), sum_bits=self._config.sum_bits)
+                    m.submodules[f"round_{part}{name}"] = rounder
+                    m.d.comb += [
+                        rounder.value.eq(value), rounder.coarse.eq(coarse), rounder.fine.eq(fine)
+                    ]
+                    rounded.append(rounder.o)
+                first, second = rounded
+                last = Signal(Complex(self._config.sum_bits), name=f"s{self.LATENCY}_sum{name}",
+                              reset_less=True)
+                m.d.sync += [
+                    last.re.eq(Mux(real & ~dot, second, first)),
+                    last.im.eq(Mux(dot, 0, Mux(real, first, second))),
+                ]
+                m.d.comb += self.o.payload.sums[tile][kernel].eq(last)
         return m
+
+    def _register(self, m: Module, value, name: str) -> Signal:
+        """Register a combined sum; a bit more than an accumulator holds every sum of sums.
+
+        `model.compile` refuses a layer whose accumulators could overflow, tile lanes together.
+        """
+        register = Signal(signed(self._config.acc_bits + 1), name=name, reset_less=True)
+        m.d.sync += register.eq(value)
+        return register
 
     def _sequence(self, m: Module):
         """Count the quads of the accumulators taken last; their tag with the quad's number."""
         sums = self.i.payload
         valid = Signal(name="s1_valid")
         how = Signal(
-            data.StructLayout({"real": 1, "dot": 1, "shift": 5}), name="s1_how", reset_less=True
+            data.StructLayout({"real": 1, "dot": 1, "spread": 1, "shift": 5}), name="s1_how",
+            reset_less=True,
         )
         tag = Signal(Tag(self._config), name="s1_tag", reset_less=True)
         block_last = Signal(reset_less=True)
@@ -183,7 +213,8 @@ class Drain(wiring.Component):
         with m.If(self.i.valid):
             m.d.sync += [
                 valid.eq(1),
-                how.real.eq(sums.real), how.dot.eq(sums.dot), how.shift.eq(sums.sum_shift),
+                how.real.eq(sums.real), how.dot.eq(sums.dot), how.spread.eq(sums.spread),
+                how.shift.eq(sums.sum_shift),
                 tag.frequency.eq(sums.frequency), tag.slot.eq(sums.slot), tag.quad.eq(0),
                 tag.block_last.eq(sums.block_last & (self.INTERVAL == 1)),
                 block_last.eq(sums.block_last),

@@ -12,7 +12,7 @@ Throughput: a row of a vector every cycle; of a map, ``min(8, in_width)`` values
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -39,10 +39,11 @@ class Flatten(wiring.Component):
     Attributes
     ----------
     start : In(1)
-        Pulse: the input is written, and the ring has room for ``groups`` rows.
+        Pulse: the input is written, and the ring has room for it.
     desc : In(Descriptor)
-        The layer, constant until the last row is out. Uses ``groups``, ``in_signed``, ``in_base``,
-        ``in_plane`` (0: a vector), ``in_row_log2``, ``in_height``, ``in_width``.
+        The layer, constant until the last row is out. Uses ``channels``, ``spread``,
+        ``in_signed``, ``in_base``, ``in_plane`` (0: a vector), ``in_row_log2``, ``in_height``,
+        ``in_width``.
     addr : In(range(tile_depth))
         With ``start``: where the first row goes in the ring.
     busy : Out(1)
@@ -51,7 +52,7 @@ class Flatten(wiring.Component):
     read : Out(FeatureReadSignature()).array(feature_banks)
         Read ports of the feature memory, outputs registered; low while not ``busy``.
     o : Out(Event(RowPair(config)))
-        Rows, with ``tag.bypass``. Values beyond the input's end are whatever lies there; they meet
+        Rows, with ``tag.bypass``, for 2^``spread`` tile lanes in turn. Values beyond the input's end are whatever lies there; they meet
         zero weights.
     """
 
@@ -112,13 +113,16 @@ class Flatten(wiring.Component):
 
         # s3: the row.
         held = Signal(data.ArrayLayout(8, 16), reset_less=True)
-        left = Signal(self.desc.groups.shape())         # rows to come
+        rows = (self.desc.channels + 7)[3:]             # of eight words
+        left = Signal(rows.shape())                     # to come
         addr = Signal(self.addr.shape(), reset_less=True)
+        lane, lane_end = Signal(max(1, self._config.spread), reset_less=True), Signal()
         full = s2_valid & s2_full & (left != 0)
         row, tag = self.o.payload.rows, self.o.payload.tag
         m.d.comb += [
             self.busy.eq(left != 0),
-            tag.bypass.eq(1), tag.addr.eq(addr), tag.block_last.eq(left == 0),
+            tag.bypass.eq(1), tag.addr.eq(addr), tag.lane.eq(lane), tag.block_last.eq(left == 0),
+            lane_end.eq(lane == (Const(1) << self.desc.spread)[:self._config.spread + 1] - 1),
         ]
         for at in range(16):
             pixel = s2_first[at % 8]
@@ -128,9 +132,11 @@ class Flatten(wiring.Component):
             m.d.sync += row[at // 8][at % 8].eq(Cat(here, here[7] & self.desc.in_signed))
             with m.If(s2_valid & (s2_takes[at] | s2_onward[at])):
                 m.d.sync += held[at].eq(s2_first[at % 8])
-        m.d.sync += [self.o.valid.eq(full), left.eq(left - full), addr.eq(addr + self.o.valid)]
+        m.d.sync += [self.o.valid.eq(full), left.eq(left - full)]
+        with m.If(self.o.valid):
+            m.d.sync += [lane.eq(Mux(lane_end, 0, lane + 1)), addr.eq(addr + lane_end)]
         with m.If(self.start):
-            m.d.sync += [left.eq(self.desc.groups), addr.eq(self.addr)]
+            m.d.sync += [left.eq(rows), addr.eq(self.addr), lane.eq(0)]
         return m
 
     def _walk(self, m: Module, vector):

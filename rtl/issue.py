@@ -9,6 +9,8 @@ those of the block's part in a grouped convolution:
 * implicit (``scatter`` = 0): ``entries`` for every ``hold`` groups (``entries_last`` for the
   last). An entry stays for the steps of its groups; lane select s is a channel of group
   s[7:3], counted from ``hold``'s first, and of that group (entry << ``sub_log2``) + s[2:0].
+  With ``spread``, in a dot layer, the lowest log2(``dot_lanes``) bits of s[7:3] are the tile lane
+  in which the row of eight words lies, and those above them count steps.
 * scatter: one step each, up to the entry with bit 7 of lane 0's select; s[2:0] is the channel of
   group s[6:3]. Lanes that select one bank agree on the group; an idle lane has a zero weight.
 * scatter with a window: one step each, up to the entry with ``last``, which ends the block. s[2:0]
@@ -205,7 +207,9 @@ class Issue(wiring.Component):
             m.d.sync += [active.eq(0), drain.eq(0)]
 
         decided = Signal(self._decision())
+        spread = layer.spread.any() if config.spread else 0
         tag = {
+            "spread": spread,
             "real": layer.dot | (frequency[:2] == 0) & (frequency < 8), "first": opening,
             "last": frequency_end, "dot": layer.dot, "sum_shift": layer.sum_shift,
             "frequency": frequency, "slot": block.slot, "block_last": block_end,
@@ -254,7 +258,7 @@ class Issue(wiring.Component):
     def _decision(self) -> data.StructLayout:
         """Layout of what stage s0 knows of a step."""
         config, step = self._config, Step(self._config)
-        apart = ("addr", "select", "enable", "weight", "place")
+        apart = ("addr", "select", "enable", "weight", "place", "lane")
         windowed = {"bank": KernelEntry(config).members["addr"], "frequency": 5} \
             if config.window > 1 else {}
         return data.StructLayout({
@@ -276,7 +280,8 @@ class Issue(wiring.Component):
         config, step = self._config, Step(self._config).members
         lanes, windowed = config.kernel_lanes, config.window > 1
         late = {name: decided.shape().members[name] for name in ("tag", "frees", "words", "word")}
-        late.update(weight=step["weight"], select=step["select"], enable=step["enable"])
+        names = ["select", "enable", "weight", *(["lane"] if config.spread else [])]
+        late.update({name: step[name] for name in names})
         if windowed:
             bank = {"bank": decided.shape().members["bank"]}
             place = {"place": step["place"]}
@@ -299,9 +304,13 @@ class Issue(wiring.Component):
         m.d.sync += [s2[name].eq(s1[name]) for name in ("tag", "frees", "words", "word", "weight")]
         for lane in range(lanes):
             select = s1.select[lane]
+            row = select[3:]
+            if config.spread:
+                m.d.sync += s2.lane[lane].eq(row)
+                row = Mux(s1.tag.spread, row >> config.spread, row)
             m.d.sync += [
                 s2.select[lane].eq(select[:3] + s1.skew),
-                s2.enable[lane].eq(s1.everyone | (select[3:] == s1.offset)),
+                s2.enable[lane].eq(s1.everyone | (row == s1.offset)),
             ]
 
         m.d.sync += [s3[name].eq(s2[name]) for name in late]
@@ -325,7 +334,7 @@ class Issue(wiring.Component):
                     s4.addr[bank].eq(s3.word + (s3.group[bank] << 5)),
                 ]
 
-        names = ("addr", "select", "enable", "weight", *(("place",) if windowed else ()))
+        names += ["addr", *(["place"] if windowed else [])]
         m.d.comb += [
             self.o.valid.eq(valids[-1]),
             self.freed.valid.eq(valids[-1] & s4.frees), self.freed.payload.eq(s4.words),

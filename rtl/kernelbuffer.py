@@ -14,7 +14,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from model.config import AcceleratorConfig
-from model.stream import ENTRY_BITS, chunk_entries, entry_bits, select_widths
+from model.stream import ENTRY_BITS, chunk_entries, entry_bits, select_codes
 from rtl.blockorder import next_group
 from rtl.largeram import large_ram
 from rtl.signatures import Descriptor, KernelEntry
@@ -170,7 +170,7 @@ class KernelBuffer(wiring.Component):
         m.submodules.credit = credit = _Credit(depth=self._FIFO)
         m.d.comb += [credit.take.eq(s0_read), go.eq(credit.room)]
         with m.Switch(code):
-            for value, bits in enumerate(select_widths(self._config)[1:], 1):
+            for value, bits in _selecting(self._config):
                 with m.Case(value):
                     m.d.comb += chunk_last.eq(chunk_entries(self._config, bits) - 1)
 
@@ -269,10 +269,10 @@ class KernelBuffer(wiring.Component):
             s2_place.eq(s1_place), s1_code.eq(code), s2_code.eq(s1_code), s2_beat.eq(out.data),
         ]
         # The more bits of an entry, the fewer places in a beat.
-        sizes = [entry_bits(config, width) for width in select_widths(config)[1:]]
-        s2_word = Signal(max(sizes))
+        s2_word = Signal(max(entry_bits(config, width) for _, width in _selecting(config)))
         with m.Switch(s2_code):
-            for value, step in enumerate(sizes, 1):
+            for value, width in _selecting(config):
+                step = entry_bits(config, width)
                 with m.Case(value):
                     places = Array(s2_beat[at:at + step] for at in range(0, bits - step + 1, step))
                     m.d.comb += s2_word.eq(places[s2_place[:(len(places) - 1).bit_length()]])
@@ -282,7 +282,7 @@ class KernelBuffer(wiring.Component):
         entry = data.View(KernelEntry(config), Signal(KernelEntry(config).size, name="s2_entry"))
         for lane in range(lanes):
             with m.Switch(s2_code):
-                for value, width in enumerate(select_widths(config)[1:], 1):
+                for value, width in _selecting(config):
                     with m.Case(value):
                         m.d.comb += entry.select[lane].eq(s2_word.word_select(lane, width))
         if config.window > 1:
@@ -295,6 +295,11 @@ class KernelBuffer(wiring.Component):
             fifo.r_en.eq(self.entries.ready),
             m.submodules.credit.give.eq(self.entries.valid & self.entries.ready),
         ]
+
+
+def _selecting(config: AcceleratorConfig) -> list[tuple[int, int]]:
+    """Select codes with selects, and their bits per lane."""
+    return [(code, bits) for code, bits in select_codes(config).items() if bits]
 
 
 class _Credit(wiring.Component):

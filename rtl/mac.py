@@ -9,6 +9,9 @@ so that x·w = (a1 - a3) + j(a1 + a2). The weight's sums are formed once per ker
 word (two independent reals) the factors are 0, wr and -wi, so that the same two sums are wi·xi
 and wr·xr. For a dot layer w is conjugated: a1 - a3 = wr·xr + wi·xi. `rtl.drain` forms the sums.
 
+With ``spread`` (dot layers, ``dot_lanes`` > 1) a kernel's select names a word of one tile lane, and
+its lanes of the others take zeros; `rtl.drain` adds the sums of the tile lanes.
+
 An idle cycle and a disabled lane are steps with a zero weight, which needs no clock enable.
 
 With ``window`` > 1 a lane has not one accumulator of each but a file of them, with a place for
@@ -261,7 +264,7 @@ class MacArray(wiring.Component):
                 m.submodules[f"lane{tile}_{kernel}"] = lane
                 m.d.comb += [
                     lane.words.eq(self.tile_data[tile]),
-                    lane.select.eq(selects[kernel]),
+                    lane.select.eq(selects[min(tile, config.dot_lanes - 1)][kernel]),
                     lane.factors.eq(factors[kernel]),
                     lane.first.eq(firsts[kernel]),
                 ]
@@ -277,7 +280,7 @@ class MacArray(wiring.Component):
             return m
         last = self._delay(m, step.last & self.i.valid, self.LATENCY, "last", reset_less=False)
         m.d.comb += self.o.valid.eq(last)
-        for name in ("real", "dot", "sum_shift", "frequency", "slot", "block_last"):
+        for name in ("real", "dot", "spread", "sum_shift", "frequency", "slot", "block_last"):
             m.d.comb += self.o.payload[name].eq(self._delay(m, step[name], self.LATENCY, name))
         return m
 
@@ -328,17 +331,31 @@ class MacArray(wiring.Component):
             kinds.append(self._delay(m, kind, cycles - 2, f"kind{lane}", start=1))
         return kinds
 
-    def _selects(self, m: Module) -> Signal:
-        """Decode each kernel lane's select in the last cycle of the tile buffer's read."""
-        config = self._config
-        early = self._delay(m, self.i.payload.select, TILE_LATENCY - 1, "select")
-        onehot = Signal(
-            data.ArrayLayout(config.banks, config.kernel_lanes), name=f"s{TILE_LATENCY}_onehot",
-            reset_less=True,
-        )
-        for lane in range(config.kernel_lanes):
-            m.d.sync += onehot[lane].eq(Cat(early[lane] == bank for bank in range(config.banks)))
-        return onehot
+    def _selects(self, m: Module) -> list:
+        """Decode each kernel lane's select in the last cycle of the tile buffer's read.
+
+        For each of the ``dot_lanes`` first tile lanes; what the others sum up of a dot layer's
+        words is used by nobody.
+        """
+        config, step = self._config, self.i.payload
+        early = self._delay(m, step.select, TILE_LATENCY - 1, "select")
+        if config.spread:
+            early_lane = self._delay(m, step.lane, TILE_LATENCY - 1, "lane")
+            early_spread = self._delay(m, step.spread, TILE_LATENCY - 1, "spread_select")
+        selects = []
+        for tile in range(config.dot_lanes):
+            onehot = Signal(
+                data.ArrayLayout(config.banks, config.kernel_lanes),
+                name=f"s{TILE_LATENCY}_onehot{tile}", reset_less=True,
+            )
+            for lane in range(config.kernel_lanes):
+                bits = Cat(early[lane] == bank for bank in range(config.banks))
+                if config.spread:
+                    here = ~early_spread | (early_lane[lane] == tile)
+                    bits &= here.replicate(config.banks)
+                m.d.sync += onehot[lane].eq(bits)
+            selects.append(onehot)
+        return selects
 
     def _factors(self, m: Module, lane: int, kind, cycles: int):
         """Zero the weight of a disabled lane; in the last of ``cycles`` form its factors."""

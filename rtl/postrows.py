@@ -113,7 +113,7 @@ class RowQueue(wiring.Component):
     dot : In(1)
         The rows are dot products, of one lane.
     o : Out(Event(SegmentRow(config)))
-        Every P' cycles at most, dot products every second one.
+        Every P' cycles at most, dot products every cycle.
     spare, reserve : In(1), Out(1)
         The last row of a tile block waits for ``spare`` and answers with ``reserve``.
     credit : Out(1)
@@ -138,6 +138,7 @@ class RowQueue(wiring.Component):
         """Build the queue; whether a row may leave is found while the one before is written."""
         m = Module()
         lanes = self._config.tile_lanes
+        # No dot product has ``advance``: all of them leave as they come.
         m.submodules.queue = queue = Memory(
             shape=SegmentRow(self._config), depth=SEGMENT_ROWS, init=[]
         )
@@ -157,7 +158,9 @@ class RowQueue(wiring.Component):
             write.addr.eq(write.addr + self.i.valid),
             read.addr.eq(read.addr + take),
             level.eq(level + self.i.valid - take),
-            may_leave.eq(~take & (level != 0) & (self.spare | ~advance)),
+            may_leave.eq(Mux(
+                self.dot, level > take, ~take & (level != 0) & (self.spare | ~advance)
+            )),
             pause.eq(Mux(take, Mux(self.dot, 0, lanes - 1), pause - (pause != 0))),
         ]
         return m

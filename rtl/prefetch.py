@@ -15,7 +15,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from model.config import AcceleratorConfig
-from model.stream import ENTRY_BITS, chunk_entries, param_beats, select_widths
+from model.stream import ENTRY_BITS, chunk_entries, param_beats, select_codes
 from rtl.blockorder import next_group
 from rtl.kernelbuffer import KernelWriteSignature
 from rtl.signatures import Descriptor, Event, LayerStats, ReadData, ReadRequest
@@ -151,9 +151,10 @@ class Prefetch(wiring.Component):
 
         chunk = Signal.like(in_chunk)               # entries of a chunk
         with m.Switch(form.select_code):
-            for code, bits in enumerate(select_widths(config)[1:], 1):
-                with m.Case(code):
-                    m.d.comb += chunk.eq(chunk_entries(config, bits))
+            for code, bits in select_codes(config).items():
+                if bits:
+                    with m.Case(code):
+                        m.d.comb += chunk.eq(chunk_entries(config, bits))
         row_beats = Mux(blocks == 1, form.row_beats_last, config.row_beats)
         row_done = row_beat == row_beats - 1
         taken = beat.valid & beat.ready

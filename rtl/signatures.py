@@ -157,7 +157,10 @@ def KernelEntry(config: AcceleratorConfig) -> data.StructLayout:  # noqa: N802
 
 
 def Step(config: AcceleratorConfig) -> data.StructLayout:  # noqa: N802
-    """One step of the array: bank addresses, and per kernel lane select, enable and weight."""
+    """One step of the array: bank addresses, and per kernel lane select, enable and weight.
+
+    With ``spread`` a kernel lane takes the word of one tile lane, ``lane``, only.
+    """
     lanes = config.kernel_lanes
     common = {
         "addr": data.ArrayLayout(range(config.tile_depth), config.banks),
@@ -166,6 +169,8 @@ def Step(config: AcceleratorConfig) -> data.StructLayout:  # noqa: N802
         "weight": data.ArrayLayout(Complex(config.weight_bits), lanes),
         "dot": 1,
     }
+    if config.spread:
+        common["lane"] = data.ArrayLayout(config.spread, lanes)
     if config.window > 1:
         # Place of the accumulator file: the word's frequency.
         return data.StructLayout(common | {
@@ -173,6 +178,7 @@ def Step(config: AcceleratorConfig) -> data.StructLayout:  # noqa: N802
         })
     return data.StructLayout(common | {
         "real": 1,          # elementwise product of two reals (real words, dot layers)
+        "spread": 1,        # the words of a row lie in several tile lanes
         "first": 1,         # load the accumulators instead of adding
         "last": 1,          # the sums are complete after this step
         "sum_shift": 6,
@@ -181,9 +187,9 @@ def Step(config: AcceleratorConfig) -> data.StructLayout:  # noqa: N802
     })
 
 
-#: Tag of complete sums of one frequency.
+#: Tag of complete sums of one frequency; ``spread``: the tile lanes' sums belong together.
 SumsTag = data.StructLayout({
-    "real": 1, "dot": 1, "sum_shift": 6, "frequency": 5, "slot": range(SUM_SLOTS), "block_last": 1,
+    "real": 1, "dot": 1, "spread": 1, "sum_shift": 6, "frequency": 5, "slot": range(SUM_SLOTS), "block_last": 1,
 })
 
 

@@ -49,7 +49,7 @@ class StoreStage(wiring.Component):
     queue holds. A kernel's last write is ``(rows - 1)·max(out_step, P') + P' - 1`` cycles after its
     first. With F > 1 feature banks, a kernel takes ``max(8 / R, rows * P' / F)`` cycles, and its
     last write is ``rows * P' - 1`` cycles after its first; if R = 2 and the layer is not pooled,
-    two rows are written at a time, and ``rows`` is half as many. A kernel of a dot layer takes 2.
+    two rows are written at a time, and ``rows`` is half as many. A kernel of a dot layer takes 1.
 
     Parameters
     ----------

@@ -156,8 +156,8 @@ class SumReader(wiring.Component):
 
     A tile takes 8/R cycles (a dot product 1); kernels follow each other without a gap while the
     queue behind the inverse FFT has room for another tile.  There is a queue per feature bank:
-    kernel k of a block goes to bank k mod F, a dot product to the first.  Block order: see
-    `rtl.blockorder`.
+    kernel k of a block goes to bank k mod F, a dot product to the first, which with several banks
+    takes one every cycle and needs no room.  Block order: see `rtl.blockorder`.
 
     The map of a kernel follows that of kernel k - F (dot products follow each other): it is found
     by adding, kernel by kernel, from the start of the kernel block, to which the tile blocks of a
@@ -272,14 +272,14 @@ class SumReader(wiring.Component):
         if self._config.inverse_rows > 1:
             entries = Mux(layer.pool | layer.dot, layer.out_step, layer.out_step >> 1)
         # A bank's turn comes every F kernels: with several, its room may be known a cycle later.
-        # That of dot products comes every cycle: they leave room for the one before.
-        needed = entries if banks == 1 else Mux(layer.dot, 2, entries)
+        free = Const(0) if banks == 1 else layer.dot
         domain = m.d.comb if banks == 1 else m.d.sync
         for index in range(banks):
             credits = Signal(range(SEGMENT_ROWS + 1), name=f"credits{index}")
             taken = Mux(start & (bank == index), entries, 0)
-            m.d.sync += credits.eq(credits - taken + self.credit[index])
-            domain += room[index].eq(credits >= needed)
+            with m.If(~free):
+                m.d.sync += credits.eq(credits - taken + self.credit[index])
+            domain += room[index].eq((credits >= entries) | free)
             with m.If(self.begin):
                 m.d.sync += credits.eq(SEGMENT_ROWS)
 

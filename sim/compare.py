@@ -102,13 +102,15 @@ def _tile_stage(config: AcceleratorConfig, desc: dict[str, int], trace: LayerTra
                 base: int, bank: int) -> _Stage:
     """Columns of the channels of one feature bank, whose blocks begin at ``base`` in the ring."""
     if desc["dot"]:
-        groups = desc["groups"] if bank == 0 else 0     # they all come by the first bank
+        # They all come by the first bank, for the tile lanes in turn.
+        groups = -(-desc["channels"] // 8) if bank == 0 else 0
         words = np.zeros((groups * 8, 2), dtype=np.int64)
         words[:len(trace.tiles)] = trace.tiles[:len(words)]
         number = np.arange(groups * 8).reshape(groups, 8)
         group = np.arange(groups)
-        tags = {"bypass": np.ones_like(group), "lane": 0 * group,
-                "addr": (base + group) % config.tile_depth}
+        turn, lane = np.divmod(group, 1 << desc["spread"])
+        tags = {"bypass": np.ones_like(group), "lane": lane,
+                "addr": (base + turn) % config.tile_depth}
         return _Stage("spectral word", words.reshape(groups, 8, 2), number < len(trace.tiles),
                       tags, {"word": number})
     lanes, blocks, channels = config.tile_lanes, desc["tile_blocks"], desc["channels"]

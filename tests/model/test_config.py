@@ -67,6 +67,9 @@ def test_reference_config_stays_within_100_multipliers():
     ({"post_values": 2}, "post_values must be 1 with one feature bank"),
     ({"max_layers": 33}, "max_layers must be at most 32"),
     ({"acc_bits": 60}, "acc_bits must be 26 to 48, not 60"),
+    ({"dot_lanes": 3}, "dot_lanes must be a power of two of at most tile_lanes = 2, not 3"),
+    ({"dot_lanes": 4}, "dot_lanes must be a power of two of at most tile_lanes = 2, not 4"),
+    ({"dot_lanes": 2}, "dot_lanes must be 1 with one feature bank and with a window, not 2"),
     ({"window": 8}, "window must be 1 or 32, not 8"),
     ({"window": 32}, "port_bits must be at least 109 for a window.*not 64"),
 ])

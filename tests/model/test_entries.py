@@ -23,7 +23,8 @@ def walk(layer, config, how):
     words = layer.weight if not layer.dot else layer.weight.reshape(len(layer.weight), -1, 1, 2)
     channels, frequencies = words.shape[1], words.shape[2]
     rebuilt = np.zeros_like(words)
-    rows = -(-channels // config.banks)
+    lanes = 1 << how.spread                             # tile lanes a step reads a row of each
+    rows = -(-channels // (config.banks * lanes))
     for index, block in enumerate(blocks(layer, config, how)):
         entry, steps = 0, 0
         for f in range(frequencies):
@@ -46,8 +47,9 @@ def walk(layer, config, how):
                         steps += 1
                         for lane in range(config.kernel_lanes):
                             s = int(block.selects[entry][lane])
-                            if how.hold == 1 or s >> 3 == a:
-                                row = group * how.hold + a
+                            turn = s >> 3 + how.spread
+                            if how.hold == 1 or turn == a:
+                                row = (group * how.hold + a) * lanes + (s >> 3) % lanes
                                 inside = ((j << how.sub_log2) & 7) + (s & 7)
                                 store(rebuilt, index, lane, row * 8 + inside, f, block, entry)
                     entry += 1
@@ -83,6 +85,26 @@ def test_dot_walk_multiplies_every_weight_once(pattern, length):
     )
     layer = lower(network).layers[1]
     words, rebuilt = walk(layer, CONFIG, addressing(layer, CONFIG))
+    np.testing.assert_array_equal(rebuilt, words)
+
+
+@pytest.mark.parametrize("pattern, dot_lanes, spread, hold, bits", [
+    ("channel 1:4", 4, 0, 1, 2), ("channel 1:8", 4, 0, 1, 4), ("channel 1:16", 4, 1, 1, 4),
+    ("channel 2:32", 4, 2, 1, 5), ("channel 1:64", 4, 2, 2, 8), ("channel 1:64", 2, 1, 4, 8),
+    ("channel 1:256", 8, 3, 4, 8),
+])
+@pytest.mark.parametrize("length", [16, 120, 400, 1030])
+def test_dot_walk_over_several_tile_lanes(pattern, dot_lanes, spread, hold, bits, length):
+    config = dataclasses.replace(
+        PRESETS["tiny-wide"], tile_lanes=8, dot_lanes=dot_lanes, name="spread"
+    )
+    network = toy_network(
+        [Conv("conv", 1, length, 1), Linear("fc", length, 21)], ["channel 1:1", pattern], (1, 1, 1)
+    )
+    layer = lower(network).layers[1]
+    how = addressing(layer, config)
+    assert (how.spread, how.hold, how.select_bits) == (spread, hold, bits)
+    words, rebuilt = walk(layer, config, how)
     np.testing.assert_array_equal(rebuilt, words)
 
 

@@ -21,7 +21,10 @@ from tests.rtl.helpers import (
     simulate,
 )
 from tests.rtl.test_mac import (
+    SPREAD2,
+    SPREAD4,
     extreme,
+    of_lane,
     pack_steps,
     random_frequencies,
     random_memory,
@@ -47,13 +50,23 @@ def combine(acc, real, dot):
     return np.stack([a1 - a3, a1 + a2], axis=-1)
 
 
+def across(sums, config):
+    """Sums (tile lanes, ...) of a spread dot layer: the first lane has them all."""
+    total = sums.copy()
+    total[0] = sums[:config.dot_lanes].sum(axis=0)
+    return total
+
+
 def model_sums(words, steps, config):
     """Sums of one frequency from the products themselves, shape (tile, kernel lanes, 2)."""
     sums = np.zeros((config.tile_lanes, config.kernel_lanes, 2), dtype=np.int64)
     for step in steps:
         for kernel in np.flatnonzero(step["enable"]):
             bank = step["select"][kernel]
-            xr, xi = np.moveaxis(words[step["addr"][bank], bank], -1, 0)
+            x = words[step["addr"][bank], bank]
+            if step["spread"]:
+                x = np.where(of_lane(config, step["lane"][kernel])[:, None], x, 0)
+            xr, xi = np.moveaxis(x, -1, 0)
             wr, wi = step["weight"][kernel]["re"], step["weight"][kernel]["im"]
             if step["dot"]:
                 product = xr * wr + xi * wi, 0 * xr
@@ -62,7 +75,7 @@ def model_sums(words, steps, config):
             else:
                 product = xr * wr - xi * wi, xr * wi + xi * wr
             sums[:, kernel] += np.stack(product, axis=-1)
-    return sums
+    return across(sums, config) if steps[0]["spread"] else sums
 
 
 def pack_writes(sums, meta, config):
@@ -83,7 +96,7 @@ def pack_writes(sums, meta, config):
 
 @pytest.mark.parametrize("config, count, gaps", [
     (TINY, 100, 0.0), (TINY, 40, 0.5), (TINY16, 100, 0.2), (ECP5, 25, 0.0), (ECP5, 20, 0.5),
-    (ECP5_16, 20, 0.1), (WIDE, 25, 0.1), (WIDE_32, 10, 0.0),
+    (ECP5_16, 20, 0.1), (WIDE, 25, 0.1), (WIDE_32, 10, 0.0), (SPREAD2, 40, 0.1), (SPREAD4, 40, 0.0),
 ])
 def test_drain_rounds_and_orders(config, count, gaps):
     rng = np.random.default_rng(count)
@@ -96,8 +109,11 @@ def test_drain_rounds_and_orders(config, count, gaps):
         acc = extreme(rng, config.acc_bits, shape, share=0.2) >> rng.integers(
             0, config.acc_bits - 1, shape
         )
+        spread = int(config.spread and kind == "dot" and rng.random() < 0.7)
+        if spread:
+            acc >>= config.spread       # all together they fit an accumulator
         meta = {
-            "real": int(kind != "complex"), "dot": int(kind == "dot"),
+            "real": int(kind != "complex"), "dot": int(kind == "dot"), "spread": spread,
             "sum_shift": int(rng.integers(0, 32)), "frequency": int(rng.integers(0, 32)),
             "slot": int(rng.integers(0, 4)), "block_last": int(rng.integers(0, 2)),
         }
@@ -106,7 +122,8 @@ def test_drain_rounds_and_orders(config, count, gaps):
         arrivals.append(len(items))
         items.append(pack(PackedSums(config), {"acc": acc.tolist(), **meta}))
         items += [None] * (dut.INTERVAL - 1)
-        want += pack_writes(combine(acc, meta["real"], meta["dot"]), meta, config)
+        sums = combine(acc, meta["real"], meta["dot"])
+        want += pack_writes(across(sums, config) if spread else sums, meta, config)
     got, stamps = [], []
     simulate(
         dut, drive(packed_sums(dut.i), items), idle(len(items) + dut.LATENCY + dut.INTERVAL),
@@ -174,6 +191,7 @@ class ArrayAndDrain(Component):
 @pytest.mark.parametrize("config, count, longest, gaps", [
     (TINY, 80, 1, 0.0), (TINY, 50, 5, 0.3), (TINY16, 60, 3, 0.0),
     (ECP5, 15, 2, 0.0), (ECP5, 10, 5, 0.2), (ECP5_16, 12, 4, 0.1), (WIDE, 20, 1, 0.0),
+    (SPREAD2, 25, 3, 0.1), (SPREAD4, 25, 1, 0.0),
 ])
 def test_array_and_drain_against_numpy(config, count, longest, gaps):
     """Sums and their order, at the highest rate of complete sums where ``longest`` is lowest."""

@@ -24,7 +24,7 @@ CONFIGS = {
 SHAPES = [(19, 6, 6), (9, 3, 11), (20, 1, 1), (3, 2, 23), (5, 5, 8), (700,), (16,), (37,)]
 
 
-def run(config, inputs):
+def run(config, inputs, spread=0):
     """Flatten the inputs one after the other; rows by input, and cycles from start to each."""
     dut, banks = Flatten(config=config), config.feature_banks
     rng = np.random.default_rng(1)
@@ -49,11 +49,10 @@ def run(config, inputs):
             base = 3 * number
             rows = words.view(np.uint8).reshape(region.rows, banks, 2, 8)
             memory[:, base:base + region.rows] = rows.swapaxes(0, 1)
-            groups = ceil(values.size / 16)
             fields = {name: 0 for name, _ in FIELDS} | {
-                "dot": 1, "groups": groups, "in_signed": signed, "in_base": base,
+                "dot": 1, "channels": ceil(values.size / 2), "in_signed": signed, "in_base": base,
                 "in_plane": region.plane, "in_row_log2": region.row_log2,
-                "in_height": height, "in_width": width,
+                "in_height": height, "in_width": width, "spread": spread,
             }
             ctx.set(Value.cast(dut.desc), pack(Descriptor, fields))
             await ctx.tick().repeat(4)
@@ -75,12 +74,13 @@ def run(config, inputs):
     return [rows[slice(*part)] for part in parts], [stamps[slice(*part)] for part in parts]
 
 
-@pytest.mark.parametrize("banks", CONFIGS)
-def test_rows_in_order(banks):
-    config, rng = CONFIGS[banks], np.random.default_rng(2)
+@pytest.mark.parametrize("banks, spread", [(8, 0), (16, 0), (8, 1), (8, 2), (16, 2)])
+def test_rows_in_order(banks, spread):
+    """A row after the other, for 2^spread tile lanes of the four in turn."""
+    config, rng = replace(CONFIGS[banks], tile_lanes=4, dot_lanes=4), np.random.default_rng(2)
     inputs = [(rng.integers(0, 256, shape), int(number) % 2)
               for number, shape in enumerate(SHAPES)]
-    found, _ = run(config, inputs)
+    found, _ = run(config, inputs, spread)
     for (values, signed), rows in zip(inputs, found, strict=True):
         flat = values.reshape(-1)
         wanted = np.where(signed & (flat > 127), flat - 256, flat)
@@ -89,8 +89,9 @@ def test_rows_in_order(banks):
         np.testing.assert_array_equal(made[:flat.size], wanted)
         for number, row in enumerate(rows):
             tag = row.tag
-            assert (tag.bypass, tag.lane, tag.channel_low) == (1, 0, 0)
-            assert tag.addr == (config.tile_depth - 2 + number) % config.tile_depth
+            turn, lane = divmod(number, 1 << spread)
+            assert (tag.bypass, tag.lane, tag.channel_low) == (1, lane, 0)
+            assert tag.addr == (config.tile_depth - 2 + turn) % config.tile_depth
             assert tag.block_last == (number == len(rows) - 1)
 
 

@@ -1,3 +1,4 @@
+import dataclasses
 import random
 
 import pytest
@@ -10,6 +11,7 @@ from tests.rtl.helpers import collect, contract, pack, simulate, source, unpack
 
 TINY = PRESETS["tiny"]
 ECP5 = PRESETS["ecp5-85f"]
+SPREAD = dataclasses.replace(PRESETS["tiny-wide"], tile_lanes=4, dot_lanes=4, name="spread")
 
 
 def start(dut):
@@ -36,7 +38,7 @@ def layer(**fields):
     values = dict(
         dot=0, scatter=0, resident=0, groups=1, kernel_blocks=1, tile_blocks=1, entries=2,
         entries_last=2, sub_log2=2, hold=1, sum_shift=5, select_bits=2, part_blocks=0,
-        part_groups=0,
+        part_groups=0, spread=0,
     )
     assert not set(fields) - set(values)
     values |= fields
@@ -140,6 +142,7 @@ class Network:
                 self.steps.append(pack(Step(self.config), {
                     **step, "real": fields["dot"] or f in (0, 4), "first": index == 0,
                     "last": last, "dot": fields["dot"], "sum_shift": fields["sum_shift"],
+                    **({"spread": int(fields["spread"] > 0)} if self.config.window == 1 else {}),
                     "frequency": f, "slot": slot,
                     "block_last": last and f == len(frequencies) - 1,
                 }))
@@ -157,11 +160,15 @@ class Network:
                 for a in range(min(hold, groups - first)):
                     addr = (base + (first + a) * stride + f) % self.config.tile_depth
                     residue = (j << fields["sub_log2"]) & 7
+                    lanes = self.config.dot_lanes
+                    rows = [s >> 3 for s in entry["select"]]
+                    turns = [row // lanes for row in rows] if fields["spread"] else rows
                     yield {
                         "addr": [addr] * 8,
                         "select": [(residue + (s & 7) + f) % 8 for s in entry["select"]],
-                        "enable": [int(hold == 1 or s >> 3 == a) for s in entry["select"]],
+                        "enable": [int(hold == 1 or turn == a) for turn in turns],
                         "weight": entry["weight"],
+                        **({"lane": [row % lanes for row in rows]} if lanes > 1 else {}),
                     }
         assert next(feed, None) is None
 
@@ -281,6 +288,13 @@ CASES = {
                                                kernel_blocks=2)]),
     "one kernel block": (TINY, [layer(groups=2, tile_blocks=6, kernel_blocks=1),
                                 layer(groups=1, tile_blocks=2, kernel_blocks=2)]),
+    "spread over two": (SPREAD, [layer(dot=1, spread=1, groups=9, entries=1, entries_last=1,
+                                       sub_log2=3, select_bits=4, kernel_blocks=3)]),
+    "spread and hold": (SPREAD, [
+        layer(dot=1, spread=2, groups=9, hold=2, entries=1, entries_last=1, sub_log2=3,
+              select_bits=6, kernel_blocks=4),
+        layer(dot=1, groups=9, entries=2, entries_last=2, kernel_blocks=2),
+    ]),
     "parts": (TINY, [layer(groups=4, part_groups=2, part_blocks=1, kernel_blocks=2)]),
     "parts in groups": (ECP5, [
         layer(groups=6, part_groups=2, part_blocks=2, kernel_blocks=6, resident=2, tile_blocks=5,
@@ -344,7 +358,7 @@ def test_full_speed(name):
     ("layers", STALLS[0]), ("layers", STALLS[1]), ("layers", STALLS[2]), ("dot short", STALLS[1]),
     ("hold 4", STALLS[0]), ("scatter of one", STALLS[2]), ("groups of two", STALLS[2]),
     ("groups that fill the ring", STALLS[1]), ("1:8 fast", STALLS[0]),
-    ("one kernel block", STALLS[2]),
+    ("one kernel block", STALLS[2]), ("spread and hold", STALLS[0]),
 ])
 def test_random_stalls(name, p):
     p_desc, p_entry, p_tile, p_slot = p

@@ -26,6 +26,11 @@ TINY = PRESETS["tiny"]
 TINY16 = dataclasses.replace(TINY, weight_bits=16, acc_bits=40)
 ECP5 = PRESETS["ecp5-85f"]
 ECP5_16 = PRESETS["ecp5-85f-w16"]
+#: Rows of a dot layer in two and in four of five tile lanes.
+SPREAD2 = dataclasses.replace(
+    PRESETS["tiny-wide"], tile_lanes=5, tile_depth=64, dot_lanes=2, name="spread2"
+)
+SPREAD4 = dataclasses.replace(SPREAD2, dot_lanes=4, inverse_rows=2, name="spread4")
 
 
 def wrap(value, bits):
@@ -79,6 +84,7 @@ def random_frequencies(rng, config, kinds, longest=6):
             "real": kind != "complex", "dot": kind == "dot",
             "sum_shift": int(rng.integers(0, 24)), "frequency": int(rng.integers(0, 32)),
             "slot": int(rng.integers(0, 4)), "block_last": int(rng.integers(0, 2)),
+            "spread": int(config.spread and kind == "dot" and rng.random() < 0.7),
         }
         weights = extreme(rng, config.weight_bits, (length, lanes, 2)).tolist()
         yield [
@@ -86,11 +92,18 @@ def random_frequencies(rng, config, kinds, longest=6):
                 "addr": rng.integers(0, config.tile_depth, config.banks).tolist(),
                 "select": rng.integers(0, config.banks, lanes).tolist(),
                 "enable": (rng.random(lanes) < 0.8).astype(int).tolist(),
+                **({"lane": rng.integers(0, config.dot_lanes, lanes).tolist()}
+                   if config.spread else {}),
                 "weight": [{"re": re, "im": im} for re, im in weights[index]],
                 "first": index == 0, "last": index == length - 1, **meta,
             }
             for index in range(length)
         ]
+
+
+def of_lane(config, lane):
+    """Which tile lanes take a word of ``lane``; those beyond ``dot_lanes`` do as the last one."""
+    return np.minimum(np.arange(config.tile_lanes), config.dot_lanes - 1) == lane
 
 
 def model_accumulators(words, steps, config):
@@ -109,6 +122,8 @@ def model_accumulators(words, steps, config):
                 factors = 0, re, -im
             else:
                 factors = re, im - re, re + im
+            if step["spread"]:
+                x = np.where(of_lane(config, step["lane"][kernel])[:, None], x, 0)
             operands = np.stack([x.sum(axis=-1), x[:, 0], x[:, 1]], axis=-1)
             acc[:, kernel] += np.array(factors) * operands
     return wrap(acc, config.acc_bits)
@@ -165,6 +180,7 @@ def test_mac_refuses_operands_wider_than_a_multiplier():
 
 @pytest.mark.parametrize("config, count, gaps", [
     (TINY, 60, 0.0), (TINY, 60, 0.4), (TINY16, 60, 0.2), (ECP5, 12, 0.1), (ECP5_16, 12, 0.1),
+    (SPREAD2, 12, 0.1), (SPREAD4, 12, 0.0),
 ])
 def test_array_against_numpy(config, count, gaps):
     rng = np.random.default_rng(count + config.weight_bits)
@@ -189,7 +205,7 @@ def test_array_against_numpy(config, count, gaps):
         want = model_accumulators(words, steps, config).tolist()
         meta = {
             name: steps[-1][name]
-            for name in ("real", "dot", "sum_shift", "frequency", "slot", "block_last")
+            for name in ("real", "dot", "spread", "sum_shift", "frequency", "slot", "block_last")
         }
         assert bits == pack(sums, {"acc": want, **meta})
 

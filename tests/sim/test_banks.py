@@ -115,6 +115,19 @@ def test_fully_connected_layers_in_amaranths_simulator():
     check(network, CONFIG, "pysim", MemoryOptions(latency=9, stall=0.2, seed=4))
 
 
+@pytest.mark.parametrize("dot_lanes", [2, 4])
+def test_fully_connected_layers_over_several_tile_lanes(dot_lanes):
+    """Rows of a vector in two or four tile lanes, and in fewer where the pattern has fewer."""
+    network = dense(Linear("b", 300, 50), Linear("c", 50, 80), Linear("d", 80, 21, relu=False),
+                    patterns=["channel 1:32", "channel 1:8", "channel 1:16"])
+    config = dataclasses.replace(CONFIG, tile_lanes=4, dot_lanes=dot_lanes)
+    result = check(network, config, "pysim", MemoryOptions(latency=9, stall=0.2, seed=4))
+    spreads = [layer.descriptor["spread"] for layer in compile_network(network, config).layers]
+    assert spreads == [0, dot_lanes.bit_length() - 1, 0, 1]
+    steps = result.run.profile[1, 0]
+    assert steps == 7 * (-(-150 // 32)) * 4 // dot_lanes
+
+
 @pytest.mark.slow
 def test_many_small_kernel_blocks_of_a_fully_connected_layer():
     """More than the parameter memory holds, in the first bursts; signed; longer than a round."""
