@@ -14,8 +14,8 @@ __all__ = ["FIELDS", "BEATS", "POOL_ADD", "POOL_AVERAGE", "POOL_MAX", "SELECT_BI
 
 BEATS = 8
 
-#: Bits of select per kernel lane and entry, by ``select_code``. With `WINDOW_CODE` an entry also has
-#: an address per bank; `SPREAD_CODE` needs ``dot_lanes`` > 1.
+#: Bits of select per kernel lane and entry, by ``select_code``. With `WINDOW_CODE` an entry has an
+#: address per bank too; `SPREAD_CODE` needs ``dot_lanes`` > 1.
 SELECT_BITS = (0, 1, 2, 4, 8, 3, 5)
 WINDOW_CODE, SPREAD_CODE = 5, 6
 

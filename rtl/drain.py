@@ -162,7 +162,7 @@ class Drain(wiring.Component):
                 tree = [
                     self._register(m, one + Mux(hows[stage - 2].spread, other, 0),
                                    f"s{stage}_tree{number}_{kernel}")
-                    for number, (one, other) in enumerate(zip(tree[:half], tree[half:], strict=True))
+                    for number, (one, other) in enumerate(zip(tree, tree[half:], strict=False))
                 ]
                 re, im = (
                     [self._register(m, value, f"s{stage}_{part}{tile}_{kernel}")

@@ -52,8 +52,8 @@ class Flatten(wiring.Component):
     read : Out(FeatureReadSignature()).array(feature_banks)
         Read ports of the feature memory, outputs registered; low while not ``busy``.
     o : Out(Event(RowPair(config)))
-        Rows, with ``tag.bypass``, for 2^``spread`` tile lanes in turn. Values beyond the input's end are whatever lies there; they meet
-        zero weights.
+        Rows, with ``tag.bypass``, for 2^``spread`` tile lanes in turn. Values beyond the input's
+        end are whatever lies there; they meet zero weights.
     """
 
     #: Cycles from a step of the walk to the row it completes.

@@ -189,7 +189,8 @@ def Step(config: AcceleratorConfig) -> data.StructLayout:  # noqa: N802
 
 #: Tag of complete sums of one frequency; ``spread``: the tile lanes' sums belong together.
 SumsTag = data.StructLayout({
-    "real": 1, "dot": 1, "spread": 1, "sum_shift": 6, "frequency": 5, "slot": range(SUM_SLOTS), "block_last": 1,
+    "real": 1, "dot": 1, "spread": 1, "sum_shift": 6, "frequency": 5, "slot": range(SUM_SLOTS),
+    "block_last": 1,
 })
 
 

@@ -200,3 +200,18 @@ def test_several_writers_keep_up_with_the_inverse_fft(name, step, pool):
         assert first - end == StoreStage.latency(config) + skipped + begun
         # Pooled rows come every other cycle, and the writer takes one as soon as it can.
         assert last - first == size - 1
+
+
+@pytest.mark.parametrize("name", ["tiny-wide", "wide-8", "tiny-wide2", "u200-32-2"])
+def test_several_banks_take_a_dot_product_a_cycle(name):
+    """Whatever the queue of a bank holds; kernel block after kernel block."""
+    config = CONFIGS[name]
+    lanes = config.kernel_lanes
+    layer = store_model.dot(config, kernels=2 * lanes, requant_shift=9)
+    sums, parameters = random_layers(config, [layer], 6)
+    got, stamps, stats, (end, _) = run(config, [layer], sums, parameters)
+    check(config, [layer], sums, parameters, got, stats)
+    stamps = sorted(stamp for bank in stamps for stamp in bank)
+    first, second = stamps[:lanes], stamps[lanes:]
+    assert first[0] - end == StoreStage.latency(config)
+    assert np.diff(first).tolist() == np.diff(second).tolist() == [1] * (lanes - 1)
