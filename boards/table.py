@@ -106,6 +106,8 @@ class ZynqBoard:
         Clock asked of the processing system.
     ports, widest : int
         High-performance memory ports (HP0, HP1 ...), and bits of each.
+    memory_clock_hz : int
+        Clock of these ports for a core whose ports are wider.
     addr_bits : int
         Address bits of the core's masters.
     registers : int
@@ -122,6 +124,7 @@ class ZynqBoard:
     config: str
     clock_hz: int
     widest: int
+    memory_clock_hz: int
     addr_bits: int
     registers: int
     ports: int = 4
@@ -201,12 +204,13 @@ ZYNQ_BOARDS = {
         ZynqBoard(
             id="zcu104", name="AMD ZCU104", part="xczu7ev-ffvc1156-2-e",
             files="xilinx.com:zcu104:*", processors="zynq_ultra_ps_e", config="zcu104",
-            clock_hz=200_000_000, widest=128, addr_bits=40, registers=0xA000_0000,
+            clock_hz=200_000_000, widest=128, memory_clock_hz=300_000_000, addr_bits=40,
+            registers=0xA000_0000,
         ),
         ZynqBoard(
             id="zc706", name="AMD ZC706", part="xc7z045ffg900-2", files="xilinx.com:zc706:*",
             processors="processing_system7", config="zc706", clock_hz=150_000_000, widest=64,
-            addr_bits=32, registers=0x43C0_0000,
+            memory_clock_hz=200_000_000, addr_bits=32, registers=0x43C0_0000,
         ),
     )
 }

@@ -42,12 +42,17 @@ done
 
 
 def split(board: ZynqBoard, config: AcceleratorConfig) -> tuple[int, int]:
-    """Memory ports that a config takes of a board, and the bits of each."""
-    count = max(1, config.port_bits // board.widest)
+    """Memory ports that a config takes of a board, and bits of each as the core has them.
+
+    They may have twice the bits of the board's ports; then the interconnect halves them, and the
+    board's ports get a faster clock of their own (``memory_clock_hz``).
+    """
+    count = min(board.ports, max(1, config.port_bits // board.widest))
     width = config.port_bits // count
-    if count > board.ports or width not in DATA_BITS:
+    if width > 2 * board.widest or width not in DATA_BITS:
         raise UserError(f"config {config.name} has a memory port of {config.port_bits} bits, "
-                        f"{board.id} has {board.ports} of {board.widest}: choose another config")
+                        f"{board.id} has {board.ports} of {board.widest}, or of twice as many "
+                        "through its interconnect: choose another config")
     return count, width
 
 
@@ -66,12 +71,14 @@ def _settings(board: ZynqBoard, config: AcceleratorConfig, clock_hz: int) -> str
         "version": ".".join(__version__.split(".")[:2]),
         "part": board.part, "board_files": board.files,
         "masters": [f"m_axi_{port}" for port in range(count)] if count > 1 else ["m_axi"],
-        "slave": "s_axi", "width": width, "addr_bits": board.addr_bits,
+        "slave": "s_axi", "width": width,
+        "port_width": min(width, board.widest), "addr_bits": board.addr_bits,
         "outstanding": _OUTSTANDING, "longest_burst": _LONGEST_BURST,
         "axi4": list(Axi4Signature(data_bits=width).members),
         "axi4lite": list(Axi4LiteSignature(addr_bits=AxiLite.ADDR_BITS).members),
         "registers": f"{board.registers:#010x}", "register_bits": AxiLite.ADDR_BITS,
-        "clock_mhz": f"{clock_hz / 1e6:g}",
+        "clock_mhz": f"{clock_hz / 1e6:g}", "memory_clock_mhz":
+        f"{(board.memory_clock_hz if width > board.widest else clock_hz) / 1e6:g}",
     }
     lines = [f"set {key} {_tcl(value)}" for key, value in settings.items()]
     return "# Written by `python -m rtl.build --board`; do not edit.\n" + "\n".join(lines) + "\n"

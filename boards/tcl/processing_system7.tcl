@@ -8,11 +8,16 @@ set settings [list \
     CONFIG.PCW_FPGA0_PERIPHERAL_FREQMHZ $clock_mhz]
 for {set number 0} {$number < [llength $masters]} {incr number} {
     lappend settings CONFIG.PCW_USE_S_AXI_HP$number 1 \
-        CONFIG.PCW_S_AXI_HP${number}_DATA_WIDTH $width
+        CONFIG.PCW_S_AXI_HP${number}_DATA_WIDTH $port_width
+}
+if {$memory_clock_mhz != $clock_mhz} {
+    lappend settings CONFIG.PCW_EN_CLK1_PORT 1 \
+        CONFIG.PCW_FPGA1_PERIPHERAL_FREQMHZ $memory_clock_mhz
 }
 set_property -dict $settings $cell
 
 set clock FCLK_CLK0
+set other_clock FCLK_CLK1
 set reset FCLK_RESET0_N
 set interrupt IRQ_F2P
 set control M_AXI_GP0

@@ -31,8 +31,9 @@ proc connect_bus {from to} {
 }
 
 # Defines what the processors' pins are called: clock, reset, interrupt; control and its clock;
-# memory_port and memory_clock of a number.
+# memory_port and memory_clock of a number, and the other clock that these may have.
 source processors.tcl
+set memory_side [expr {$memory_clock_mhz == $clock_mhz ? $clock : $other_clock}]
 
 create_bd_cell -type ip -vlnv $vendor:$library:$top:$version core
 create_bd_cell -type ip -vlnv xilinx.com:ip:proc_sys_reset resets
@@ -41,22 +42,26 @@ connect_pins ps/$reset resets/ext_reset_in
 connect_pins resets/peripheral_aresetn core/aresetn
 connect_pins core/irq ps/$interrupt
 
-# A SmartConnect for each bus: AXI4 to what the processors' port speaks.
-proc add_bridge {name from to} {
+# A SmartConnect for each bus: AXI4 to what the processors' port speaks, its width and its clock.
+proc add_bridge {name from to far_clock} {
     global clock
     set cell [create_bd_cell -type ip -vlnv xilinx.com:ip:smartconnect $name]
-    set_property -dict {CONFIG.NUM_SI 1 CONFIG.NUM_MI 1} $cell
+    set clocks [expr {$far_clock eq $clock ? 1 : 2}]
+    set_property -dict [list CONFIG.NUM_SI 1 CONFIG.NUM_MI 1 CONFIG.NUM_CLKS $clocks] $cell
     connect_pins ps/$clock $name/aclk
+    if {$clocks == 2} {
+        connect_pins ps/$far_clock $name/aclk1
+    }
     connect_pins resets/interconnect_aresetn $name/aresetn
     connect_bus $from $name/S00_AXI
     connect_bus $name/M00_AXI $to
 }
 
-add_bridge registers_bus ps/$control core/$slave
+add_bridge registers_bus ps/$control core/$slave $clock
 set number 0
 foreach master $masters {
-    connect_pins ps/$clock ps/[memory_clock $number]
-    add_bridge memory_bus$number core/$master ps/[memory_port $number]
+    connect_pins ps/$memory_side ps/[memory_clock $number]
+    add_bridge memory_bus$number core/$master ps/[memory_port $number] $memory_side
     incr number
 }
 

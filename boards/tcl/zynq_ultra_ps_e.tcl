@@ -8,11 +8,16 @@ set settings [list \
     CONFIG.PSU__CRL_APB__PL0_REF_CTRL__FREQMHZ $clock_mhz]
 for {set number 0} {$number < [llength $masters]} {incr number} {
     set port [expr {$number + 2}]
-    lappend settings CONFIG.PSU__USE__S_AXI_GP$port 1 CONFIG.PSU__SAXIGP${port}__DATA_WIDTH $width
+    lappend settings CONFIG.PSU__USE__S_AXI_GP$port 1 CONFIG.PSU__SAXIGP${port}__DATA_WIDTH $port_width
+}
+if {$memory_clock_mhz != $clock_mhz} {
+    lappend settings CONFIG.PSU__FPGA_PL1_ENABLE 1 \
+        CONFIG.PSU__CRL_APB__PL1_REF_CTRL__FREQMHZ $memory_clock_mhz
 }
 set_property -dict $settings $cell
 
 set clock pl_clk0
+set other_clock pl_clk1
 set reset pl_resetn0
 set interrupt pl_ps_irq0
 set control M_AXI_HPM0_FPD

@@ -64,7 +64,8 @@ class System(Tcl):
             buses = {name for name in self.core.interfaces if "axi" in name}
             return {"aclk", "aresetn", "irq"}, buses
         if vlnv == "xilinx.com:ip:smartconnect":
-            return ({"aclk", "aresetn"}, {f"S{n:02}_AXI" for n in range(int(
+            clocks = {"aclk", "aclk1"} if set_to["config.num_clks"] == "2" else {"aclk"}
+            return (clocks | {"aresetn"}, {f"S{n:02}_AXI" for n in range(int(
                 set_to["config.num_si"]))} | {f"M{n:02}_AXI" for n in range(int(
                     set_to["config.num_mi"]))})
         if vlnv == "xilinx.com:ip:proc_sys_reset":
@@ -72,6 +73,7 @@ class System(Tcl):
         pins, buses = set(), set()
         if vlnv == "xilinx.com:ip:zynq_ultra_ps_e":
             pins |= {"pl_clk0", "pl_resetn0"} if set_to["config.psu__fpga_pl0_enable"] else set()
+            pins |= {"pl_clk1"} if set_to.get("config.psu__fpga_pl1_enable") == "1" else set()
             pins |= {"pl_ps_irq0"} if set_to["config.psu__use__irq0"] == "1" else set()
             names = [("config.psu__use__m_axi_gp0", "M_AXI_HPM0_FPD", "maxihpm0_fpd_aclk")] + [
                 (f"config.psu__use__s_axi_gp{n + 2}", f"S_AXI_HP{n}_FPD", f"saxihp{n}_fpd_aclk")
@@ -79,6 +81,7 @@ class System(Tcl):
         else:
             assert vlnv == "xilinx.com:ip:processing_system7"
             pins |= {"FCLK_CLK0"} if set_to["config.pcw_en_clk0_port"] == "1" else set()
+            pins |= {"FCLK_CLK1"} if set_to.get("config.pcw_en_clk1_port") == "1" else set()
             pins |= {"FCLK_RESET0_N"} if set_to["config.pcw_en_rst0_port"] == "1" else set()
             if set_to["config.pcw_use_fabric_interrupt"] == set_to["config.pcw_irq_f2p_intr"]:
                 pins |= {"IRQ_F2P"}

@@ -156,6 +156,32 @@ def test_a_clock_and_a_config_of_ones_own(tmp_path):
     assert json.loads((folder / "config.json").read_text())["clock_hz"] == 123_500_000
 
 
+@pytest.mark.parametrize("name, config, width, clock", [
+    ("zcu104", "zcu104-alexnet", 256, "pl_clk1"), ("zc706", "zc706-alexnet", 128, "FCLK_CLK1"),
+])
+def test_ports_wider_than_the_memorys(name, config, width, clock, tmp_path):
+    """The interconnect makes them narrower and brings them to the faster clock of the memory's."""
+    board = ZYNQ_BOARDS[name]
+    folder = written(tmp_path, name, "--config", config)
+    core, ports = packaged(folder, f"spectralcnn_{config}_axi".replace("-", "_"))
+    check(core, ports, [f"m_axi_{port}" for port in range(4)], board.addr_bits)
+    assert ports["m_axi_0_rdata"][1] == width > board.widest
+    system = System(core)
+    system.source(folder / "system.tcl")
+    settings = system.properties["ps"]
+    option = "psu__saxigp{}__data_width" if name == "zcu104" else "pcw_s_axi_hp{}_data_width"
+    first = 2 if name == "zcu104" else 0
+    assert [settings["config." + option.format(first + port)] for port in range(4)] == [
+        str(board.widest)] * 4
+    option = "psu__crl_apb__pl1_ref_ctrl__freqmhz" if name == "zcu104" else \
+        "pcw_fpga1_peripheral_freqmhz"
+    assert float(settings["config." + option]) == board.memory_clock_hz / 1e6
+    fast = {sink for sink, source in system.nets.items() if source == f"ps/{clock}"}
+    sink = "saxihp{}_fpd_aclk" if name == "zcu104" else "S_AXI_HP{}_ACLK"
+    assert fast == {f"memory_bus{port}/aclk1" for port in range(4)} | {
+        "ps/" + sink.format(port) for port in range(4)}
+
+
 def test_the_ports_are_those_of_the_core(tmp_path, monkeypatch):
     """The real Verilog of a small core, as the stand-in of the other tests has it."""
     monkeypatch.setattr(zynq, "verilog_of", verilog_of)
@@ -171,6 +197,7 @@ def test_the_ports_are_those_of_the_core(tmp_path, monkeypatch):
     ("package.tcl", "ipx::add_port_map", "ipx::add_port", "invalid command name"),
     ("system.tcl", "connect_pins core/irq ps/$interrupt", "", "irq.* is open"),
     ("system.tcl", "connect_pins ps/$clock $name/aclk", "", "aclk is open"),
+    ("system.tcl", "CONFIG.NUM_CLKS $clocks", "CONFIG.NUM_CLKS 2", "aclk1 is open"),
     ("system.tcl", "ps/$control core/$slave", "ps/$control core/registers", "does not exist"),
     ("processors.tcl", "return S_AXI_HP${number}_FPD", "return S_AXI_HP0_FPD", "connected twice"),
 ])
@@ -258,7 +285,7 @@ def test_presets_take_the_ports_and_fit_by_count(name):
     (["--baud", "115200"], "--baud is for boards with a serial line, zcu104 is driven by its"),
     (["--seed", "3"], "--seed is for nextpnr, zcu104 is built by Vivado"),
     (["--config", "u200"],
-     "config u200 has a memory port of 2048 bits, zcu104 has 4 of 128: choose another config"),
+     "config u200 has a memory port of 2048 bits, zcu104 has 4 of 128, or of twice as many"),
 ])
 def test_misuse_is_one_line(arguments, message, tmp_path, capsys):
     assert main(["--board", "zcu104", *arguments, "--out", str(tmp_path / "out")]) == 2
@@ -269,7 +296,7 @@ def test_misuse_is_one_line(arguments, message, tmp_path, capsys):
 
 def test_an_own_config_that_is_too_wide_for_a_port(tmp_path, capsys):
     config = AcceleratorConfig.from_json(PRESETS["zc706"].to_json().replace(
-        '"port_bits": 256', '"port_bits": 512'))
+        '"port_bits": 256', '"port_bits": 1024'))
     (tmp_path / "c.json").write_text(config.to_json())
     assert main(["--board", "zc706", "--config", str(tmp_path / "c.json")]) == 2
-    assert "a memory port of 512 bits, zc706 has 4 of 64" in capsys.readouterr().err
+    assert "a memory port of 1024 bits, zc706 has 4 of 64" in capsys.readouterr().err
