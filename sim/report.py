@@ -11,6 +11,7 @@ from rich.table import Table
 from model.compile import Program
 from model.cost import estimate
 from sim.inputs import Digit, Photograph
+from sim.memory import MemoryOptions
 from sim.session import ImageResult, LayerFigures, layer_figures
 
 #: Outputs printed and written one by one; of a network with more, only their statistics.
@@ -83,7 +84,7 @@ def _exact(result: ImageResult) -> bool:
 
 def as_json(program: Program, digits: Sequence[Digit | Photograph],
             results: Sequence[ImageResult],
-            backend: str, pattern: str) -> dict[str, Any]:
+            backend: str, pattern: str, memory: MemoryOptions) -> dict[str, Any]:
     """Everything measured; ``layers`` holds the figures of the last complete run."""
     runs = [result.run for result in results if result.run is not None]
     beat_bytes = 8 * program.config.port_words
@@ -109,6 +110,8 @@ def as_json(program: Program, digits: Sequence[Digit | Photograph],
                    for result in results],
         "cycles": [result.run.cycles if result.run else None for result in results],
         "multipliers": program.config.multipliers, "clock_hz": program.config.clock_hz,
+        "memory": {"latency": memory.latency, "stall": memory.stall,
+                   "bytes_per_cycle": memory.bandwidth * beat_bytes},
         "bit_exact": bool(results) and all(_exact(result) for result in results),
         "words_compared": sum(result.comparison.words for result in results),
         "first_difference": first,

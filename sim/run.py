@@ -243,7 +243,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         named = not args.file and args.dense_alpha is None
         pattern = f"{args.pattern} {args.alpha}" if named else ", ".join(
             dict.fromkeys(layer.pattern for layer in network.layers))
-        content = as_json(program, digits[:len(results)], results, args.backend, pattern)
+        content = as_json(program, digits[:len(results)], results, args.backend, pattern,
+                          options)
         write_output(args.json, json.dumps(content, indent=2) + "\n")
     return 0 if exact else 1
 

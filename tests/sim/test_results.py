@@ -137,7 +137,8 @@ def test_whole_alexnets_have_a_section(tmp_path):
 def test_whole_alexnets_on_boards_have_their_rates(tmp_path):
     content = run("alexnet", "channel 1:4, channel 1:16") | {
         "config": "zcu104-alexnet", "clock_hz": 200_000_000, "multipliers": 926,
-        "cycles": [200_000], "read_bytes": [9_000_000]}
+        "cycles": [200_000], "read_bytes": [9_000_000],
+        "memory": {"latency": 100, "stall": 0.0, "bytes_per_cycle": 64.0}}
     layer, = content["layers"]
     content["layers"] = [layer | {"name": name, "estimated_cycles": 101_000, "cycles": 100_000,
                                   "bytes_read": 6_080_000} for name in ("conv1", "fc6")]
