@@ -68,7 +68,7 @@ def parts(
     config: AcceleratorConfig,
 ) -> dict[str, tuple[int, Callable[[], wiring.Component]]]:
     """Return how often a core has each part, and what builds the part."""
-    lane = dataclasses.replace(config, tile_lanes=1)
+    lane = dataclasses.replace(config, tile_lanes=1, dot_lanes=1)
     bank = dataclasses.replace(config, feature_banks=1, post_values=1, port_bits=64,
                                kernel_lanes=8, inverse_rows=1, window=1)
     lanes, banks = config.tile_lanes, config.feature_banks
@@ -76,7 +76,9 @@ def parts(
         "complex lane": (lanes * config.kernel_lanes, lambda: MacLane(
             banks=config.banks, word_bits=config.word_bits, weight_bits=config.weight_bits,
             acc_bits=config.acc_bits, window=config.window)),
-        "drain of a tile lane": (lanes, lambda: Drain(lane)),
+        # Its tile lanes' sums meet: no part of one lane alone.
+        **({"drain": (1, lambda: Drain(config))} if config.dot_lanes > 1 else
+           {"drain of a tile lane": (lanes, lambda: Drain(lane))}),
         "tile buffer of a tile lane": (lanes, lambda: TileBuffer(config=lane)),
         "forward FFT": (banks, lambda: ForwardFFT(config)),
         "sum buffer of a tile lane": (lanes, lambda: SumBuffer(config=lane)),
