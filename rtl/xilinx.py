@@ -70,7 +70,7 @@ def parts(
     """Return how often a core has each part, and what builds the part."""
     lane = dataclasses.replace(config, tile_lanes=1, dot_lanes=1)
     bank = dataclasses.replace(config, feature_banks=1, post_values=1, port_bits=64,
-                               kernel_lanes=8, inverse_rows=1, window=1)
+                               kernel_lanes=8, inverse_rows=1, window=1, dot_lanes=1)
     lanes, banks = config.tile_lanes, config.feature_banks
     return {
         "complex lane": (lanes * config.kernel_lanes, lambda: MacLane(

