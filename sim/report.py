@@ -11,6 +11,7 @@ from rich.table import Table
 from model.compile import Program
 from model.cost import estimate
 from sim.inputs import Digit, Photograph
+from sim.memory import MemoryOptions
 from sim.session import ImageResult, LayerFigures, layer_figures
 
 #: Outputs printed and written one by one; of a network with more, only their statistics.
@@ -83,13 +84,14 @@ def _exact(result: ImageResult) -> bool:
 
 def as_json(program: Program, digits: Sequence[Digit | Photograph],
             results: Sequence[ImageResult],
-            backend: str, pattern: str) -> dict[str, Any]:
+            backend: str, pattern: str, memory: MemoryOptions) -> dict[str, Any]:
     """Everything measured; ``layers`` holds the figures of the last complete run."""
     runs = [result.run for result in results if result.run is not None]
     beat_bytes = 8 * program.config.port_words
     layers = []
     figures = layer_figures(program, runs[-1]) if runs else []
-    for item, cost in zip(figures, estimate(program) if runs else [], strict=True):
+    costs = estimate(program, memory.average, memory.latency) if runs else []
+    for item, cost in zip(figures, costs, strict=True):
         layers.append({
             "name": item.name, "cycles": item.cycles, "estimated_cycles": cost.cycles,
             "mac_issue_cycles": item.mac_issue_cycles,
@@ -101,6 +103,7 @@ def as_json(program: Program, digits: Sequence[Digit | Photograph],
                   if result.comparison.difference), None)
     return {
         "network": program.network.name, "config": program.config.name, "pattern": pattern,
+        "patterns": {layer.name: layer.pattern for layer in program.network.layers},
         "backend": backend, "images": [digit.name for digit in digits],
         "labels": [digit.label for digit in digits],
         "predicted": [int(result.scores.argmax()) if 0 < len(result.scores) <= MOST_SCORES else None
@@ -109,6 +112,8 @@ def as_json(program: Program, digits: Sequence[Digit | Photograph],
                    for result in results],
         "cycles": [result.run.cycles if result.run else None for result in results],
         "multipliers": program.config.multipliers, "clock_hz": program.config.clock_hz,
+        "memory": {"latency": memory.latency, "stall": memory.stall,
+                   "bytes_per_cycle": memory.average * beat_bytes},
         "bit_exact": bool(results) and all(_exact(result) for result in results),
         "words_compared": sum(result.comparison.words for result in results),
         "first_difference": first,

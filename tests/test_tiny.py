@@ -7,6 +7,7 @@ import numpy as np
 from model.compile import compile_network
 from model.config import PRESETS
 from sim.inputs import Digit
+from sim.memory import MemoryOptions
 from sim.report import as_json
 from sim.session import layer_figures, open_backend, simulate_image
 from tests.model.toys import toy_image
@@ -33,5 +34,5 @@ def test_two_layers_are_bit_exact():
     assert sum(item.bytes_read for item in figures) == 8 * result.run.read_beats
     assert sum(item.bytes_written for item in figures) == 8 * result.run.write_beats
     digit = Digit("toy", np.zeros((28, 28), np.uint8))
-    text = json.dumps(as_json(program, [digit], [result], "pysim", "channel 4"))
+    text = json.dumps(as_json(program, [digit], [result], "pysim", "channel 4", MemoryOptions()))
     assert json.loads(text)["bit_exact"] is True
