@@ -15,6 +15,7 @@ from model.entries import Addressing, Block, addressing, blocks
 from model.errors import UserError
 from model.grouped import divide
 from model.image import build_image
+from model.kernels import KernelBlock, kernel_blocks
 from model.lower import LoweredLayer, LoweredNetwork, lower, worst_accumulator
 from model.maps import Maps, after_fields, place_maps
 from model.network import Conv, QuantisedNetwork
@@ -44,6 +45,8 @@ class CompiledLayer:
         Entries of all kernel blocks.
     stream_beats : int
         Beats of the kernel stream.
+    blocks : tuple of KernelBlock
+        Its kernel blocks.
     """
 
     lowered: LoweredLayer
@@ -53,6 +56,7 @@ class CompiledLayer:
     steps: int
     entries: int
     stream_beats: int
+    blocks: tuple[KernelBlock, ...]
 
     @property
     def name(self) -> str:
@@ -274,6 +278,7 @@ def _compile_layer(
     compiled = CompiledLayer(
         layer, descriptor, how, demand, steps,
         sum(len(part.weights) for part in parts), beats,
+        kernel_blocks(config, parts, how.select_bits, lanes_last),
     )
     return compiled, stream
 

@@ -1,60 +1,53 @@
 """Cost model: cycles and bytes of a compiled network, checked against RTL simulation.
 
-A layer's interval ends with its last written value. One feature bank: four engines share the work
-of a layer: the array (steps, and at least N'/4 cycles per frequency, which the drain takes), the
-store stage (8 cycles per kernel and tile block; segments through one write port; one value per
-cycle and Post), the loader, and the memory port (one beat per cycle, streaming ahead across
-layers as far as the kernel buffer goes). The slowest bounds the layer; filling and emptying the
-pipelines is added once.
-
-Several feature banks: maps lie in the order of their tile blocks, so that the next layer's first
-block is loaded while the last ones are multiplied, if there are enough of them. Then the array goes
-on without a gap; otherwise it waits until the layer before is written and a block is loaded.
-
-A map that is pooled when it is finished takes `model.rates.pool_cycles` more, and nothing of the
-next layer is loaded before.
-
-With a window the sums of a layer's last block leave only after its last step. Irregular kernels
-need more beats than steps where a kernel is used once; the kernel buffer holds some of them.
+The units of the core work side by side and wait for each other (docs/architecture.md). The model
+follows them block by block, a block being a kernel block with a tile block, in the order in which
+the array takes them: a block is multiplied when the one before is, its tile block is loaded
+(`model.loading`), its kernels have come (`model.feed`), and one of the four slots of the sum buffer
+is free; its sums are read when they are complete, those of the block before are read, and, for the
+first block of a layer, the layer before is written. What each of them takes is in `model.rates`.
+A layer's interval ends with its last written value.
 """
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
 
 from model.compile import CompiledLayer, Outline, Program
 from model.config import AcceleratorConfig
-from model.rates import load_cycles, mac_cycles, pool_cycles, row_writes, store_cycles
-from model.residency import timeline
+from model.feed import Feed
+from model.loading import InputMap, Loader, Source, WrittenMap
+from model.memories import SUM_SLOTS
+from model.rates import (
+    DOT_BLOCK,
+    kernel_cycles,
+    load_cycles,
+    mac_cycles,
+    pool_cycles,
+    row_writes,
+    store_cycles,
+)
+from model.residency import groups
 
 __all__ = ["LayerCost", "estimate"]
 
-#: Cycles from the last input beat to the first sum of the first layer.
-FIRST_FILL = 74
-#: Cycles from the end of the layer before to the first sum, the loading nobody hides included.
-FILL = 53
-#: The same where the first of several tile blocks is loaded before the layer before has ended.
-FILL_AHEAD = 25
-#: Cycles from the last beat of a kernel stream to the last write, besides reading the last block.
-STREAM_LATENCY = 140
-#: Cycles from the last sum of a convolution to its last write, besides reading the last block.
-DRAIN = 46
-#: The same two together for a dot layer.
-DOT_LATENCY = 88
-
-#: Several banks: tile blocks from which on the next layer's first block is complete in time.
-AHEAD_BLOCKS = 3
-#: From the last sum of a block to the last write, besides reading the block and writing its rows.
-BANKS_DRAIN = 118
-#: The same of a dot layer, besides a cycle for each kernel of the block.
-BANKS_DOT_DRAIN = 62
-#: From the last write to the first sum, besides loading a group of channels.
-BANKS_FILL = 28
-#: The same of a dot layer, besides loading it.
-BANKS_DOT_FILL = 50
-#: From the start of a run to the first sum, besides the latency of the memory.
-BANKS_FIRST = 900
+#: Cycles from the last step of a block to the first read of its sums, besides the drain's.
+TO_SUMS = 20
+#: Cycles from the last read of a block to its last write, besides writing its rows.
+TO_WRITE = 30
+#: The same with one feature bank, where Post collects the values of a row one by one.
+TO_WRITE_SINGLE = 34
+#: The same of a dot layer, writing included.
+TO_WRITE_DOT = 21
+#: Cycles from the last read of a block to the step that uses its slot.
+SLOT = 5
+#: Cycles of the array between two layers.
+LAYER = 2
+#: Cycles from the end of a layer to the first read of the next one's sums.
+NEXT_STORE = 4
 
 
 @dataclass(frozen=True)
@@ -70,99 +63,114 @@ class LayerCost:
     bytes_read: int
 
 
-def _busy(program: Program | Outline, layer: CompiledLayer) -> tuple[int, int, int, int]:
-    """Cycles of the array, the store stage and the loader, and of the slowest with its waits."""
-    fields, config = layer.descriptor, program.config
-    blocks = fields["tile_blocks"]
-    mac = mac_cycles(config, fields, layer.steps) * blocks
-    store = ceil(store_cycles(config, fields) * blocks)
-    load = load_cycles(config, fields) * blocks
-    slowest = max(mac, store, load)
-    if fields["resident"] < blocks:
-        # The first tile block is loaded before: FILL and the like.
-        slowest = max(slowest, timeline(layer.demand, fields["resident"]) - layer.demand.load)
-    return mac, store, load, slowest
+def estimate(program: Program | Outline, rate: float = 1.0, latency: int = 8) -> list[LayerCost]:
+    """Estimate every layer of a program.
 
-
-def _leaving(config: AcceleratorConfig) -> int:
-    """Cycles from the last step of a block to the last of its sums."""
-    return config.words * config.drain_interval if config.window > 1 else 0
-
-
-def estimate(program: Program | Outline) -> list[LayerCost]:
-    """Estimate every layer of a program."""
-    if program.config.feature_banks > 1:
-        return _estimate_banks(program)
-    config = program.config
-    input_beats = config.map_row_beats * program.input_region.rows
+    Parameters
+    ----------
+    program : Program or Outline
+        What the compiler decided.
+    rate : float
+        Beats of the port that the memory gives in a cycle: above 0, at most 1.
+    latency : int
+        Cycles of the memory from a request to its first beat.
+    """
+    if not 0 < rate <= 1:
+        raise ValueError(f"rate must be above 0 and at most 1 beat a cycle, not {rate!r}")
+    config, region = program.config, program.input_region
+    feed = Feed(config, program.layers, region.rows, rate, latency)
+    core = _Core(config, feed)
+    source: Source = InputMap(feed, region.plane, region.row_log2)
     costs: list[LayerCost] = []
-    elapsed, streamed = 0, input_beats
-    for index, layer in enumerate(program.layers):
-        fields = layer.descriptor
+    written = 0
+    for layer in program.layers:
+        fields, before = layer.descriptor, written
+        source = core.layer(layer, source)
+        written = ceil(source.end)
         beats = layer.stream_beats * layer.kernel_passes
-        mac, store, load, slowest = _busy(program, layer)
-        held = config.kernel_depth * layer.stream_beats // layer.entries
-        streamed = max(streamed, elapsed - held) + beats
-        if fields["dot"]:
-            latency, tail = load + DOT_LATENCY, 0
-        else:
-            tail = 8 * fields["lanes_last"] + _leaving(config)
-            if index == 0:
-                fill = input_beats + FIRST_FILL
-            elif program.layers[index - 1].descriptor["pool_op"]:
-                fill = FILL + load_cycles(config, fields)
-            else:
-                fill = FILL if fields["tile_blocks"] == 1 else FILL_AHEAD
-            latency = fill + tail + DRAIN
-        end = max(elapsed + slowest + latency, streamed + STREAM_LATENCY + tail)
-        end += pool_cycles(config, fields)
-        costs.append(LayerCost(layer.name, mac, store, load, beats, end - elapsed,
-                               8 * config.port_words * (beats + (0 if index else input_beats))))
-        elapsed = end
-    return costs
-
-
-def _estimate_banks(program: Program | Outline) -> list[LayerCost]:
-    """Estimate the layers of a program for several feature banks."""
-    config = program.config
-    lanes, banks, rows = config.tile_lanes, config.feature_banks, config.inverse_rows
-    slots = 4 * max(lanes, banks)           # cycles to load as many channels as there are banks
-    costs: list[LayerCost] = []
-    input_beats = config.map_row_beats * program.input_region.rows
-    multiplied = written = streamed = 0
-    ahead = 0                               # beats in the kernel buffer before they are needed
-    before = 0                              # tile blocks of the layer before
-    for index, layer in enumerate(program.layers):
-        fields = layer.descriptor
-        blocks, writes = fields["tile_blocks"], row_writes(config, fields)
-        beats = layer.stream_beats * layer.kernel_passes
-        streamed += beats
-        mac, store, load, slowest = _busy(program, layer)
-        if index == 0:
-            # The input still comes while layer 0 writes, through the same ports.
-            kernels = (fields["kernel_blocks"] - 1) * config.kernel_lanes + fields["lanes_last"]
-            segments = kernels * blocks * writes * lanes / banks + program.input_region.rows
-            store = max(store, ceil(segments))
-            slowest = max(slowest, store)
-        begin = multiplied if before >= AHEAD_BLOCKS else written + BANKS_FILL + slots
-        if index and program.layers[index - 1].descriptor["pool_op"]:
-            begin = written + BANKS_FILL + load_cycles(config, fields)
-        if fields["dot"]:
-            begin = written + BANKS_DOT_FILL + load
-        if index == 0:
-            begin = BANKS_FIRST
-        length = max(slowest, beats - ahead)
-        held = config.kernel_depth * layer.stream_beats // layer.entries
-        ahead = min(held, ahead + begin + length - multiplied - beats)
-        multiplied = max(begin + length, input_beats + streamed)
-        if fields["dot"]:
-            end = multiplied + fields["lanes_last"] + BANKS_DOT_DRAIN
-        else:
-            end = (multiplied + 8 * fields["lanes_last"] // rows + BANKS_DRAIN + writes * lanes
-                   + _leaving(config) + pool_cycles(config, fields))
+        arriving = 0 if costs else config.map_row_beats * region.rows
+        blocks = fields["tile_blocks"]
         costs.append(LayerCost(
-            layer.name, mac, store, load, beats, end - written,
-            8 * config.port_words * (beats + (0 if index else input_beats)),
+            layer.name, mac_cycles(config, fields, layer.steps) * blocks,
+            ceil(store_cycles(config, fields) * blocks), load_cycles(config, fields) * blocks,
+            beats, written - before, 8 * config.port_words * (beats + arriving),
         ))
-        written, before = end, blocks
     return costs
+
+
+class _Core:
+    """The units of the core, and the cycle until which each of them is busy."""
+
+    def __init__(self, config: AcceleratorConfig, feed: Feed) -> None:
+        self._config, self._feed = config, feed
+        self._loader = Loader(config)
+        self._array = self._store = 0.0
+        self._slots: deque[float] = deque([0.0] * SUM_SLOTS)
+
+    def layer(self, layer: CompiledLayer, source: Source) -> WrittenMap:
+        """Run a layer with the input ``source``; what it writes."""
+        config, fields, feed = self._config, layer.descriptor, self._feed
+        each, tail, drain = kernel_cycles(config, fields), self._tail(fields), self._drain()
+        reading = [config.kernel_lanes * each] * (len(layer.blocks) - 1)
+        reading.append(fields["lanes_last"] * each)
+        if fields["dot"]:
+            reading = [DOT_BLOCK + cycles for cycles in reading]
+        words = fields["groups"] * (1 if fields["dot"] else config.words)
+        written = WrittenMap(config.kernel_lanes // config.feature_banks, each=each
+                             * config.feature_banks, whole=bool(fields["pool_op"]))
+        self._loader.layer()
+        feed.layer(layer)
+        self._array += LAYER
+        if isinstance(source, WrittenMap):
+            self._store = max(self._store, source.end + NEXT_STORE)
+
+        loaded: dict[int, float] = {}
+        end = start = 0.0
+        for group in groups(fields["tile_blocks"], fields["resident"]):
+            passes: list[list[float]] = []      # last writes, by kernel block and tile block
+            for block, cycles in zip(layer.blocks, reading, strict=True):
+                arrived, late = feed.block(block)
+                ends = []
+                for tile in group:
+                    if not passes:
+                        loaded[tile] = self._loader.block(fields, tile, source)
+                    start = max(self._array, loaded[tile], self._slots.popleft())
+                    self._array = max(start + block.cycles, arrived, start + late)
+                    self._store = max(self._store, self._array + TO_SUMS + drain) + cycles
+                    self._slots.append(self._store + SLOT)
+                    end = self._store + tail
+                    ends.append(end)
+                    if len(passes) == len(layer.blocks) - 1:
+                        self._loader.free(words, self._array)
+                    if isinstance(source, InputMap) and not (passes or tile):
+                        feed.share(end - cycles, self._writing(fields, block.cycles, cycles))
+                feed.used(block, start, self._array)
+                feed.stored(self._store)
+                passes.append(ends)
+            written.group([self._complete(fields, tile) for tile in group], passes, reading)
+        written.end = end + pool_cycles(config, fields)
+        return written
+
+    def _drain(self) -> int:
+        """Cycles in which the sums that a block ends with leave."""
+        config = self._config
+        return config.drain_interval * (config.words if config.window > 1 else 1)
+
+    def _tail(self, fields: Mapping[str, int]) -> int:
+        """Cycles from the last read of a block to its last write."""
+        config = self._config
+        if fields["dot"]:
+            return TO_WRITE_DOT
+        if config.feature_banks == 1:
+            return TO_WRITE_SINGLE
+        return TO_WRITE + row_writes(config, fields) * config.tile_lanes
+
+    def _complete(self, fields: Mapping[str, int], tile: int) -> int:
+        """Map rows above the first tile behind a tile block."""
+        return (tile + 1) * self._config.tile_lanes // fields["tiles_x"] * fields["out_step"]
+
+    def _writing(self, fields: Mapping[str, int], array: float, reading: float) -> float:
+        """Share of the cycles in which the writer of a bank writes."""
+        config = self._config
+        writes = row_writes(config, fields) * config.tile_lanes / config.feature_banks
+        return writes * config.kernel_lanes / max(array, reading)

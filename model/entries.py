@@ -57,12 +57,15 @@ class Addressing:
 class Block:
     """Entries of one kernel block: weights (E, lanes, 2), selects (E, lanes), array steps.
 
+    ``cycles`` are those of the steps and of the waits for the drain, which takes the sums of a
+    frequency, or with a window of a block, no faster than `AcceleratorConfig.drain_interval`.
     ``addresses`` (E, banks) come with the entries for a window.
     """
 
     weights: NDArray[np.int64]
     selects: NDArray[np.int64]
     steps: int
+    cycles: int
     addresses: NDArray[np.int64] | None = None
 
 
@@ -121,7 +124,8 @@ def blocks(layer: LoweredLayer, config: AcceleratorConfig, how: Addressing) -> l
         part = np.pad(part, ((0, lanes - len(part)), (0, 0), (0, 0), (0, 0)))
         if how.select_code == WINDOW_CODE:
             weights, selects, addresses = window_entries(part, config)
-            out.append(Block(weights, selects, len(weights), addresses))
+            out.append(Block(weights, selects, len(weights),
+                             _cycles(config, [len(weights)], config.words), addresses))
         else:
             out.append(_scatter(part, config) if how.scatter
                        else _implicit(part, config, how, layer))
@@ -158,8 +162,13 @@ def _implicit(
     used, steps = _walk(channels, how)
     return Block(
         weights[:, :used].reshape(-1, lanes, 2), selects[:, :used].reshape(-1, lanes),
-        steps * frequencies,
+        steps * frequencies, _cycles(config, [steps] * frequencies),
     )
+
+
+def _cycles(config: AcceleratorConfig, steps: list[int], frequencies: int = 1) -> int:
+    """Cycles of the array for ``steps`` after each of which so many frequencies are drained."""
+    return sum(max(count, frequencies * config.drain_interval) for count in steps)
 
 
 def _walk(channels: int, how: Addressing) -> tuple[int, int]:
@@ -180,16 +189,18 @@ def _outlines(layer: LoweredLayer, config: AcceleratorConfig, how: Addressing) -
     channels = -(-layer.weight.shape[1] // 2) if layer.dot else layer.weight.shape[1]
     used, steps = _walk(channels, how)
     entries = np.broadcast_to(np.int64(0), (used * frequencies, lanes, 2))
-    block = Block(entries, entries[..., 0], steps * frequencies)
+    block = Block(entries, entries[..., 0], steps * frequencies,
+                  _cycles(config, [steps] * frequencies))
     return [block] * ceil(len(layer.weight) / lanes)
 
 
 def _scatter(part: NDArray[np.int64], config: AcceleratorConfig) -> Block:
     lanes, _, frequencies, _ = part.shape
-    weights, selects = [], []
+    weights, selects, taken_each = [], [], []
     for f in range(frequencies):
         needs = [np.flatnonzero(part[lane, :, f].any(axis=-1)).tolist() for lane in range(lanes)]
         steps = schedule(needs, config.banks) or [[None] * lanes]
+        taken_each.append(len(steps))
         for index, taken in enumerate(steps):
             idle = next((channel for channel in taken if channel is not None), 0)
             channels = [idle if channel is None else channel for channel in taken]
@@ -202,4 +213,4 @@ def _scatter(part: NDArray[np.int64], config: AcceleratorConfig) -> Block:
                 select[0] |= LAST_FLAG
             weights.append(weight)
             selects.append(select)
-    return Block(np.array(weights), np.array(selects), len(weights))
+    return Block(np.array(weights), np.array(selects), len(weights), _cycles(config, taken_each))

@@ -8,11 +8,14 @@ from math import ceil
 from model.config import AcceleratorConfig
 from model.descriptor import POOL_ADD, POOL_MAX
 
-__all__ = ["DOT_BLOCK", "STRIP", "load_cycles", "mac_cycles", "pool_cycles", "pool_windows",
-           "row_writes", "store_cycles"]
+__all__ = ["DOT_BLOCK", "STRIP", "kernel_cycles", "load_cycles", "mac_cycles", "pool_cycles",
+           "pool_windows", "row_writes", "store_cycles"]
 
 #: Cycles of the store stage per kernel block of a dot layer, besides one per kernel.
 DOT_BLOCK = 6
+#: Several banks: cycles from the read of a dot product until its entry of the queue is free again,
+#: and entries of the queue (`rtl.sums`).
+DOT_ROUND, QUEUE = 41, 16
 
 
 def mac_cycles(config: AcceleratorConfig, fields: Mapping[str, int], steps: int) -> int:
@@ -26,22 +29,28 @@ def row_writes(config: AcceleratorConfig, fields: Mapping[str, int]) -> int:
     return fields["out_step"] // (1 if fields["pool"] else config.inverse_rows)
 
 
+def kernel_cycles(config: AcceleratorConfig, fields: Mapping[str, int]) -> float:
+    """Count cycles of the store stage for a kernel and a tile block."""
+    step, segments = fields["out_step"], row_writes(config, fields) * config.tile_lanes
+    if config.feature_banks == 1:
+        return 1 if fields["dot"] else max(8, segments, step**2)
+    if fields["dot"]:
+        return max(2, DOT_ROUND / QUEUE)
+    return max(8 / config.inverse_rows, segments / config.feature_banks)
+
+
 def store_cycles(config: AcceleratorConfig, fields: Mapping[str, int]) -> float:
     """Count cycles of the inverse FFT, of the writers, and of Post with one feature bank."""
-    step, segments = fields["out_step"], row_writes(config, fields) * config.tile_lanes
-    if fields["dot"]:
-        return fields["kernels"] + DOT_BLOCK * fields["kernel_blocks"]
-    if config.feature_banks == 1:
-        return fields["kernels"] * max(8, segments, step**2)
     kernels = (fields["kernel_blocks"] - 1) * config.kernel_lanes + fields["lanes_last"]
-    return kernels * max(8 / config.inverse_rows, segments / config.feature_banks)
+    blocks = DOT_BLOCK * fields["kernel_blocks"] if fields["dot"] else 0
+    return kernels * kernel_cycles(config, fields) + blocks
 
 
 def load_cycles(config: AcceleratorConfig, fields: Mapping[str, int]) -> int:
     """Count cycles of the loader."""
     if fields["dot"]:
         if not fields["in_plane"]:
-            return ceil(fields["channels"] / 8)
+            return fields["groups"]
         # Several banks: a map is read row by row, eight pixels at most a cycle.
         pixels = fields["in_height"] * fields["in_width"]
         rows = fields["in_height"] * ceil(fields["in_width"] / 8)

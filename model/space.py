@@ -16,7 +16,6 @@ from functools import cached_property
 from math import ceil
 from typing import Any
 
-from model.bandwidth import limited
 from model.config import AcceleratorConfig
 from model.cost import estimate
 from model.descriptor import BEATS
@@ -309,14 +308,14 @@ def _evaluate(
     except UserError as error:
         found.refused[str(error)] += 1
         return
-    costs = estimate(compiled)
-    arriving, leaving = (config.map_row_beats * region.rows
-                         for region in (compiled.input_region, compiled.output_region))
-    bytes_read = sum(cost.bytes_read for cost in costs)
     rate = 1.0
     if platform.bandwidth:
         rate = min(1.0, 8 * platform.bandwidth / (config.port_bits * config.clock_hz))
-    cycles = limited(costs, config, arriving, leaving, rate)
+    costs = estimate(compiled, rate)
+    arriving, leaving = (config.map_row_beats * region.rows
+                         for region in (compiled.input_region, compiled.output_region))
+    bytes_read = sum(cost.bytes_read for cost in costs)
+    cycles = sum(cost.cycles for cost in costs) + ceil(leaving / rate)
     for choice, used in fitting:
         if not platform.bandwidth:
             words = compiled.image_beats + arriving + leaving

@@ -88,6 +88,16 @@ class MemoryOptions:
         return int(self.stall * (1 << 32))
 
     @property
+    def average(self) -> float:
+        """Beats a cycle that reads get at most, on average.
+
+        After a gap a beat comes at once, however small the bandwidth.
+        """
+        period, length = self.gaps
+        beats = int((period - length - 1) * self.bandwidth) + 1
+        return min(self.bandwidth, beats / period) * (1 - self.stall)
+
+    @property
     def rate(self) -> int:
         """Bandwidth per cycle, in units of 1/`BEAT` of a beat."""
         return round(self.bandwidth * BEAT)

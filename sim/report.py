@@ -90,7 +90,8 @@ def as_json(program: Program, digits: Sequence[Digit | Photograph],
     beat_bytes = 8 * program.config.port_words
     layers = []
     figures = layer_figures(program, runs[-1]) if runs else []
-    for item, cost in zip(figures, estimate(program) if runs else [], strict=True):
+    costs = estimate(program, memory.average, memory.latency) if runs else []
+    for item, cost in zip(figures, costs, strict=True):
         layers.append({
             "name": item.name, "cycles": item.cycles, "estimated_cycles": cost.cycles,
             "mac_issue_cycles": item.mac_issue_cycles,
@@ -102,6 +103,7 @@ def as_json(program: Program, digits: Sequence[Digit | Photograph],
                   if result.comparison.difference), None)
     return {
         "network": program.network.name, "config": program.config.name, "pattern": pattern,
+        "patterns": {layer.name: layer.pattern for layer in program.network.layers},
         "backend": backend, "images": [digit.name for digit in digits],
         "labels": [digit.label for digit in digits],
         "predicted": [int(result.scores.argmax()) if 0 < len(result.scores) <= MOST_SCORES else None
@@ -111,7 +113,7 @@ def as_json(program: Program, digits: Sequence[Digit | Photograph],
         "cycles": [result.run.cycles if result.run else None for result in results],
         "multipliers": program.config.multipliers, "clock_hz": program.config.clock_hz,
         "memory": {"latency": memory.latency, "stall": memory.stall,
-                   "bytes_per_cycle": memory.bandwidth * beat_bytes},
+                   "bytes_per_cycle": memory.average * beat_bytes},
         "bit_exact": bool(results) and all(_exact(result) for result in results),
         "words_compared": sum(result.comparison.words for result in results),
         "first_difference": first,

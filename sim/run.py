@@ -165,9 +165,10 @@ def _options(args: argparse.Namespace) -> MemoryOptions:
 
 
 def _simulate(backend: Backend, program: Program, digits: Sequence[Digit | Photograph],
-              inputs: Sequence[NDArray[np.int64]], console: Console) -> list[ImageResult]:
+              inputs: Sequence[NDArray[np.int64]], options: MemoryOptions,
+              console: Console) -> list[ImageResult]:
     results: list[ImageResult] = []
-    expected = sum(cost.cycles for cost in estimate(program))
+    expected = sum(cost.cycles for cost in estimate(program, options.average, options.latency))
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(),
                TextColumn("{task.completed} of {task.total} cycles, {task.fields[rate]} a second"),
                TimeRemainingColumn())
@@ -228,7 +229,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with open_backend(args.backend, program.config, options=options,
                           max_cycles=args.max_cycles, trace=args.vcd) as backend:
             backend.load(np.ascontiguousarray(image, dtype="<u8").tobytes())
-            results = _simulate(backend, program, digits, inputs, console)
+            results = _simulate(backend, program, digits, inputs, options, console)
     except (CoreError, Watchdog) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

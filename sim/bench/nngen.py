@@ -81,7 +81,8 @@ def measure_layer(
     fields = program.layers[0].descriptor
     return {
         "name": name, "bytes_per_cycle": beat * bandwidth, "cycles": result.run.cycles,
-        "layer_cycles": figures.cycles, "estimated_cycles": estimate(program)[0].cycles,
+        "layer_cycles": figures.cycles,
+        "estimated_cycles": estimate(program, options.average, LATENCY)[0].cycles,
         "mac_issue_cycles": figures.mac_issue_cycles, "lanes_filled": figures.lanes_filled,
         "read_bytes": beat * result.run.read_beats, "write_bytes": beat * result.run.write_beats,
         "words_compared": result.comparison.words, "bit_exact": True,

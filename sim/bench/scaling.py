@@ -1,33 +1,30 @@
 """Whole VGG16 against the number of lanes and the memory's bandwidth: estimated and simulated.
 
 The lanes of a config are changed through P', its tile buffer keeps its size (up to the power of
-two). Limited bandwidth is put on top of `model.cost.estimate`: kernels stream ahead of their use
-only as far as the kernel buffer reaches, so a layer whose kernels come too slowly cannot borrow
-from all the layers before it.
+two). Kernels stream ahead of their use only as far as the kernel buffer reaches, so a layer whose
+kernels come too slowly cannot borrow from all the layers before it.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from math import log2
+from math import ceil, log2
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model import golden
-from model.bandwidth import limited
 from model.compile import Program, compile_network
 from model.config import AcceleratorConfig
-from model.cost import LayerCost, estimate
+from model.cost import estimate
 from model.errors import UserError
 from model.network import QuantisedNetwork
 from sim.memory import MemoryOptions
 from sim.session import layer_figures, open_backend, simulate_image
 
-__all__ = ["BANDWIDTHS", "LATENCY", "TILE_LANES", "curve", "limited", "merge", "simulate",
-           "with_lanes"]
+__all__ = ["BANDWIDTHS", "LATENCY", "TILE_LANES", "curve", "merge", "simulate", "with_lanes"]
 
 #: P' of the estimated curve, with the 64 kernel lanes of `u200`: 64 to 1024 complex lanes.
 TILE_LANES = (1, 2, 4, 8, 14, 16)
@@ -46,10 +43,12 @@ def with_lanes(base: AcceleratorConfig, tile_lanes: int) -> AcceleratorConfig:
                                tile_lanes=tile_lanes, tile_depth=depth)
 
 
-def _limited(program: Program, costs: Sequence[LayerCost], rate: float) -> int:
-    row = program.config.map_row_beats
-    return limited(costs, program.config, row * program.input_region.rows,
-                   row * program.output_region.rows, rate)
+def _estimate(program: Program, rate: float) -> tuple[int, int]:
+    """Cycles with the output that is written at the end, and bytes read."""
+    costs = estimate(program, rate, LATENCY)
+    leaving = program.config.map_row_beats * program.output_region.rows
+    return (sum(cost.cycles for cost in costs) + ceil(leaving / rate),
+            sum(cost.bytes_read for cost in costs))
 
 
 def _rate(config: AcceleratorConfig, bandwidth: float) -> float:
@@ -71,12 +70,9 @@ def curve(network: QuantisedNetwork, base: AcceleratorConfig, tile_lanes: Iterab
         config = with_lanes(base, lanes)
         tell(config.name)
         program = compile_network(network, config)
-        costs = estimate(program)
         for bandwidth in bandwidths:
-            cycles = _limited(program, costs, _rate(config, bandwidth))
-            points.append(_key(config, bandwidth) | {
-                "cycles": cycles, "bytes_read": sum(cost.bytes_read for cost in costs),
-            })
+            cycles, bytes_read = _estimate(program, _rate(config, bandwidth))
+            points.append(_key(config, bandwidth) | {"cycles": cycles, "bytes_read": bytes_read})
     return points
 
 
@@ -99,7 +95,6 @@ def simulate(network: QuantisedNetwork, pixels: NDArray[np.integer], base: Accel
     rates = [_rate(config, bandwidth) for bandwidth in bandwidths]
     tell(f"compiling for {config.name}")
     program = compile_network(network, config)
-    costs = estimate(program)
     traces = golden.run(program.network, pixels)
     image = np.ascontiguousarray(program.image, dtype="<u8").tobytes()
     beat = config.port_bits // 8
@@ -114,7 +109,7 @@ def simulate(network: QuantisedNetwork, pixels: NDArray[np.integer], base: Accel
             raise UserError(f"{config.name} at {bandwidth:g} bytes a cycle: {why}")
         yield _key(config, bandwidth) | {
             "cycles": result.run.cycles, "latency": LATENCY,
-            "estimated_cycles": _limited(program, costs, rate),
+            "estimated_cycles": _estimate(program, rate)[0],
             "bytes_read": beat * result.run.read_beats,
             "bytes_written": beat * result.run.write_beats,
             "words_compared": result.comparison.words, "bit_exact": True,

@@ -4,7 +4,6 @@ import dataclasses
 
 import pytest
 
-from model.bandwidth import limited
 from model.compile import compile_network
 from model.config import PRESETS
 from model.cost import estimate
@@ -118,13 +117,3 @@ def test_parts_keep_their_additions():
         part(NETWORKS["lenet"], 2, 9)
     with pytest.raises(UserError, match="do not hold a layer that one of them adds"):
         part(MIXED, 2, 5)
-
-
-def test_a_slow_memory_costs_what_it_must():
-    config = PRESETS["alexnet-144"]
-    compiled = compile_outline(outline(NETWORKS["alexnet"], "channel 1:4", 8), config)
-    costs = estimate(compiled)
-    full = limited(costs, config, 100, 100, 1.0)
-    half = limited(costs, config, 100, 100, 0.5)
-    assert sum(cost.cycles for cost in costs) + 100 <= full < half
-    assert half >= 2 * sum(cost.stream_beats for cost in costs)

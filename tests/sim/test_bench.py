@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from model.config import PRESETS
-from model.cost import LayerCost
 from model.dataflow import Layer, Platform, choose, convolutions
 from model.errors import UserError
 from model.network import NETWORKS, Conv
@@ -84,23 +83,6 @@ def test_the_table_sets_each_layer_beside_nngens(tmp_path):
     ratio = NNGEN["conv5_x"][0] / 400_000
     assert f"| conv5_2 | 16 | 400000 | 3565690 | {ratio:.1f}× | 98 % | 4.80 + 0.10 |" in text
     assert "RAM: 8 kbit (tiles 8)" in text
-
-
-def cost(cycles, beats):
-    return LayerCost("a", cycles, 0, 0, beats, cycles, 8 * beats)
-
-
-def test_bandwidth_cannot_be_borrowed_beyond_the_kernel_buffer():
-    config = dataclasses.replace(PRESETS["tiny"], kernel_depth=64, select_depth=64)
-    ahead = 64 * config.row_beats + 64
-    assert scaling.limited([cost(500, 10), cost(300, 20)], config, 5, 7, 1.0) == 807
-    # The second layer's kernels come while the first computes, as far as the buffer holds them.
-    costs = [cost(5000, 0), cost(100, ahead + 50)]
-    assert scaling.limited(costs, config, 0, 0, 1.0) == 5100
-    assert scaling.limited(costs, config, 0, 3, 0.25) == 5000 + 50 * 4 + 12
-    assert scaling.limited([cost(1, 100)], config, 10, 0, 0.5) == 220
-    with pytest.raises(ValueError, match="at most 1 beat a cycle, not 2"):
-        scaling.limited(costs, config, 0, 0, 2)
 
 
 def test_other_lanes_share_the_same_tile_buffer():
