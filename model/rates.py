@@ -13,9 +13,6 @@ __all__ = ["DOT_BLOCK", "STRIP", "kernel_cycles", "load_cycles", "mac_cycles", "
 
 #: Cycles of the store stage per kernel block of a dot layer, besides one per kernel.
 DOT_BLOCK = 6
-#: Several banks: cycles from the read of a dot product until its entry of the queue is free again,
-#: and entries of the queue (`rtl.sums`).
-DOT_ROUND, QUEUE = 41, 16
 
 
 def mac_cycles(config: AcceleratorConfig, fields: Mapping[str, int], steps: int) -> int:
@@ -32,10 +29,10 @@ def row_writes(config: AcceleratorConfig, fields: Mapping[str, int]) -> int:
 def kernel_cycles(config: AcceleratorConfig, fields: Mapping[str, int]) -> float:
     """Count cycles of the store stage for a kernel and a tile block."""
     step, segments = fields["out_step"], row_writes(config, fields) * config.tile_lanes
-    if config.feature_banks == 1:
-        return 1 if fields["dot"] else max(8, segments, step**2)
     if fields["dot"]:
-        return max(2, DOT_ROUND / QUEUE)
+        return 1
+    if config.feature_banks == 1:
+        return max(8, segments, step**2)
     return max(8 / config.inverse_rows, segments / config.feature_banks)
 
 
@@ -50,7 +47,7 @@ def load_cycles(config: AcceleratorConfig, fields: Mapping[str, int]) -> int:
     """Count cycles of the loader."""
     if fields["dot"]:
         if not fields["in_plane"]:
-            return fields["groups"]
+            return ceil(fields["channels"] / 8)
         # Several banks: a map is read row by row, eight pixels at most a cycle.
         pixels = fields["in_height"] * fields["in_width"]
         rows = fields["in_height"] * ceil(fields["in_width"] / 8)

@@ -107,8 +107,8 @@ def _cycle_errors(folder: Path, read: Read, table: Table) -> str:
                      f"{min(layers):+.1f} to {max(layers):+.1f} %"))
     if not rows:
         return ""
-    return ("### Cycles: model and RTL simulation\nWhole networks, and the largest error of a layer "
-            f"of {LONG} cycles or more. Of irregular patterns whose weights are not here steps and "
+    return ("### Cycles: model and RTL simulation\nWhole networks, and the largest error of a "
+            f"layer of {LONG} cycles or more. Of irregular patterns whose weights are not here steps and "
             "beats are the run's, spread evenly over the kernel blocks of a layer.\n\n"
             + table(("network", "config", "simulated", "estimated", "error", "of a layer"), rows)
             + "\n\nCommand: `python -m sim.recorded`.")
