@@ -3,9 +3,11 @@
 Sources: AMD DS891 (XCZU7EV), DS190 (XC7Z045), DS962 (Alveo U200), Lattice FPGA-DS-02012
 (LFE5U-85F); boards: UG1267 (ZCU104: one 64-bit DDR4-2400), UG954 (ZC706: one 64-bit DDR3-1600
 module), DS962 (four 64-bit DDR4-2400), the ULX3S manual. Ports: high-performance ports of the
-processing systems, 4 of 128 bits (UG1085) and 4 of 64 (UG585); on the U200 one of 512 bits per
-memory. Clocks are those the board's design asks for (docs/boards.md; on ZC706 with 200 MHz, to
-compare with others), not what timing has been shown to close at.
+processing systems, 4 of 128 bits (UG1085) and 4 of 64 (UG585), which a faster clock of their own
+makes twice as wide for the core (docs/boards.md); on the U200 one of 512 bits per memory. A port
+may be wider than what the memory gives in a cycle, which is 96 bytes on ZCU104. Clocks are those
+the board's design asks for (docs/boards.md; on ZC706 with 200 MHz, to compare with others), not
+what timing has been shown to close at.
 """
 
 from __future__ import annotations
@@ -53,9 +55,9 @@ PLATFORMS = {
     platform.name: platform
     for platform in (
         Platform("zcu104", "XCZU7EV", "xcup", 230_400, 460_800, 1728, {"BRAM36": 312, "URAM": 96},
-                 19.2e9, 512, 200_000_000),
+                 19.2e9, 1024, 200_000_000),
         Platform("zc706", "XC7Z045", "xc7", 218_600, 437_200, 900, {"BRAM36": 545},
-                 12.8e9, 256, 200_000_000),
+                 12.8e9, 512, 200_000_000),
         # Three dies with a third each; a core of this size lies on all of them.
         Platform("u200", "XCU200", "xcup", 1_182_240, 2_364_480, 6840,
                  {"BRAM36": 2160, "URAM": 960}, 76.8e9, 2048, 200_000_000),
