@@ -112,7 +112,9 @@ def _figures(workload: Workload, point: Point) -> dict[str, Any]:
         "cycles": point.cycles, "milliseconds": round(1000 * point.seconds, 4),
         "images_per_second": round(1 / point.seconds, 2),
         "gops_dense": round(workload.operations / point.seconds / 1e9, 1),
-        "megabytes_read": round(point.bytes_read / 1e6, 3), "ram_kbit": point.ram_kbit,
+        "megabytes_read": round(point.bytes_read / 1e6, 3),
+        "linear_share": None if point.linear_share is None else round(point.linear_share, 4),
+        "ram_kbit": point.ram_kbit,
         "used": point.used,
     }
 
@@ -153,8 +155,8 @@ def _table(workload: Workload, points: Sequence[Point], chosen: Point, rows: int
     if chosen not in steps:
         steps = sorted([*steps, chosen], key=lambda point: point.objectives)
     kinds = list(workload.platform.rams)
-    table = Table("", "ms", "images/s", "GOPS", "P'×N'", "F", "R", "bits", "port", "tile", "kernel",
-                  "DSP", "LUT", "FF", *kinds,
+    table = Table("", "ms", "images/s", "GOPS", "FC", "P'×N'", "F", "R", "bits", "port", "tile",
+                  "kernel", "DSP", "LUT", "FF", *kinds,
                   title=f"{workload.network.name} on {workload.platform.name}, "
                         f"{workload.platform.clock_hz / 1e6:g} MHz")
     for point in steps:
@@ -162,6 +164,7 @@ def _table(workload: Workload, points: Sequence[Point], chosen: Point, rows: int
         table.add_row(
             "*" if point == chosen else "", f"{1000 * point.seconds:.3f}",
             f"{1 / point.seconds:.1f}", f"{workload.operations / point.seconds / 1e9:.0f}",
+            "" if point.linear_share is None else f"{point.linear_share:.0%}",
             f"{config.tile_lanes}×{config.kernel_lanes}",
             *(str(value) for value in (
                 config.feature_banks, config.inverse_rows, config.weight_bits, config.port_bits,
@@ -254,7 +257,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = report_console()
     console.print(_table(workload, found.points, chosen, args.rows))
     console.print(f"{len(found.points)} of {found.configs} configs on the front (time, DSP, RAM); "
-                  "* is chosen")
+                  "* is chosen; FC: of the memory's bandwidth, by the fully connected layers")
     given = sys.argv[1:] if argv is None else argv
     result = as_json(workload, found, chosen, shlex.join(["python", "-m", "model.explore", *given]))
     if args.json is not None:

@@ -4,9 +4,10 @@ Sources: AMD DS891 (XCZU7EV), DS190 (XC7Z045), DS962 (Alveo U200), Lattice FPGA-
 (LFE5U-85F); boards: UG1267 (ZCU104: one 64-bit DDR4-2400), UG954 (ZC706: one 64-bit DDR3-1600
 module), DS962 (four 64-bit DDR4-2400), the ULX3S manual. Ports: high-performance ports of the
 processing systems, 4 of 128 bits (UG1085) and 4 of 64 (UG585), which a faster clock of their own
-makes twice as wide for the core (docs/boards.md); on the U200 one of 512 bits per memory. Clocks
-are those the board's design asks for (docs/boards.md; on ZC706 with 200 MHz, to compare with
-others), not what timing has been shown to close at.
+makes twice as wide for the core (docs/boards.md); on the U200 one of 512 bits per memory. A port
+may be wider than what the memory gives in a cycle, which is 96 bytes on ZCU104. Clocks are those
+the board's design asks for (docs/boards.md; on ZC706 with 200 MHz, to compare with others), not
+what timing has been shown to close at.
 """
 
 from __future__ import annotations

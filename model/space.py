@@ -28,7 +28,8 @@ from model.platform import Platform
 from model.resources import ECP5_CORES, accumulator_tables, resources
 from model.stream import chunk_entries
 
-__all__ = ["Found", "Point", "Task", "Workload", "dominates", "front", "search", "tasks"]
+__all__ = ["Found", "Point", "Task", "Workload", "dense_operations", "dominates", "front", "search",
+           "tasks"]
 
 TILE_LANES = range(1, 17)
 KERNEL_LANES = (4, 8, 16, 32, 64)
@@ -40,6 +41,19 @@ PORTS = (64, 128, 256, 512, 1024, 2048)
 KBIT = {"BRAM36": 36, "BRAM18": 18, "URAM": 288, "DP16KD": 18}
 #: Bytes of a program image besides descriptors and streams (docs/program-image.md), rounded up.
 IMAGE_HEADER = 512
+
+
+def dense_operations(network: Network) -> int:
+    """Multiplications and additions of the dense network, of its spatial form."""
+    total = 0
+    for layer, shape in zip(network.layers, network.shapes(), strict=False):
+        if isinstance(layer, Conv):
+            outputs, height, width = layer.map_shape(shape)
+            pixels = height * width * layer.pool**2
+            total += outputs * pixels * layer.in_channels // layer.groups * layer.kernel**2
+        else:
+            total += layer.in_features * layer.out_features
+    return 2 * total
 
 
 @dataclass(frozen=True)
@@ -69,16 +83,8 @@ class Workload:
 
     @cached_property
     def operations(self) -> int:
-        """Multiplications and additions of the dense network, of its spatial form."""
-        total, shapes = 0, self.network.shapes()
-        for layer, shape in zip(self.network.layers, shapes, strict=False):
-            if isinstance(layer, Conv):
-                outputs, height, width = layer.map_shape(shape)
-                pixels = height * width * layer.pool**2
-                total += outputs * pixels * layer.in_channels // layer.groups * layer.kernel**2
-            else:
-                total += layer.in_features * layer.out_features
-        return 2 * total
+        """See `dense_operations`."""
+        return dense_operations(self.network)
 
     def lowered(self, weight_bits: int) -> LoweredNetwork:
         """Outline of the network."""
@@ -105,6 +111,8 @@ class Point:
     cycles: int
     used: dict[str, int]
     bytes_read: int
+    #: What the fully connected layers read in their time, of what the memory gives in it.
+    linear_share: float | None = None
 
     @property
     def seconds(self) -> float:
@@ -315,6 +323,11 @@ def _evaluate(
     arriving, leaving = (config.map_row_beats * region.rows
                          for region in (compiled.input_region, compiled.output_region))
     bytes_read = sum(cost.bytes_read for cost in costs)
+    linear = [cost for cost, layer in zip(costs, lowered.layers, strict=True) if layer.dot]
+    share = None
+    if linear and platform.bandwidth:
+        share = (sum(cost.bytes_read for cost in linear) * config.clock_hz
+                 / sum(cost.cycles for cost in linear) / platform.bandwidth)
     cycles = sum(cost.cycles for cost in costs) + ceil(leaving / rate)
     for choice, used in fitting:
         if not platform.bandwidth:
@@ -325,4 +338,4 @@ def _evaluate(
             if again is None:
                 continue
             used = again
-        found.points.append(Point(choice, cycles, used, bytes_read))
+        found.points.append(Point(choice, cycles, used, bytes_read, share))

@@ -1,6 +1,7 @@
 """Bytes of a network on disk, layer by layer: ``python -m model.storage NETWORK.npz``.
 
-Writes the compact file of `model.netfile` on request and compares it with other sparse arrays of
+``--weights synthetic`` draws one (`model.synthetic`) instead. Writes the compact file of
+`model.netfile` on request and compares it with other sparse arrays of
 the same integers: CSR with the narrowest indices, and SciPy's, as many bytes as their arrays hold
 (scipy is optional: the columns are left out).  Also reads what `pruning.compress` wrote.
 """
@@ -21,7 +22,7 @@ from model.errors import Parser, UserError, command
 from model.files import check_target, write_output
 from model.maskcode import FIXED
 from model.netfile import encode_network, layer_sizes, layer_words, load_network
-from model.network import Conv, Linear, QuantisedNetwork
+from model.network import NETWORKS, Conv, Linear, QuantisedNetwork
 from model.sections import kept_words
 from model.spatialfile import (
     WEIGHT_BITS,
@@ -30,6 +31,7 @@ from model.spatialfile import (
     load_spatial,
     spatial_words,
 )
+from model.synthetic import add_synthetic, draw
 
 __all__ = ["csr_bytes", "dense_parameters", "fixed_bytes", "main", "print_storage", "scipy_bytes",
            "storage"]
@@ -129,7 +131,14 @@ def print_storage(report: dict) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the sizes, write the compact file."""
     parser = Parser(prog="python -m model.storage", description=__doc__)
-    parser.add_argument("network", metavar="FILE", help=".npz, .spcn or .spcs")
+    parser.add_argument("network", metavar="FILE",
+                        help=".npz, .spcn or .spcs; with --weights synthetic a name: "
+                        + ", ".join(NETWORKS))
+    parser.add_argument("--weights", choices=("synthetic",),
+                        help="random weights instead of a file")
+    parser.add_argument("--weight-bits", type=int, choices=(8, 16), default=8,
+                        help="of synthetic weights (default 8)")
+    add_synthetic(parser)
     parser.add_argument("--out", type=Path, metavar="FILE.spcn", help="write the compact file")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the sizes")
     args = parser.parse_args(argv)
@@ -137,13 +146,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f"--out {args.out}: the compact file's name ends in .spcn")
     check_target(args.out)
     check_target(args.json)
-    if args.network.endswith(".spcs"):
+    if args.weights is None and args.network.endswith(".spcs"):
         if args.out is not None:
             raise UserError(f"--out {args.out}: {args.network} is a compact file already")
         report = storage(load_spatial(Path(args.network)))
     else:
-        network = load_network(args.network)
-        report = storage(network)
+        network = draw(args, args.network, args.weight_bits) if args.weights else load_network(
+            args.network)
+        report = storage(network) | {
+            "pattern": ", ".join(dict.fromkeys(layer.pattern for layer in network.layers))}
         if args.out is not None:
             write_output(args.out, encode_network(network))
     print_storage(report)

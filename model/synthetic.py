@@ -7,13 +7,15 @@ uses the range of its integers. Cycles depend on shapes and patterns only; accur
 
 from __future__ import annotations
 
+import argparse
+
 import numpy as np
 
 from model.errors import UserError
-from model.network import Conv, Linear, Network, QuantisedLayer, QuantisedNetwork
+from model.network import NETWORKS, Conv, Linear, Network, QuantisedLayer, QuantisedNetwork
 from model.photographs import IN_SCALE
 
-__all__ = ["synthetic_network"]
+__all__ = ["add_synthetic", "draw", "synthetic_network"]
 
 #: Activations are 8 bits: the scale that puts four standard deviations of a photograph into them.
 OUT_SCALE = 1.0
@@ -79,3 +81,20 @@ def synthetic_network(
             pattern=f"channel 1:{part}",
         ))
     return QuantisedNetwork(network, tuple(layers), weight_bits, IN_SCALE, in_signed=True)
+
+
+def add_synthetic(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of a command that draws a network, for `draw`."""
+    parser.add_argument("--alpha", type=int, default=4, help="compression (default: 4)")
+    parser.add_argument("--dense-alpha", type=int, metavar="ALPHA",
+                        help="of the fully connected layers of synthetic weights (default: ALPHA)")
+    parser.add_argument("--seed", type=int, default=1,
+                        help="of synthetic weights, inputs and stalls (default: 1)")
+
+
+def draw(args: argparse.Namespace, name: str, weight_bits: int) -> QuantisedNetwork:
+    """Draw the network ``name`` as the arguments of `add_synthetic` say."""
+    if name not in NETWORKS:
+        raise UserError(f"unknown network {name!r}: known are {', '.join(NETWORKS)}")
+    return synthetic_network(NETWORKS[name], weight_bits=weight_bits, alpha=args.alpha,
+                             seed=args.seed, dense_alpha=args.dense_alpha)

@@ -108,8 +108,8 @@ def _cycle_errors(folder: Path, read: Read, table: Table) -> str:
     if not rows:
         return ""
     return ("### Cycles: model and RTL simulation\nWhole networks, and the largest error of a "
-            f"layer of {LONG} cycles or more. Of irregular patterns whose weights are not here steps and "
-            "beats are the run's, spread evenly over the kernel blocks of a layer.\n\n"
+            f"layer of {LONG} cycles or more. Of irregular patterns whose weights are not here "
+            "steps and beats are the run's, spread evenly over the kernel blocks of a layer.\n\n"
             + table(("network", "config", "simulated", "estimated", "error", "of a layer"), rows)
             + "\n\nCommand: `python -m sim.recorded`.")
 
@@ -131,16 +131,17 @@ def _front(name: str, result: dict, table: Table) -> str:
         f"Estimated, batch 1, {result['pattern']}, accumulators {where}: {result['configs']} "
         f"configs, {len(result['front'])} on the front of time, multipliers and RAM; here the "
         "fastest ones by multipliers, and in bold the choice.\n\n"
-        + table(("ms", "images/s", "GOPS dense", "lanes", "F, R", "weights", "port", "DSP", "LUT",
-                 *board["rams"]), rows)
+        + table(("ms", "images/s", "GOPS dense", "lanes", "F, R", "weights", "port",
+                 "FC of bandwidth", "DSP", "LUT", *board["rams"]), rows)
         + f"\n\n![front](results/{name}.png)\n\nCommand: `{result['command']}`."
     )
 
 
 def _row(point: dict, board: dict) -> tuple[str, ...]:
-    config, used = point["config"], point["used"]
+    config, used, share = point["config"], point["used"], point["linear_share"]
     return (f"{point['milliseconds']:.3f}", f"{point['images_per_second']:.1f}",
             f"{point['gops_dense']:.0f}", f"{config['tile_lanes']}×{config['kernel_lanes']}",
             f"{config['feature_banks']}, {config['inverse_rows']}", str(config["weight_bits"]),
-            str(config["port_bits"]), str(used["DSP"]), str(used["LUT"]),
+            str(config["port_bits"]), "" if share is None else f"{100 * share:.0f} %",
+            str(used["DSP"]), str(used["LUT"]),
             *(str(used.get(kind, 0)) for kind in board["rams"]))

@@ -35,7 +35,7 @@ from model.files import check_target, write_output
 from model.lower import lower
 from model.netfile import load_network
 from model.network import NETWORKS, QuantisedNetwork
-from model.synthetic import synthetic_network
+from model.synthetic import add_synthetic, draw
 from model.zoo import zoo_network
 from sim.backend import Backend, CoreError, Watchdog
 from sim.faults import flip_bit
@@ -77,9 +77,7 @@ def _parser() -> argparse.ArgumentParser:
                         "AlexNet)")
     parser.add_argument("--pattern", default="channel", choices=("channel", "kernel"),
                         help="sparsity pattern of the zoo network (default: channel)")
-    parser.add_argument("--alpha", type=int, default=4, help="compression (default: 4)")
-    parser.add_argument("--dense-alpha", type=int, metavar="ALPHA",
-                        help="of the fully connected layers of synthetic weights (default: ALPHA)")
+    add_synthetic(parser)
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--images", "--image", nargs="+", metavar="FILE",
                         help="28x28 greyscale image files, or photographs")
@@ -97,7 +95,6 @@ def _parser() -> argparse.ArgumentParser:
                         help="beats per cycle of the memory, each way (default: 1)")
     parser.add_argument("--gaps", default="1:0", metavar="T:G",
                         help="of every T cycles the memory does nothing for G (default: none)")
-    parser.add_argument("--seed", type=int, default=1, help="seed of the stalls (default: 1)")
     parser.add_argument("--max-cycles", type=int, metavar="N", help="watchdog per run")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write everything measured")
     parser.add_argument("--flip-bit", metavar="[SECTION:]N",
@@ -111,8 +108,7 @@ def _load_network(args: argparse.Namespace, config: AcceleratorConfig) -> Quanti
     if args.file:
         return load_network(args.file)
     if args.weights:
-        return synthetic_network(NETWORKS[args.network], weight_bits=config.weight_bits,
-                                 alpha=args.alpha, seed=args.seed, dense_alpha=args.dense_alpha)
+        return draw(args, args.network, config.weight_bits)
     if args.network == "vgg16":
         raise UserError("vgg16 is not shipped: give --network FILE.npz, written by python -m "
                         "pruning.layerwise vgg16 --weights hed, or --weights synthetic")

@@ -64,6 +64,24 @@ def test_every_point_fits_and_compiles():
     assert found.points == front(found.points)
 
 
+def test_bandwidth_is_apart_from_the_port():
+    whole = dataclasses.replace(ALEXNET, network=NETWORKS["alexnet"], linear="channel 1:16")
+    board = PLATFORMS["zcu104"]
+    # 96 bytes a cycle: a port of 1024 bits is wider than that, one of 512 is not.
+    shares, times = {}, {}
+    for port in (512, 1024):
+        for gigabytes in (9.6, 19.2, 25.6):
+            slow = dataclasses.replace(board, bandwidth=1e9 * gigabytes)
+            best = search(dataclasses.replace(whole, platform=slow),
+                          Task(4, 64, 8, 1, port, 8)).points[0]
+            shares[port, gigabytes], times[port, gigabytes] = best.linear_share, best.cycles
+    assert times[512, 19.2] == times[512, 25.6] > times[1024, 19.2] >= times[1024, 25.6]
+    assert times[512, 9.6] > times[512, 19.2]
+    assert shares[512, 25.6] == pytest.approx(shares[512, 19.2] * 19.2 / 25.6)
+    assert 0.5 < shares[512, 19.2] < shares[1024, 19.2] < shares[1024, 9.6]
+    assert search(ALEXNET, Task(3, 16, 8, 1, 256, 16)).points[0].linear_share is None
+
+
 def test_accumulators_in_dsps_leave_room_for_more_lanes():
     task = Task(9, 32, 8, 1, 512, 16)
     assert not search(ALEXNET, task).points

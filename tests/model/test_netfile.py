@@ -8,9 +8,10 @@ import pytest
 
 from model.errors import UserError
 from model.netfile import decode_network, encode_network, layer_sizes, layer_words, load_network
-from model.network import Conv, Linear
+from model.network import NETWORKS, Conv, Linear
 from model.sections import pack, unpack
 from model.storage import main, scipy_bytes, storage
+from model.synthetic import synthetic_network
 from tests.model.toys import toy_network
 
 PATTERNS = {
@@ -117,6 +118,20 @@ def test_command(tmp_path, capsys):
     assert report["file"] == out.stat().st_size
     assert f"{report['file']} bytes" in capsys.readouterr().out
     assert report["dense_float32"] == 4 * (10 * 28 + 12 * 91 + 11 * 433)
-    assert report == storage(load_network(out))
+    assert report == storage(load_network(out)) | {"pattern": "channel 1:4, channel 2:8"}
     assert main([str(source), "--out", str(tmp_path / "n.zip")]) == 2
     assert "ends in .spcn" in capsys.readouterr().err
+
+
+def test_random_weights_instead_of_a_file(tmp_path, capsys):
+    out, table = tmp_path / "n.spcn", tmp_path / "s.json"
+    drawn = ["lenet5", "--weights", "synthetic", "--alpha", "2", "--dense-alpha", "16"]
+    assert main([*drawn, "--seed", "7", "--out", str(out), "--json", str(table)]) == 0
+    report = json.loads(table.read_text())
+    assert report["file"] == out.stat().st_size and report["weight_bits"] == 8
+    assert report["pattern"] == "channel 1:2, channel 1:16"
+    same(load_network(out), synthetic_network(NETWORKS["lenet5"], weight_bits=8, alpha=2, seed=7,
+                                              dense_alpha=16))
+    capsys.readouterr()
+    assert main(["lenet6", "--weights", "synthetic"]) == 2
+    assert "unknown network 'lenet6'" in capsys.readouterr().err

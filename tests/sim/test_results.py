@@ -1,5 +1,8 @@
 import json
 
+import pytest
+
+from model.network import NETWORKS
 from sim.results import main, render
 from sim.results_alexnet import dense_operations
 
@@ -237,7 +240,7 @@ def test_searches_and_the_errors_of_their_models_have_a_section(tmp_path):
                          for layer in content["layers"][:1]]
     (tmp_path / "alexnet.json").write_text(json.dumps(content))
     point = {"milliseconds": 2.0, "images_per_second": 500.0, "gops_dense": 7.0,
-             "used": {"DSP": 30, "LUT": 40, "BRAM36": 5}, "config": {
+             "linear_share": 0.755, "used": {"DSP": 30, "LUT": 40, "BRAM36": 5}, "config": {
                  "tile_lanes": 3, "kernel_lanes": 8, "feature_banks": 8, "inverse_rows": 1,
                  "weight_bits": 8, "port_bits": 128}}
     slower = point | {"milliseconds": 3.0}
@@ -251,7 +254,70 @@ def test_searches_and_the_errors_of_their_models_have_a_section(tmp_path):
     # Two beats of 128 bits leave after the last layer.
     assert "| alexnet, channel 4 | `alexnet-144` | 7010 | 7080 | +1.00 % |" in text
     assert "### alexnet on zc706 (XC7Z045), 100 MHz" in text and "(results/explore-x.png)" in text
-    assert text.count("| 2.000 | 500.0 | 7 | 3×8 | 8, 1 | 8 | 128 | 30 | 40 | 5 |") == 1
-    assert "| 3.000 | 500.0 | 7 | 3×8 | 8, 1 | 8 | 128 | 20 | 40 | 5 |" in text
+    assert text.count("| 2.000 | 500.0 | 7 | 3×8 | 8, 1 | 8 | 128 | 76 % | 30 | 40 | 5 |") == 1
+    assert "| 3.000 | 500.0 | 7 | 3×8 | 8, 1 | 8 | 128 | 76 % | 20 | 40 | 5 |" in text
     assert "| **2.000** | **500.0** |" in text
     assert text.count("| 3.000 |") == 1     # one that is beaten by fewer multipliers is left out
+
+
+def anchored(network, config, names):
+    """A run of ``config`` whose layers take 50 000 cycles each, half of its lanes at work."""
+    content = run(network, "channel 1:4") | {
+        "config": config, "clock_hz": 200_000_000, "multipliers": 500,
+        "cycles": [400_000, 399_000], "read_bytes": [8_000_000], "write_bytes": [32]}
+    layer, = content["layers"]
+    content["layers"] = [layer | {
+        "name": name, "cycles": 50_000, "mac_issue_cycles": 40_000, "lanes_filled": 0.5,
+        "estimated_cycles": 50_000} for name in names]
+    return content
+
+
+def cells(text, beginning):
+    """Rows of the table beside others that begin so."""
+    lines = text[text.index("## Beside the figures"):].splitlines()
+    return [line.split(" | ") for line in lines if line.startswith(f"| {beginning}")]
+
+
+def test_figures_of_others_stand_beside_ours(tmp_path):
+    assert "## Beside the figures" not in render(tmp_path)
+    names = [layer.name for layer in NETWORKS["alexnet"].layers]
+    memory = {"memory": {"latency": 1, "stall": 0, "bytes_per_cycle": 32}}
+    for config in ("zcu104-alexnet", "zc706-alexnet"):
+        (tmp_path / f"{config}-a16.json").write_text(json.dumps(
+            anchored("alexnet", config, names) | memory))
+    (tmp_path / "u200-vgg16-channel.json").write_text(json.dumps(anchored(
+        "vgg16", "u200", [layer.name for layer in NETWORKS["vgg16"].layers])))
+    text = render(tmp_path)
+    (row,) = cells(text, "Electronics 2019, AlexNet |")
+    # 2 ms at 200 MHz.
+    assert row[1:4] == ["9.73 images/s", "ZCU104", ""] and row[6] == "`zcu104-alexnet`"
+    assert row[7] == "200 assumed, not placed" and row[8:10] == ["500", "8"]
+    assert row[10:13] == ["400000", "500.0 images/s", "51.4×"]
+    (row,) = cells(text, "DLA")
+    assert row[12] == "0.49×"       # theirs is the better one, and it says so
+    (row,) = cells(text, "Electronics 2019, AlexNet's weights")
+    assert row[11:13] == ["8 MB", "1.09×"]
+    # Five layers of 50 000 cycles: 1.25 ms; 1.311 G operations; 192 lanes, 6 operations.
+    row, real = cells(text, "FCCM 2017")
+    assert row[11:13] == ["1049 GOPS", "3.86×"]
+    assert float(real[11].split()[0]) == pytest.approx(6 * 192 * 0.8 * 0.5 * 0.2, abs=0.1)
+    (dense,) = cells(text, "WinoCNN")
+    # 30.69 G operations in 3.25 ms, 500 multipliers; and 896 lanes of 3.
+    assert float(dense[11].split()[0]) == pytest.approx(30.69 / 3.25e-3 / 500, rel=0.01)
+    assert f"({6 * 896 * 0.8 * 0.5 * 0.2 / 500:.3f} real)" in dense[13]
+    assert dense[10] == "650000" and real[10] == "250000"      # cycles of the convolutions
+    assert [row[11:13] for row in cells(text, "FPGA 2020")] == [["2 ms", "4.50×"]]
+    assert "assumed" in text and "equal to the golden model" in dense[13]
+
+
+def test_blocks_and_layers_of_others(tmp_path):
+    (tmp_path / "run-lenet-channel-a4.json").write_text(json.dumps(
+        run("lenet", "channel 4", False) | {"multipliers": 100}))
+    (tmp_path / "fft.json").write_text(json.dumps({
+        "column, complex, 16 bit": {"COMB": 9, "MULT18": 0, "Fmax": 150.7}}))
+    text = render(tmp_path)
+    (row,) = cells(text, "NNgen 1.3.4, LeNet |")
+    assert row[10:13] == ["7010", "7010 cycles", "21.6×"] and "NOT EQUAL" in row[13]
+    maia, other = cells(text, "maia-hdl")[0], cells(text, "dblclockfft")[0]
+    assert maia[11:13] == ["150.7 MHz", "1.10×"] and other[12] == "1.07×"
+    assert maia[8] == "0" and "placed and routed" in maia[13]
