@@ -24,6 +24,7 @@ from model.errors import UserError
 from model.lower import LoweredNetwork
 from model.network import Conv, Network
 from model.outline import acc_bits, compile_outline, feature_rows, outline
+from model.patterns import ChannelPattern, parse
 from model.platform import Platform
 from model.resources import ECP5_CORES, accumulator_tables, resources
 from model.stream import chunk_entries
@@ -234,6 +235,11 @@ def _base(workload: Workload, lowered: LoweredNetwork, task: Task) -> Accelerato
     pooled = any(isinstance(layer.layer, Conv) and layer.layer.pooling is not None
                  or layer.addition is not None for layer in lowered.layers)
     widest = max((_values(layer) for layer in lowered.layers if not layer.dot), default=2)
+    # Up to as many rows as a weight of a fully connected layer has to choose from.
+    patterns = [parse(layer.pattern) for layer in lowered.layers if layer.dot]
+    rows = max((pattern.m // 8 for pattern in patterns if isinstance(pattern, ChannelPattern)),
+               default=1)
+    shared = min(task.tile_lanes, rows) if task.feature_banks > 1 else 1
     return AcceleratorConfig(
         name=f"{workload.network.name.split('[')[0]}-{workload.platform.name}",
         tile_lanes=task.tile_lanes, kernel_lanes=task.kernel_lanes, weight_bits=task.weight_bits,
@@ -244,6 +250,7 @@ def _base(workload: Workload, lowered: LoweredNetwork, task: Task) -> Accelerato
         clock_hz=workload.platform.clock_hz, inverse_rows=task.inverse_rows,
         port_bits=task.port_bits, feature_banks=task.feature_banks,
         post_values=1 if task.feature_banks == 1 else max(2, widest), map_pool=int(pooled),
+        dot_lanes=1 << max(1, shared).bit_length() - 1,
     )
 
 

@@ -40,10 +40,12 @@ def _counted(folder: Path, read: Read) -> Iterator[tuple[AcceleratorConfig, str,
         if not report["complete"] or report["config"] not in PRESETS:
             continue
         total = report["total"]
-        yield PRESETS[report["config"]], "xcup", {
+        family = report.get("family", "xcup")
+        yield PRESETS[report["config"]], family, {
             "LUT": total["LUT"] + total["SRL"] + 8 * total["LUTRAM"], "FF": total["FF"],
-            "DSP": total["DSP48E2"], "BRAM36": total["BRAM36"] + total["BRAM18"] / 2,
-            "URAM": total["URAM"],
+            "DSP": total["DSP48E2" if family == "xcup" else "DSP48E1"],
+            "BRAM36": total["BRAM36"] + total["BRAM18"] / 2,
+            **({"URAM": total["URAM"]} if family == "xcup" else {}),
         }
     for path in sorted(folder.glob("ecp5-*.json")):
         report = read(folder, path.name)
