@@ -194,7 +194,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     table.add_row("total", "", *(str(value) for value in found["total"].values()))
     report_console().print(table)
     if args.json is not None:
-        content = {"config": config.name, "digest": f"{config.digest:08x}", **found}
+        content = {"config": config.name, "digest": f"{config.digest:08x}",
+                   "family": args.family, **found}
         write_output(args.json, json.dumps(content, indent=2) + "\n")
     return 0
 
