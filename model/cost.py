@@ -110,7 +110,7 @@ class _Core:
     def layer(self, layer: CompiledLayer, source: Source) -> WrittenMap:
         """Run a layer with the input ``source``; what it writes."""
         config, fields, feed = self._config, layer.descriptor, self._feed
-        each, tail, drain = kernel_cycles(config, fields), self._tail(fields), self._drain()
+        each, tail, drain = kernel_cycles(config, fields), self._tail(fields), self._drain(fields)
         reading = [config.kernel_lanes * each] * (len(layer.blocks) - 1)
         reading.append(fields["lanes_last"] * each)
         if fields["dot"]:
@@ -151,10 +151,11 @@ class _Core:
         written.end = end + pool_cycles(config, fields)
         return written
 
-    def _drain(self) -> int:
+    def _drain(self, fields: Mapping[str, int]) -> int:
         """Cycles in which the sums that a block ends with leave."""
         config = self._config
-        return config.drain_interval * (config.words if config.window > 1 else 1)
+        whole = config.window > 1 and not fields["dot"]
+        return config.drain_interval * (config.words if whole else 1)
 
     def _tail(self, fields: Mapping[str, int]) -> int:
         """Cycles from the last read of a block to its last write."""

@@ -118,6 +118,7 @@ class Feed:
         self.input_end = self._input + self._input_beats / rate
         self._weights, self._selects = _Ring(config.kernel_depth), _Ring(config.select_depth)
         self._per_beat = 0                      # entries whose selects share a beat
+        self._late = 0.0                        # cycles of the port after the first step
         self._stored: deque[float] = deque([0.0] * PARAM_BLOCKS)
 
     def input_at(self, rows: int) -> float:
@@ -165,21 +166,21 @@ class Feed:
         self._send(block.beats)
         each = (block.beats - block.head) / block.entries / self._rate
         end = self._weights.take(block.entries, self._now, each)
-        late = self._weights.beyond(block.entries) * each
+        self._late = self._weights.beyond(block.entries) * each
         if per_beat := self._per_beat:
             rows = ceil(block.entries / per_beat)
             end = self._selects.take(rows, end, each * per_beat)
-            late = max(late, self._selects.beyond(rows) * per_beat * each)
+            self._late = max(self._late, self._selects.beyond(rows) * per_beat * each)
         self._now = end
-        return end + ENTRY, late
+        return end + ENTRY, self._late
 
     def used(self, block: KernelBlock, start: float, end: float) -> None:
         """Note the last pass of a block through the array."""
         self._weights.passes(block.entries, start, end)
         rows = ceil(block.entries / self._per_beat) if self._per_beat else 0
         self._selects.passes(rows, start, end)
-        if self._weights.beyond(block.entries) or self._selects.beyond(rows):
-            self._now = max(self._now, end)
+        if self._late:
+            self._now = max(self._now, start + self._late)
 
     def stored(self, end: float) -> None:
         """Note that the store stage is done with a kernel block."""
