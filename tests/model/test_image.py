@@ -84,7 +84,7 @@ def test_build_is_deterministic():
     (lambda i: with_header(i, 0, 1), ErrorCode.MAGIC, "section HEADER does not begin"),
     (lambda i: np.concatenate([i[:3], i[3:4] + np.uint64(1), i[4:]]), ErrorCode.HEADER_CRC,
      "section HEADER is corrupt"),
-    (lambda i: with_header(i, 1, int(i[1]) + 1), ErrorCode.VERSION, "version 3"),
+    (lambda i: with_header(i, 1, int(i[1]) + 1), ErrorCode.VERSION, "version 4"),
     (lambda i: with_header(i, 1, int(i[1]) ^ 1 << 40), ErrorCode.CONFIG, "config digest"),
     (lambda i: with_header(i, 2, 17 | len(i) << 32), ErrorCode.LAYERS, "17 layers instead of 1"),
     (lambda i: with_header(i, 2, 0 | len(i) << 32), ErrorCode.LAYERS, "0 layers"),
