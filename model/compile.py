@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 import numpy as np
@@ -17,7 +17,7 @@ from model.grouped import divide
 from model.image import build_image
 from model.kernels import KernelBlock, kernel_blocks
 from model.lower import LoweredLayer, LoweredNetwork, lower, worst_accumulator
-from model.maps import Maps, after_fields, place_maps
+from model.maps import Maps, Placement, after_fields, place_maps, steps
 from model.network import Conv, QuantisedNetwork
 from model.rates import load_cycles, mac_cycles, store_cycles
 from model.residency import Demand, choose, kernel_passes
@@ -47,6 +47,8 @@ class CompiledLayer:
         Beats of the kernel stream.
     blocks : tuple of KernelBlock
         Its kernel blocks.
+    image : int or None
+        Number of the image in a batch; None: of all images, or the only one.
     """
 
     lowered: LoweredLayer
@@ -57,11 +59,12 @@ class CompiledLayer:
     entries: int
     stream_beats: int
     blocks: tuple[KernelBlock, ...]
+    image: int | None = None
 
     @property
     def name(self) -> str:
-        """Name of the layer."""
-        return self.lowered.name
+        """Name of the layer, and of the image if it is of one of a batch."""
+        return self.lowered.name if self.image is None else f"{self.lowered.name}, {self.image}"
 
     @property
     def kernel_passes(self) -> int:
@@ -87,7 +90,10 @@ class Outline:
 
 @dataclass(frozen=True)
 class Program:
-    """A compiled network: the image for the core and everything to check its run."""
+    """A compiled network: the image for the core and everything to check its run.
+
+    With ``batch`` > 1 a run takes as many inputs and gives as many outputs, one after the other.
+    """
 
     config: AcceleratorConfig
     network: LoweredNetwork
@@ -95,17 +101,35 @@ class Program:
     image: NDArray[np.uint64]
     input_region: layout.Region
     output_region: layout.Region
+    batch: int = 1
 
-    def pack_input(self, image: NDArray) -> NDArray[np.uint64]:
-        """Linear image of an input map (C, H, W) as the input DMA expects it, in 64-bit words."""
+    def pack_input(self, *images: NDArray) -> NDArray[np.uint64]:
+        """Linear image of ``batch`` input maps (C, H, W) for the input DMA, in 64-bit words."""
         first = self.network.layers[0]
-        if image.shape != first.source_shape:
-            raise ValueError(f"input must have shape {first.source_shape}, not {image.shape}")
-        return layout.pack_plane(first.fold(image), self.input_region)
+        if len(images) != self.batch:
+            raise ValueError(f"the program takes {self.batch} inputs, not {len(images)}")
+        for image in images:
+            if image.shape != first.source_shape:
+                raise ValueError(f"input must have shape {first.source_shape}, not {image.shape}")
+        return np.concatenate([
+            layout.pack_plane(first.fold(image), self.input_region) for image in images
+        ])
 
     def unpack_output(self, beats: NDArray[np.uint64]) -> NDArray[np.int64]:
         """Turn what the output DMA wrote, as 64-bit words, into the last layer's (N, H, W)."""
-        last, region = self.network.layers[-1], self.output_region
+        if self.batch != 1:
+            raise ValueError(f"the program gives {self.batch} outputs: use unpack_outputs")
+        return self.unpack_outputs(beats)[0]
+
+    def unpack_outputs(self, beats: NDArray[np.uint64]) -> list[NDArray[np.int64]]:
+        """Turn what the output DMA wrote, as 64-bit words, into the images' (N, H, W)."""
+        region = layout.part(self.output_region, self.batch, 0)
+        words = 2 * region.banks * region.rows
+        return [self._unpack(beats[image * words:(image + 1) * words], region)
+                for image in range(self.batch)]
+
+    def _unpack(self, beats: NDArray[np.uint64], region: layout.Region) -> NDArray[np.int64]:
+        last = self.network.layers[-1]
         if region.plane:
             raw = layout.unpack_plane(beats, last.out_shape, region)
             return raw.view(np.int8 if last.out_signed else np.uint8).astype(np.int64)
@@ -116,13 +140,17 @@ class Program:
 
 
 def compile_network(
-    network: QuantisedNetwork, config: AcceleratorConfig, *, resident: int | None = None
+    network: QuantisedNetwork, config: AcceleratorConfig, *, resident: int | None = None,
+    batch: int = 1,
 ) -> Program:
     """Compile a network for a config; `UserError` names the layer that does not fit and why.
 
     ``resident``: at most so many tile blocks per group, instead of as many as are best
-    (`model.residency`).
+    (`model.residency`). ``batch``: images of a run; fully connected layers read their weights once
+    for all of them.
     """
+    if batch < 1:
+        raise ValueError(f"batch must be at least 1, not {batch}")
     if resident is not None and resident < 1:
         raise ValueError(f"resident must be at least 1, not {resident}")
     if network.weight_bits != config.weight_bits:
@@ -134,41 +162,58 @@ def compile_network(
     if network.tile != config.tile:
         raise UserError(f"network was pruned on {network.tile}-tiles, config has {config.tile}")
     lowered = lower(network)
-    regions, layers, streams = _compile_layers(lowered, config, resident)
+    places, layers, streams = _compile_layers(lowered, config, resident, batch)
+    source, out = places.source, places.out
     image = build_image(
         config, [layer.descriptor for layer in layers], streams,
-        regions[0].source.base, regions[0].source.rows,
-        regions[-1].out.base, regions[-1].out.rows,
+        source.base, source.rows, out.base, out.rows,
+        stream_of=[step.layer for step in steps(lowered, batch)],
     )
-    return Program(config, lowered, tuple(layers), image, regions[0].source, regions[-1].out)
+    return Program(config, lowered, tuple(layers), image, source, out, batch)
 
 
 def compile_outline(network: LoweredNetwork, config: AcceleratorConfig) -> Outline:
     """Compile a network whose weights have a shape only (`model.outline`); errors as above."""
-    regions, layers, _ = _compile_layers(network, config, None)
-    return Outline(config, network, tuple(layers), regions[0].source, regions[-1].out)
+    places, layers, _ = _compile_layers(network, config, None, 1)
+    return Outline(config, network, tuple(layers), places.source, places.out)
 
 
 def _compile_layers(
-    lowered: LoweredNetwork, config: AcceleratorConfig, resident: int | None,
-) -> tuple[list[Maps], list[CompiledLayer], list[NDArray[np.uint64]]]:
-    """Places of the maps, compiled layers and their streams."""
-    if len(lowered.layers) > config.max_layers:
-        raise UserError(f"{len(lowered.layers)} layers, config {config.name} holds at most "
-                        f"{config.max_layers}: raise max_layers")
-    regions = place_maps(lowered, config)
-    layers, streams = [], []
-    for index, layer in enumerate(lowered.layers):
-        compiled, stream = _compile_layer(
-            layer, config, regions[index], index == len(lowered.layers) - 1, resident,
-        )
-        layers.append(compiled)
+    lowered: LoweredNetwork, config: AcceleratorConfig, resident: int | None, batch: int,
+) -> tuple[Placement, list[CompiledLayer], list[NDArray[np.uint64]]]:
+    """Places of the maps, the program's layers, and the streams of the network's."""
+    order = steps(lowered, batch)
+    if batch > config.tile_lanes and any(layer.dot for layer in lowered.layers):
+        raise UserError(f"a batch of {batch} images, config {config.name} has {config.tile_lanes} "
+                        "tile lanes, one for each image: take fewer images or raise tile_lanes")
+    if len(order) > config.max_layers:
+        what = f" for a batch of {batch} images" if batch > 1 else ""
+        raise UserError(f"{len(order)} layers{what}, config {config.name} holds at most "
+                        f"{config.max_layers}: raise max_layers (to 32 at most)"
+                        + (" or take fewer images" if batch > 1 else ""))
+    places = place_maps(lowered, config, batch)
+    layers: list[CompiledLayer] = []
+    streams = []
+    for step, maps in zip(order, places.maps, strict=True):
+        layer = lowered.layers[step.layer]
+        flags = {"last": int(len(layers) == len(order) - 1), "input": int(step.layer == 0)}
+        if step.image:      # as the first image's, elsewhere
+            first = layers[step.layer]
+            places_of = {"in_base": maps.source.base, "out_base": maps.map.base,
+                         "pool_base": after_fields(layer, maps)["pool_base"]}
+            layers.append(replace(
+                first, descriptor=first.descriptor | flags | places_of, image=step.image,
+            ))
+            continue
+        compiled, stream = _compile_layer(layer, config, maps, flags, resident, batch)
+        layers.append(replace(compiled, image=None if batch == 1 else step.image))
         streams.append(stream)
-    return regions, layers, streams
+    return places, layers, streams
 
 
-def _geometry(layer: LoweredLayer, config: AcceleratorConfig, row: int) -> dict[str, int]:
-    """Descriptor fields of tiles and maps."""
+def _geometry(layer: LoweredLayer, config: AcceleratorConfig, row: int,
+              batch: int) -> dict[str, int]:
+    """Descriptor fields of tiles and maps; the images of a fully connected layer are its tiles."""
     channels, height, width = layer.in_shape
     if isinstance(layer.layer, Conv):
         tiling = layer.layer.tiling(layer.in_shape, config.tile)
@@ -205,15 +250,16 @@ def _geometry(layer: LoweredLayer, config: AcceleratorConfig, row: int) -> dict[
         height = width = 1      # a vector
     return {
         "dot": 1, "pool": 0, "channels": ceil(length / 2), "groups": ceil(length / (2 * row)),
-        "tiles": 1, "tile_blocks": 1, "tiles_x": 1, "step": 1, "crop": config.tile - 1,
-        "pad": 0, "pad_left": 0, "in_height": height, "in_width": width, "out_height": 1,
+        "tiles": batch, "tile_blocks": 1, "tiles_x": 1, "step": 1, "crop": config.tile - 1,
+        "pad": 0, "pad_left": 0, "in_height": height, "in_width": width, "out_height": batch,
         "out_width": 1,
         "out_step": 1, "out_tile_row": 1, "out_map": 1,
     }
 
 
 def _compile_layer(
-    layer: LoweredLayer, config: AcceleratorConfig, maps: Maps, last: bool, resident: int | None,
+    layer: LoweredLayer, config: AcceleratorConfig, maps: Maps, flags: dict[str, int],
+    resident: int | None, batch: int,
 ) -> tuple[CompiledLayer, NDArray[np.uint64]]:
     source, target = maps.source, maps.map
     kernels, lanes = len(layer.weight), config.kernel_lanes
@@ -222,8 +268,8 @@ def _compile_layer(
         raise UserError(f"layer {layer.name}: sums may reach {peak}, beyond acc_bits = "
                         f"{config.acc_bits}: raise acc_bits")
     layer, division = divide(layer, config)
-    how = addressing(layer, config)
-    geometry = _geometry(layer, config, how.row)
+    how = addressing(layer, config, batch)
+    geometry = _geometry(layer, config, how.row, batch)
     parts = blocks(layer, config, how)
     lanes_last = kernels - (len(parts) - 1) * lanes
     if not layer.dot:
@@ -258,7 +304,7 @@ def _compile_layer(
         "scatter": int(how.scatter), "resident": min(stay, resident or stay),
         "relu": int(layer.map_relu), "in_signed": int(layer.in_signed),
         "out_signed": int(layer.map_signed), "out_wide": int(layer.out_wide),
-        "out_vector": int(target.plane == 0), "last": int(last),
+        "out_vector": int(target.plane == 0), **flags,
         "in_base": source.base, "in_row_log2": source.row_log2,
         "entries": how.entries, "entries_last": how.entries_last, "sub_log2": how.sub_log2,
         "hold": how.hold, "select_code": how.select_code, "spread": how.spread,
@@ -268,6 +314,10 @@ def _compile_layer(
     }
     if not descriptor["out_vector"]:
         descriptor |= {"out_tile_row": 0, "out_map": 0}
+    if layer.dot:
+        # From one image's input, and output, to the next one's.
+        values = layout.ROW_BYTES * config.feature_banks * target.rows >> layer.out_wide
+        descriptor |= {"out_plane": source.rows, "out_tile_row": values}
     descriptor |= division | after_fields(layer, maps)
     if descriptor["pool_vector"]:
         descriptor["out_map"] = descriptor["pool_height"] * descriptor["pool_width"]

@@ -26,6 +26,7 @@ POOL_MAX, POOL_AVERAGE, POOL_ADD = 1, 2, 3
 FIELDS: tuple[tuple[str, int], ...] = (
     ("dot", 1), ("scatter", 1), ("pool", 1), ("relu", 1),
     ("in_signed", 1), ("out_signed", 1), ("out_wide", 1), ("out_vector", 1), ("last", 1),
+    ("input", 1),
     ("channels", 13), ("groups", 10),
     ("kernels", 13), ("kernel_blocks", 13), ("lanes_last", 7),
     ("tiles", 16), ("tile_blocks", 16), ("resident", 16), ("tiles_x", 10),

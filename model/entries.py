@@ -77,8 +77,11 @@ def _words(layer: LoweredLayer) -> NDArray[np.int64]:
     return padded.reshape(len(padded), -1, 1, 2)
 
 
-def addressing(layer: LoweredLayer, config: AcceleratorConfig) -> Addressing:
-    """Choose the mode for a layer's pattern."""
+def addressing(layer: LoweredLayer, config: AcceleratorConfig, batch: int = 1) -> Addressing:
+    """Choose the mode for a layer's pattern.
+
+    A tile lane has the input of one image of a ``batch``, or rows of the only one.
+    """
     pattern = parse(layer.pattern)
     banks = config.banks
     channels = -(-layer.weight.shape[1] // 2) if layer.dot else layer.weight.shape[1]
@@ -87,7 +90,8 @@ def addressing(layer: LoweredLayer, config: AcceleratorConfig) -> Addressing:
         power = m & (m - 1) == 0
         if power and (n == 1 or m >= banks):
             rows = max(1, m // banks)
-            spread = min(config.spread, int(log2(rows))) if layer.dot else 0
+            shared = layer.dot and batch == 1
+            spread = min(config.spread, int(log2(rows))) if shared else 0
             per_group = n if m >= banks else banks // m
             group = max(m, banks)
             rest = channels - (ceil(channels / group) - 1) * group

@@ -78,7 +78,7 @@ def _pair(low: int, high: int, name: str) -> int:
 def build_image(
     config: AcceleratorConfig, descriptors: Sequence[dict[str, int]],
     kernel_streams: Sequence[NDArray[np.uint64]], input_base: int, input_rows: int,
-    output_base: int, output_rows: int,
+    output_base: int, output_rows: int, *, stream_of: Sequence[int] | None = None,
 ) -> NDArray[np.uint64]:
     """Assemble the image of a program.
 
@@ -90,9 +90,11 @@ def build_image(
         One per layer; ``stream_offset`` (beats from the start of KERN) and ``stream_beats`` are
         filled in here.
     kernel_streams : list of uint64 array
-        Kernel stream of each layer, whole beats.
+        Kernel streams, whole beats.
     input_base, input_rows, output_base, output_rows : int
         Feature-memory rows of the input and of the output map.
+    stream_of : list of int or None
+        Number of each layer's stream; None: each has its own.
 
     Returns
     -------
@@ -102,21 +104,24 @@ def build_image(
     port_words = config.port_words
     if not 1 <= len(descriptors) <= config.max_layers:
         raise ValueError(f"a program has 1 to {config.max_layers} layers, not {len(descriptors)}")
-    if len(descriptors) != len(kernel_streams):
+    if stream_of is None:
+        stream_of = range(len(kernel_streams))
+    if len(descriptors) != len(stream_of) or set(stream_of) != set(range(len(kernel_streams))):
         raise ValueError(f"{len(descriptors)} descriptors, {len(kernel_streams)} kernel streams")
     rows = (("input", input_base, input_rows), ("output", output_base, output_rows))
     for name, base, count in rows:
         if base < 0 or count < 0 or base + count > config.feature_depth:
             raise ValueError(f"{name} rows {base}..{base + count - 1} lie outside the feature "
                              f"memory of {config.feature_depth} rows")
-    offset = 0
-    for descriptor, stream in zip(descriptors, kernel_streams, strict=True):
+    offset, places = 0, []
+    for stream in kernel_streams:
         if len(stream) % port_words:
             raise ValueError(f"a kernel stream of {len(stream)} words is not whole beats of "
                              f"{port_words} words")
-        beats = len(stream) // port_words
-        descriptor["stream_offset"], descriptor["stream_beats"] = offset, beats
-        offset += beats
+        places.append((offset, len(stream) // port_words))
+        offset += len(stream) // port_words
+    for descriptor, number in zip(descriptors, stream_of, strict=True):
+        descriptor["stream_offset"], descriptor["stream_beats"] = places[number]
     desc = _words([word for descriptor in descriptors for word in pack(descriptor)], port_words)
     kern = np.concatenate([np.asarray(stream, dtype="<u8") for stream in kernel_streams])
     desc_offset = ceil(HEADER_WORDS / port_words)

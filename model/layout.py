@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from model.errors import UserError
 
-__all__ = ["Region", "plane", "vector", "allocate", "pack_plane", "place", "unpack_plane"]
+__all__ = ["Region", "allocate", "pack_plane", "part", "place", "plane", "repeated",
+           "unpack_plane", "vector"]
 
 ROW_BYTES = 16
 
@@ -49,6 +50,17 @@ def plane(shape: tuple[int, int, int], banks: int = 1) -> Region:
 def vector(length: int, banks: int = 1) -> Region:
     """Region of a flat vector of ``length`` bytes, whose linear image is the vector."""
     return Region(ceil(length / (ROW_BYTES * banks)), 0, 0, banks=banks)
+
+
+def repeated(region: Region, count: int) -> Region:
+    """Region of as many maps of the same shape, one after the other."""
+    return replace(region, rows=count * region.rows)
+
+
+def part(region: Region, count: int, number: int) -> Region:
+    """Region of one of the ``count`` maps of a `repeated` one."""
+    rows = region.rows // count
+    return replace(region, rows=rows, base=region.base + number * rows)
 
 
 def allocate(regions: list[Region], names: list[str], depth: int) -> list[Region]:

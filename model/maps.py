@@ -14,7 +14,15 @@ from model.lower import LoweredLayer, LoweredNetwork
 from model.mappool import average_scale
 from model.network import Conv, Pool
 
-__all__ = ["Maps", "after_fields", "place_maps"]
+__all__ = ["Maps", "Placement", "Step", "after_fields", "place_maps", "steps"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """A layer of the program: number of the network's layer, and of the image; None: all."""
+
+    layer: int
+    image: int | None
 
 
 @dataclass(frozen=True)
@@ -28,6 +36,28 @@ class Maps:
     map: layout.Region
     out: layout.Region
     added: layout.Region | None = None
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Maps of every step of a program, and the inputs and outputs of all its images.
+
+    Those of the images follow each other. Of a fully connected layer, whose step is for all
+    images, ``maps`` has those of the first one.
+    """
+
+    maps: tuple[Maps, ...]
+    source: layout.Region
+    out: layout.Region
+
+
+def steps(network: LoweredNetwork, batch: int) -> list[Step]:
+    """Order of a program: the convolutions image by image, then the fully connected layers."""
+    layers = list(enumerate(network.layers))
+    return [
+        *(Step(index, image) for image in range(batch) for index, layer in layers if not layer.dot),
+        *(Step(index, None) for index, layer in layers if layer.dot),
+    ]
 
 
 def _pool(layer: LoweredLayer) -> Pool | None:
@@ -54,28 +84,46 @@ def _check(network: LoweredNetwork, index: int, config: AcceleratorConfig) -> No
                         f"{config.name} has 0")
 
 
-def place_maps(network: LoweredNetwork, config: AcceleratorConfig) -> list[Maps]:
+def _out_region(
+    network: LoweredNetwork, index: int, config: AcceleratorConfig
+) -> layout.Region:
+    """Region of a layer's output, without a place."""
+    layer, banks = network.layers[index], config.feature_banks
+    # The writer of one bank flattens maps, of several the Loader.
+    flat = index + 1 == len(network.layers) or network.layers[index + 1].dot
+    if layer.dot or (banks == 1 and flat and layer.addition is None):
+        size = int(np.prod(layer.out_shape)) * (2 if layer.out_wide else 1)
+        return layout.vector(size, banks)
+    return layout.plane(layer.out_shape, banks)
+
+
+def place_maps(
+    network: LoweredNetwork, config: AcceleratorConfig, batch: int = 1
+) -> Placement:
     """Give every map its place; `UserError` names the layer whose maps do not fit."""
-    first, banks = network.layers[0], config.feature_banks
-    if first.dot:
-        raise UserError(f"layer {first.name}: the first layer must be a convolution")
-    regions, names = [layout.plane(first.in_shape, banks)], []
+    if network.layers[0].dot:
+        raise UserError(f"layer {network.layers[0].name}: the first layer must be a convolution")
+    for index in range(len(network.layers)):
+        _check(network, index, config)
+    if batch > 1:
+        return _place_batch(network, config, batch)
+    maps = _place_one(network, config)
+    return Placement(tuple(maps), maps[0].source, maps[-1].out)
+
+
+def _place_one(network: LoweredNetwork, config: AcceleratorConfig) -> list[Maps]:
+    """Places for a program of one image."""
+    banks = config.feature_banks
+    regions, names = [layout.plane(network.layers[0].in_shape, banks)], []
     # Where a layer's written map and its output lie among the regions.
     written, outputs = [], []
     for index, layer in enumerate(network.layers):
-        _check(network, index, config)
         written.append(len(regions))
         if _pool(layer) is not None:
             regions.append(layout.plane(layer.map_shape, banks))
             names.append(layer.name)
         outputs.append(len(regions))
-        # The writer of one bank flattens maps, of several the Loader.
-        flat = index + 1 == len(network.layers) or network.layers[index + 1].dot
-        if layer.dot or (banks == 1 and flat and layer.addition is None):
-            size = int(np.prod(layer.out_shape)) * (2 if layer.out_wide else 1)
-            regions.append(layout.vector(size, banks))
-        else:
-            regions.append(layout.plane(layer.out_shape, banks))
+        regions.append(_out_region(network, index, config))
         names.append(layer.name)
     if any(layer.addition is not None for layer in network.layers):
         lives = _lives(network, written, outputs)
@@ -105,6 +153,71 @@ def _lives(
             other = outputs[layer.addition.index]
             lives[other] = lives[other][0], max(lives[other][1], 2 * index + 1)
     return lives
+
+
+def _place_batch(network: LoweredNetwork, config: AcceleratorConfig, batch: int) -> Placement:
+    """Places for a program of several images.
+
+    Step s writes at time 2s and finishes its map at 2s + 1. All inputs are there from the start,
+    each until its first layer is written; what the first fully connected layer reads, of all
+    images, from the first image's on.
+    """
+    order = steps(network, batch)
+    number = {step: index for index, step in enumerate(order)}
+    convs = sum(not layer.dot for layer in network.layers)
+    source = layout.plane(network.layers[0].in_shape, config.feature_banks)
+    regions, names = [source] * batch, [network.layers[0].name] * batch
+    lives = [(-1, 2 * number[Step(0, image)]) for image in range(batch)]
+    written, outputs = {}, {}           # where they lie among the regions
+    kept: dict[int, int] = {}           # of what is written for all images
+    for step, index in number.items():
+        layer = network.layers[step.layer]
+        begin, pooled = 2 * index, _pool(layer) is not None
+        written[step] = len(regions)
+        if pooled:
+            regions.append(layout.plane(layer.map_shape, config.feature_banks))
+            lives.append((begin, begin + 1))
+            names.append(layer.name)
+        all_images = step.layer >= convs - 1
+        outputs[step] = kept.get(step.layer, len(regions))
+        if outputs[step] == len(regions):
+            region = _out_region(network, step.layer, config)
+            end = begin + 2
+            if all_images:
+                region = layout.repeated(region, batch)
+                end = 2 * number.get(Step(step.layer + 1, None), len(order))
+                kept[step.layer] = len(regions)
+            regions.append(region)
+            lives.append((begin + int(pooled), end))
+            names.append(layer.name)
+        if not pooled:
+            written[step] = outputs[step]
+        if layer.addition is not None:
+            other = outputs[Step(layer.addition.index, step.image)]
+            lives[other] = lives[other][0], max(lives[other][1], begin + 1)
+    try:
+        placed = layout.place(regions, lives, names, config.feature_depth)
+    except UserError as error:
+        raise UserError(f"{error} or take fewer than {batch} images at a time") from error
+
+    def out(step: Step) -> layout.Region:
+        region = placed[outputs[step]]
+        return layout.part(region, batch, step.image or 0) if step.layer in kept else region
+
+    def at(step: Step) -> Maps:
+        layer = network.layers[step.layer]
+        before = placed[step.image or 0]
+        if step.layer:
+            # The first fully connected layer finds what the first image left, and the others'.
+            image = step.image if step.layer != convs else 0
+            before = out(Step(step.layer - 1, image))
+        return Maps(
+            before, placed[written[step]] if _pool(layer) is not None else out(step), out(step),
+            None if layer.addition is None else out(Step(layer.addition.index, step.image)),
+        )
+
+    return Placement(tuple(at(step) for step in order), layout.repeated(placed[0], batch),
+                     placed[outputs[order[-1]]])
 
 
 def after_fields(layer: LoweredLayer, maps: Maps) -> dict[str, int]:

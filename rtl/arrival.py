@@ -18,8 +18,10 @@ class Arrival(wiring.Component):
     The question (``channel``, ``end``, ``base``) stands until the next one; `LATENCY` cycles later
     the answer is right, and a yes stays. Of several banks all must have the rows.
 
-    The input of layer 0 comes row by row of the memory, channel after channel: a tile is there
-    when the last row that it reads is.
+    The input of a run comes row by row of the memory, channel after channel: a tile is there when
+    the last row that it reads is. In a batch it is the input of several layers, image after image;
+    the layer before one of these is that of another image and need not be written, unless it pools
+    its map, which takes the read ports.
 
     Parameters
     ----------
@@ -29,15 +31,17 @@ class Arrival(wiring.Component):
     Attributes
     ----------
     desc : In(Descriptor)
-        Of the layer to be loaded. Uses ``dot``, ``in_row_log2``, ``in_plane``. A dot layer has
-        only one question, whether the layer before is completely written.
+        Of the layer to be loaded. Uses ``dot``, ``input``, ``in_row_log2``, ``in_plane``. A dot
+        layer has only one question, whether the layer before is completely written.
     layer : In(8)
         Its number.
+    pooled : In(1), only with ``map_pool``
+        The layer before pools its map, or adds to it.
     channel, end, base : In(13), In(signed(13)), In(ROW_BITS)
         Local channel of the tile, first map row below it, row of the memory at which the channel
         begins.
     input_done, input_row : In(1), In(ROW_BITS + 1)
-        Levels: the input of layer 0 is in the feature memory; it is there below this row.
+        Levels: the input of the run is in the feature memory; it is there below this row.
     layers_done : In(8)
         Level: layers of this run completely written.
     progress : In(Progress).array(feature_banks)
@@ -46,19 +50,19 @@ class Arrival(wiring.Component):
         The tile may be read.
     """
 
-    #: Cycles from a question to its answer; with one bank 1, if it is not about layer 0.
+    #: Cycles from a question to its answer; with one bank 1, if it is not about the run's input.
     LATENCY = 3
 
     def __init__(self, *, config: AcceleratorConfig) -> None:
         if not isinstance(config, AcceleratorConfig):
             raise TypeError(f"config must be an AcceleratorConfig, not {config!r}")
-        self._banks = config.feature_banks
+        self._banks, self._pools = config.feature_banks, bool(config.map_pool)
         super().__init__({
             "desc": In(Descriptor), "layer": In(8),
             "channel": In(13), "end": In(signed(13)), "base": In(ROW_BITS),
             "input_done": In(1), "input_row": In(ROW_BITS + 1),
             "layers_done": In(8), "progress": In(Progress).array(self._banks),
-            "ok": Out(1),
+            "ok": Out(1), **({"pooled": In(1)} if config.map_pool else {}),
         })
 
     def elaborate(self, platform) -> Module:
@@ -68,10 +72,12 @@ class Arrival(wiring.Component):
         # counted.
         s1_all, s1_here, s1_first = Signal(), Signal(), Signal()
         s1_row = Signal(ROW_BITS + 1)
+        before = self.layers_done >= self.layer
+        free = before | ~self.pooled if self._pools else 1
         m.d.sync += [
-            s1_all.eq(Mux(self.layer == 0, self.input_done, self.layers_done >= self.layer)),
-            s1_here.eq((self.layer != 0) & ~self.desc.dot & (self.layers_done + 1 == self.layer)),
-            s1_first.eq((self.layer == 0) & ~self.desc.dot),
+            s1_all.eq(Mux(self.desc.input, self.input_done & free, before)),
+            s1_here.eq(~self.desc.input & ~self.desc.dot & (self.layers_done + 1 == self.layer)),
+            s1_first.eq(self.desc.input & ~self.desc.dot & free),
             s1_row.eq(self.input_row),
         ]
         written = []
@@ -88,7 +94,7 @@ class Arrival(wiring.Component):
             else:
                 written.append(s1_here & there)
 
-        # Layer 0: rows of the memory up to the end of the tile, or of the channel.
+        # The run's input: rows of the memory up to the end of the tile, or of the channel.
         s1_offset = Signal(ROW_BITS + 1, reset_less=True)
         s2_wanted = Signal(ROW_BITS + 1, reset_less=True)
         pairs = Mux(self.end < 0, 0, ((self.end + 1) >> 1)[:10])

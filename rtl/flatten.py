@@ -4,15 +4,15 @@ A vector lies with sixteen values in each bank's row, bank after bank (`model.la
 cycle a row of it is read from the next bank. A map stays as it was written, channel c in bank c mod
 F; it is read in the order of PyTorch's ``flatten``, channel, row, column, up to eight pixels of a
 map row a cycle, and the pixels are pushed together. So neither writers nor pooling need to know
-what the next layer is.
+what the next layer is. The images of a batch come one after the other, each for a lane of its own.
 
-Throughput: a row of a vector every cycle; of a map, ``min(8, in_width)`` values a cycle. Latency:
-`Flatten.LATENCY` cycles from a read to the row that it completes.
+Throughput: a row of a vector every cycle; of a map, ``min(8, in_width)`` values a cycle; `GAP`
+cycles between images. Latency: `Flatten.LATENCY` cycles from a read to the row that it completes.
 """
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -43,21 +43,24 @@ class Flatten(wiring.Component):
     desc : In(Descriptor)
         The layer, constant until the last row is out. Uses ``channels``, ``spread``,
         ``in_signed``, ``in_base``, ``in_plane`` (0: a vector), ``in_row_log2``, ``in_height``,
-        ``in_width``.
+        ``in_width``; ``tiles``, the images, which lie ``out_plane`` rows from each other.
     addr : In(range(tile_depth))
-        With ``start``: where the first row goes in the ring.
+        With ``start``: where the first row of each image goes in the ring.
     busy : Out(1)
-        From the cycle after ``start`` to the one before the last row. What was read beyond its
-        end comes for `LATENCY` cycles more, to no effect.
+        From the cycle after ``start`` to the one before the last row. What was read beyond an
+        image's end comes for `LATENCY` cycles more, to no effect.
     read : Out(FeatureReadSignature()).array(feature_banks)
         Read ports of the feature memory, outputs registered; low while not ``busy``.
     o : Out(Event(RowPair(config)))
-        Rows, with ``tag.bypass``, for 2^``spread`` tile lanes in turn. Values beyond the input's
+        Rows, with ``tag.bypass``, for 2^``spread`` tile lanes in turn, or each image's for a lane
+        of its own (then ``spread`` is 0). Values beyond an input's
         end are whatever lies there; they meet zero weights.
     """
 
     #: Cycles from a step of the walk to the row it completes.
     LATENCY = 1 + FeatureMemory.LATENCY + 3
+    #: Cycles from the last row of an image to the first read of the next: the pipeline runs empty.
+    GAP = 8
 
     def __init__(self, *, config: AcceleratorConfig) -> None:
         if not isinstance(config, AcceleratorConfig):
@@ -73,9 +76,12 @@ class Flatten(wiring.Component):
     def elaborate(self, platform) -> Module:
         """Choose the bank, push the pixels together, hand rows on."""
         m = Module()
+        lanes = self._config.tile_lanes
         vector = Signal()
         m.d.sync += vector.eq(self.desc.in_plane == 0)
-        valid, read = self._walk(m, vector)
+        begin, reading = Signal(), Signal()     # an image begins, is being read
+        read = self._walk(m, vector, begin, reading)
+        valid = reading
         valid = delayed(m, valid, 1 + FeatureMemory.LATENCY, "read_valid")
         read = delayed(m, read, 1 + FeatureMemory.LATENCY, "read")
 
@@ -108,21 +114,25 @@ class Flatten(wiring.Component):
         ]
         with m.If(s1_valid & ~vector):
             m.d.sync += filled.eq(end)
-        with m.If(self.start):
+        with m.If(begin):
             m.d.sync += filled.eq(0)
 
         # s3: the row.
         held = Signal(data.ArrayLayout(8, 16), reset_less=True)
         rows = (self.desc.channels + 7)[3:]             # of eight words
-        left = Signal(rows.shape())                     # to come
-        addr = Signal(self.addr.shape(), reset_less=True)
-        lane, lane_end = Signal(max(1, self._config.spread), reset_less=True), Signal()
+        left = Signal(rows.shape())                     # of them to come
+        addr, first_addr = (Signal(self.addr.shape(), reset_less=True) for _ in range(2))
+        image, more = Signal(range(lanes)), Signal(range(lanes))    # this one; those to come
+        turn, turn_end = Signal(self._config.spread), Signal()      # lane, of an only image
+        pause = Signal(range(self.GAP))
         full = s2_valid & s2_full & (left != 0)
         row, tag = self.o.payload.rows, self.o.payload.tag
         m.d.comb += [
-            self.busy.eq(left != 0),
-            tag.bypass.eq(1), tag.addr.eq(addr), tag.lane.eq(lane), tag.block_last.eq(left == 0),
-            lane_end.eq(lane == (Const(1) << self.desc.spread)[:self._config.spread + 1] - 1),
+            reading.eq(left != 0), self.busy.eq(reading | (more != 0)),
+            begin.eq(self.start | (pause == self.GAP - 1)),
+            turn_end.eq(turn == ((1 << self.desc.spread) - 1)[:len(turn)]),
+            tag.bypass.eq(1), tag.addr.eq(addr), tag.lane.eq(image | turn),
+            tag.block_last.eq(~self.busy),
         ]
         for at in range(16):
             pixel = s2_first[at % 8]
@@ -134,13 +144,23 @@ class Flatten(wiring.Component):
                 m.d.sync += held[at].eq(s2_first[at % 8])
         m.d.sync += [self.o.valid.eq(full), left.eq(left - full)]
         with m.If(self.o.valid):
-            m.d.sync += [lane.eq(Mux(lane_end, 0, lane + 1)), addr.eq(addr + lane_end)]
+            m.d.sync += [turn.eq(Mux(turn_end, 0, turn + 1)), addr.eq(addr + turn_end)]
+        with m.If(~reading & (more != 0)):
+            m.d.sync += pause.eq(pause + 1)
+        with m.If(begin):
+            m.d.sync += [
+                left.eq(rows), pause.eq(0), addr.eq(first_addr), image.eq(image + 1),
+                more.eq(more - 1), turn.eq(0),
+            ]
         with m.If(self.start):
-            m.d.sync += [left.eq(rows), addr.eq(self.addr), lane.eq(0)]
+            m.d.sync += [
+                addr.eq(self.addr), first_addr.eq(self.addr), image.eq(0),
+                more.eq(self.desc.tiles - 1),
+            ]
         return m
 
-    def _walk(self, m: Module, vector):
-        """Read pixel after pixel, or row after row of a vector: a valid and a `_Read`."""
+    def _walk(self, m: Module, vector, begin, reading):
+        """Read pixel after pixel, or row after row of a vector: a `_Read`."""
         desc, banks = self.desc, self._config.feature_banks
         bank = Signal(range(banks))
         y, columns = Signal.like(desc.in_height), Signal.like(desc.in_width)    # row; columns left
@@ -159,14 +179,14 @@ class Flatten(wiring.Component):
         ]
         for number, port in enumerate(self.read):
             m.d.sync += [
-                port.en.eq(self.busy & (bank == number)),
+                port.en.eq(reading & (bank == number)),
                 port.even_addr.eq(addr), port.odd_addr.eq(addr),
             ]
 
         def go_to(place):
             return [pair.eq(place), addr.eq(place)]
 
-        with m.If(self.busy):
+        with m.If(reading):
             with m.If(~row_end):
                 m.d.sync += [addr.eq(addr + 1), columns.eq(columns - 8)]
             with m.Else():
@@ -179,9 +199,11 @@ class Flatten(wiring.Component):
                         m.d.sync += go_to(channel)
                 with m.Elif(y[0]):
                     m.d.sync += go_to(next_pair)
-        with m.If(self.start):
+        following = Signal(ROW_BITS, reset_less=True)       # where the next image begins
+        place = Mux(self.start, desc.in_base, following)
+        with m.If(begin):
             m.d.sync += [
-                bank.eq(0), y.eq(0), columns.eq(desc.in_width), channel.eq(desc.in_base),
-                *go_to(desc.in_base),
+                bank.eq(0), y.eq(0), columns.eq(desc.in_width), channel.eq(place), *go_to(place),
+                following.eq(place + desc.out_plane),
             ]
-        return self.busy, read
+        return read

@@ -3,10 +3,11 @@
 For every tile block, every group of 8 channels, each half of the lanes, every channel of the group,
 every lane of the half: one tile as four row pairs in four consecutive cycles (pixels outside the
 map, and tiles past the last one, are zero). A dot layer is one block of single row pairs, sixteen
-vector values each. A block starts when the ring of the tile buffer has room for all of it; a tile,
-when the Writer has finished its channel or at least the rows it covers. The first half of the lanes
-comes first for all channels of a group because its tiles lie higher in the map, where the rows are
-finished while the lower ones are still being written.
+vector values each; of a batch, image after image, each for a lane of its own. A block starts when
+the ring of the tile buffer has room for all of it; a tile, when the Writer has finished its channel
+or at least the rows it covers. The first half of the lanes comes first for all channels of a group
+because its tiles lie higher in the map, where the rows are finished while the lower ones are still
+being written.
 
 With F > 1 feature banks a step of the walk is a tile of F channels, one of every bank: for every
 tile block, every F channels, every lane. Bank e is `rtl.fetch.SKEW`·e cycles behind bank 0, so that
@@ -118,6 +119,7 @@ class Loader(wiring.Component):
         phase = Signal(2)       # row pair of the tile
         pause = Signal(3)       # cycles of SETUP and of DRAIN
         layer = Signal(8)
+        pooled = Signal()       # the layer before pools its map
 
         # --- the walk: block, group, half, channel (or dot row), lane, phase --------------------
         # With several banks: block, local channel, lane, phase, the channels being a group each.
@@ -139,6 +141,7 @@ class Loader(wiring.Component):
         ring = Signal(range(self._config.tile_depth))
         row_last, lane_last, group_last, half_last = Signal(), Signal(), Signal(), Signal()
         dot = desc.dot if banks == 1 else Const(0, 1)   # of this walk
+        # A dot layer's images are its tiles, and are counted here as blocks.
         channel_last, block_last = Signal(), Signal()
         m.d.comb += [
             row_last.eq(dot | (phase == 3)),
@@ -152,7 +155,10 @@ class Loader(wiring.Component):
                 group_last.eq(desc.dot | channel_last | (channel[:3] == 7)),
                 half_last.eq(desc.dot | (lane == lanes - 1)),
             ]
-            group_words = Mux(desc.dot, 1, self._config.words)
+            # The next image of a dot layer begins at the addresses of the one before.
+            group_words = Mux(
+                desc.dot, Mux(channel_last & ~block_last, 1 - desc.groups, 1), self._config.words
+            )
         else:
             m.d.comb += [
                 lane_last.eq(lane == steps - 1), group_last.eq(1), half_last.eq(1),
@@ -182,12 +188,15 @@ class Loader(wiring.Component):
             lane_next.eq(lane + 1),
         ]
         with m.If(lane_last & group_last & half_last & channel_last):
-            m.d.comb += [channel_next.eq(0), base_next.eq(desc.in_base), lane_next.eq(0)]
+            m.d.comb += [
+                channel_next.eq(0), base_next.eq(Mux(dot, base + 1, desc.in_base)),
+                lane_next.eq(Mux(dot, lane + 1, 0)),
+            ]
         with m.Elif(lane_last & (~group_last | half_last)):
             m.d.comb += [
                 channel_next.eq(channel + 1),
                 base_next.eq(base + Mux(dot, 1, desc.in_plane)),
-                lane_next.eq(Mux(group_last | (lane < upper), 0, upper)),
+                lane_next.eq(Mux(dot, lane, Mux(group_last | (lane < upper), 0, upper))),
                 follow.eq(Mux(group_last, block_start.as_value(), half_start.as_value())),
             ]
         with m.Elif(lane_last):
@@ -212,6 +221,8 @@ class Loader(wiring.Component):
                 arrival.progress, self.progress, strict=True)),
             input_ok.eq(arrival.ok),
         ]
+        if self._config.map_pool:
+            m.d.comb += arrival.pooled.eq(pooled)
         block_words = Signal(len(desc.groups) + 5, reset_less=True)
         m.submodules.space = space = RingSpace(
             depth=self._config.tile_depth, word_bits=len(block_words)
@@ -253,7 +264,7 @@ class Loader(wiring.Component):
                 ]
                 m.d.sync += [
                     tile.eq(first), half_start.eq(first), block_start.eq(first),
-                    block_left.eq(desc.tile_blocks),
+                    block_left.eq(Mux(dot, desc.tiles, desc.tile_blocks)),
                     channel.eq(0),
                     channel_end.eq(
                         Mux(desc.dot, desc.groups, desc.channels) - 1 if banks == 1
@@ -267,7 +278,7 @@ class Loader(wiring.Component):
                     pause.eq(pause + 1),
                 ]
                 # By then the flags speak of this layer.
-                asking = Arrival.LATENCY if banks > 1 else Mux(layer == 0, Arrival.LATENCY, 1)
+                asking = Arrival.LATENCY if banks > 1 else Mux(desc.input, Arrival.LATENCY, 1)
                 with m.If(pause == asking):
                     m.d.sync += [state.eq(State.RUN), pause.eq(0)]
             with m.Case(State.RUN):
@@ -281,7 +292,9 @@ class Loader(wiring.Component):
                 m.d.sync += pause.eq(pause + ~flattening)
                 with m.If(pause == 7):
                     m.d.comb += self.stats.valid.eq(1)
-                    m.d.sync += [state.eq(State.IDLE), layer.eq(layer + 1)]
+                    m.d.sync += [
+                        state.eq(State.IDLE), layer.eq(layer + 1), pooled.eq(desc.pool_op != 0),
+                    ]
 
         with m.If(go):
             m.d.sync += phase.eq(Mux(row_last, 0, phase + 1))
@@ -306,7 +319,7 @@ class Loader(wiring.Component):
                         with m.If(channel_last):
                             m.d.sync += [
                                 block_start.eq(follow), block_left.eq(block_left - 1),
-                                block_first.eq(1),
+                                block_first.eq(~dot),
                             ]
                             with m.If(block_last):
                                 m.d.sync += state.eq(State.DRAIN)
@@ -318,7 +331,7 @@ class Loader(wiring.Component):
             m.d.sync += stats[2].eq(stats[2] + 1)
         with m.If(self.start):
             m.d.sync += [
-                state.eq(State.IDLE), pause.eq(0), layer.eq(0), ring.eq(0),
+                state.eq(State.IDLE), pause.eq(0), layer.eq(0), ring.eq(0), pooled.eq(0),
             ]
 
         # --- the row pair on its way: address, read, masks ------------------------------------
@@ -335,7 +348,7 @@ class Loader(wiring.Component):
             fetch.tag.channel_low.eq(Mux(dot, 0, channel[:3])),
             fetch.tag.addr.eq(ring),
             fetch.tag.bypass.eq(dot),
-            fetch.tag.block_last.eq(channel_last & (dot | (lane == lanes - 1))),
+            fetch.tag.block_last.eq(channel_last & Mux(dot, block_last, lane == lanes - 1)),
         ]
         for bank in range(banks):
             if banks == 1:

@@ -20,6 +20,7 @@ from rtl.fft.pipeline import DelayLine
 from rtl.requantise import Requantiser, RowPool, TileRow, TileRows, delayed
 from rtl.signatures import Descriptor, Event, RowMarks, SegmentRow
 from rtl.sums import SEGMENT_ROWS
+from rtl.walker import writing_lanes
 
 __all__ = ["Post", "PostArray", "PostSteering"]
 
@@ -97,8 +98,8 @@ class Post(wiring.Component):
 class PostArray(wiring.Component):
     """Post of all tile lanes and their common control.
 
-    A row leaves the queue in ``max(out_step, lanes)`` cycles (lanes: 1 for dot products): the
-    writer needs one cycle per lane, so it never has to wait and never has to be waited for.
+    A row leaves the queue in ``max(out_step, lanes)`` cycles (lanes: `rtl.walker.writing_lanes`):
+    the writer needs one cycle per lane, so it never has to wait and never has to be waited for.
     `SumReader` keeps the queue from overflowing.
 
     Parameters
@@ -150,7 +151,7 @@ class PostArray(wiring.Component):
         rows_end = Signal(4)
         value_last = Signal(4)
         beat_last = Signal(4)
-        lanes = Mux(layer.dot, 1, self._config.tile_lanes)
+        lanes = writing_lanes(self._config, layer)
         m.d.sync += [
             rows_end.eq(layer.crop + layer.step),
             value_last.eq(layer.out_step - 1),

@@ -21,6 +21,7 @@ from rtl.fft.pipeline import DelayLine
 from rtl.requantise import Requantiser, RowPool, TileRows, delayed
 from rtl.signatures import Descriptor, Event, RowMarks, SegmentRow
 from rtl.sums import SEGMENT_ROWS
+from rtl.walker import writing_lanes
 
 __all__ = ["RowPost", "RowPostArray", "RowQueue"]
 
@@ -111,9 +112,11 @@ class RowQueue(wiring.Component):
     i : In(Event(SegmentRow(config)))
         One per cycle; `SumReader` keeps the queue from overflowing.
     dot : In(1)
-        The rows are dot products, of one lane.
+        The rows are dot products.
+    lanes : In(range(1, P' + 1))
+        Lanes of a row: P', of dot products the images.
     o : Out(Event(SegmentRow(config)))
-        Every P' cycles at most, dot products every cycle.
+        Every ``lanes`` cycles at most; rows that are no dot products every second one at most.
     spare, reserve : In(1), Out(1)
         The last row of a tile block waits for ``spare`` and answers with ``reserve``.
     credit : Out(1)
@@ -127,7 +130,7 @@ class RowQueue(wiring.Component):
         self._config = config
         super().__init__({
             "i": In(Event(SegmentRow(config))),
-            "dot": In(1),
+            "dot": In(1), "lanes": In(range(1, config.tile_lanes + 1)),
             "o": Out(Event(SegmentRow(config))),
             "spare": In(1),
             "reserve": Out(1),
@@ -161,7 +164,7 @@ class RowQueue(wiring.Component):
             may_leave.eq(Mux(
                 self.dot, level > take, ~take & (level != 0) & (self.spare | ~advance)
             )),
-            pause.eq(Mux(take, Mux(self.dot, 0, lanes - 1), pause - (pause != 0))),
+            pause.eq(Mux(take, self.lanes - 1, pause - (pause != 0))),
         ]
         return m
 
@@ -251,7 +254,8 @@ class RowPostArray(wiring.Component):
             m.submodules[f"queue{index}"] = queue = RowQueue(config=self._config)
             m.d.comb += [
                 queue.i.valid.eq(done_valid & (bank == index)), queue.i.payload.eq(done),
-                queue.dot.eq(layer.dot), queue.spare.eq(self.spare[index]),
+                queue.dot.eq(layer.dot), queue.lanes.eq(writing_lanes(self._config, layer)),
+                queue.spare.eq(self.spare[index]),
                 self.reserve[index].eq(queue.reserve), self.credit[index].eq(queue.credit),
                 self.o[index].valid.eq(queue.o.valid),
                 self.o[index].payload.eq(queue.o.payload),

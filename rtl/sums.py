@@ -272,14 +272,19 @@ class SumReader(wiring.Component):
         if self._config.inverse_rows > 1:
             entries = Mux(layer.pool | layer.dot, layer.out_step, layer.out_step >> 1)
         # A bank's turn comes every F kernels: with several, its room may be known a cycle later.
-        free = Const(0) if banks == 1 else layer.dot
+        # One dot product after the other has only itself in the way; those of a batch, which are
+        # written one by one, leave room for the one before.
+        free, needed = Signal(), entries
+        if banks > 1:
+            m.d.sync += free.eq(layer.dot & (layer.tiles == 1))
+            needed = Mux(layer.dot, 2, entries)
         domain = m.d.comb if banks == 1 else m.d.sync
         for index in range(banks):
             credits = Signal(range(SEGMENT_ROWS + 1), name=f"credits{index}")
             taken = Mux(start & (bank == index), entries, 0)
             with m.If(~free):
                 m.d.sync += credits.eq(credits - taken + self.credit[index])
-            domain += room[index].eq((credits >= entries) | free)
+            domain += room[index].eq((credits >= needed) | free)
             with m.If(self.begin):
                 m.d.sync += credits.eq(SEGMENT_ROWS)
 

@@ -47,8 +47,8 @@ class TileBuffer(wiring.Component):
         Columns from the forward FFTs. Word u goes to bank ``(channel_low + u) % 8`` at
         ``addr + 8*index + u`` (modulo the depth); if bypass, word i to bank i at ``addr``. With
         several feature banks no two columns are for one lane (asserted), ``channel_low`` is the
-        feature bank modulo 8, ``addr`` a multiple of 32, and only the first one's are bypassed,
-        for one of ``dot_lanes`` lanes.
+        feature bank modulo 8, ``addr`` a multiple of 32, and only the first one's are bypassed;
+        then both are free.
     addr : In(ArrayLayout(range(tile_depth), 8))
         Read address of each bank, shared by the lanes.
     en : In(1)
@@ -152,7 +152,7 @@ class TileBuffer(wiring.Component):
         columns = []
         # A bypassed row lies at any address.
         first = self.i[0].payload.tag
-        s1_bypass, s2_bypass = Signal(), Signal(config.dot_lanes)
+        s1_bypass, s2_bypass = Signal(), Signal(config.tile_lanes)
         s1_low, s2_low = Signal(3, reset_less=True), Signal(3, reset_less=True)
         m.d.sync += [
             s1_bypass.eq(first.bypass), s1_low.eq(first.addr), s2_low.eq(s1_low),
@@ -180,11 +180,11 @@ class TileBuffer(wiring.Component):
             if simulated:
                 right = (tag.channel_low == number % 8) & (tag.addr[:5] == 0) & ~tag.bypass
                 if number == 0:
-                    right |= tag.bypass & (tag.lane < config.dot_lanes)
+                    right |= tag.bypass
                 m.d.sync += Assert(~column.valid | right)
             columns.append((s1_lanes, Cat(s1_words, s1_place, Const(number % 8, 3))))
 
-        m.d.sync += s2_bypass.eq(columns[0][0] & s1_bypass.replicate(config.dot_lanes))
+        m.d.sync += s2_bypass.eq(columns[0][0] & s1_bypass.replicate(config.tile_lanes))
         writes = []
         for lane in range(config.tile_lanes):
             hits = Cat(s1_lanes[lane] for s1_lanes, _ in columns)
@@ -202,7 +202,6 @@ class TileBuffer(wiring.Component):
             words = [chosen.word_select(bank, bits) for bank in range(config.banks)]
             place, turn = chosen[len(s1_words):-3], chosen[-3:]
             lows = [(bank - turn)[:3] for bank in range(config.banks)]
-            if lane < config.dot_lanes:
-                lows = [Mux(s2_bypass[lane], s2_low, low) for low in lows]
+            lows = [Mux(s2_bypass[lane], s2_low, low) for low in lows]
             writes.append((enable, [Cat(low, place) for low in lows], words))
         return writes

@@ -17,7 +17,7 @@ from model.config import AcceleratorConfig
 from rtl.blockorder import next_group
 from rtl.signatures import Descriptor
 
-__all__ = ["TilePlace", "TileWalker"]
+__all__ = ["TilePlace", "TileWalker", "writing_lanes"]
 
 #: Bits of a position relative to the map: a byte, even and odd rows in turns of eight.
 PLACE_BITS = 20
@@ -25,6 +25,11 @@ PLACE_BITS = 20
 #: Where a tile goes: position of its first value in the map, and how many rows of how many bytes of
 #: it lie inside the map; ``odd``: it starts at an odd row of a plane.
 TilePlace = data.StructLayout({"position": PLACE_BITS, "odd": 1, "bytes": 4, "rows": 4})
+
+
+def writing_lanes(config: AcceleratorConfig, layer):
+    """Tile lanes that have something to write: all, in a dot layer one for each of its images."""
+    return Mux(layer.dot, layer.tiles, config.tile_lanes)[:ceil_log2(config.tile_lanes + 1)]
 
 
 class TileWalker(wiring.Component):
@@ -46,7 +51,7 @@ class TileWalker(wiring.Component):
     begin : In(1)
         Start at tile 0; the first places are there 2·P' + 4 cycles later at most.
     rotate : In(F)
-        To the next lane.
+        To the next of the `writing_lanes`.
     advance : In(F)
         To other tiles (instead of ``rotate`` for the last lane): those of the next tile block of
         the group; after the last one of the group's first again, or, if all kernel blocks have
@@ -62,6 +67,7 @@ class TileWalker(wiring.Component):
     """
 
     def __init__(self, *, config: AcceleratorConfig) -> None:
+        self._config = config
         self._lanes = config.tile_lanes
         self._banks = banks = config.feature_banks
         super().__init__({
@@ -94,6 +100,8 @@ class TileWalker(wiring.Component):
         with m.If(self.begin):
             m.d.sync += first.eq(1)
 
+        lane_end = Signal(range(self._lanes))
+        m.d.sync += lane_end.eq(writing_lanes(self._config, self.layer) - 1)
         gone = Signal(self._banks)
         m.d.comb += released.eq(gone.all())
         for bank in range(self._banks):
@@ -117,7 +125,7 @@ class TileWalker(wiring.Component):
                 gone[bank].eq((lead != 0) | advance),
             ]
             with m.If(rotate):
-                m.d.comb += lane_next.eq(Mux(lane == self._lanes - 1, 0, lane + 1))
+                m.d.comb += lane_next.eq(Mux(lane == lane_end, 0, lane + 1))
             with m.If(advance):
                 m.d.comb += lane_next.eq(0)
             m.d.sync += [

@@ -25,7 +25,7 @@ from rtl.signatures import (
     SegmentRow,
     TileMarks,
 )
-from rtl.walker import TilePlace, TileWalker
+from rtl.walker import TilePlace, TileWalker, writing_lanes
 
 __all__ = ["BankWriter", "Writer"]
 
@@ -50,7 +50,7 @@ class BankWriter(wiring.Component):
     layer : In(Descriptor)
         Constant from ``begin`` until ``close``.
     i : In(Event(SegmentRow(config)))
-        A row of every lane, or a pair of them, every ``lanes`` cycles at most (1 for dot products).
+        A row of every lane, or a pair of them, every `rtl.walker.writing_lanes` cycles at most.
     rotate, advance : Out(1)
         See `TileWalker`.
     place, rows : In(TilePlace), In(10)
@@ -107,7 +107,7 @@ class BankWriter(wiring.Component):
                 m.d.sync += chain.eq(chain.as_value()[row_layout["bytes"].shape.elem_shape.size:])
         with m.If(self.i.valid):
             m.d.sync += [
-                waiting.eq(Mux(layer.dot, 1, self._config.tile_lanes)),
+                waiting.eq(writing_lanes(self._config, layer)),
                 chains[0].eq(segments.bytes),
                 marks.eq(segments.marks),
                 first_row.eq(segments.marks.tile_last),
@@ -140,7 +140,7 @@ class BankWriter(wiring.Component):
             m.d.sync += first_row.eq(1)
 
         m.d.comb += [
-            self.rotate.eq((waiting != 0) & ~layer.dot),
+            self.rotate.eq(waiting != 0),
             self.advance.eq(row_end & marks.tile.advance),
         ]
         place = self.place

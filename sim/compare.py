@@ -6,8 +6,8 @@ array, segments written to the feature memory. The order of the events is part o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from math import ceil
 from typing import Any
 
@@ -21,7 +21,7 @@ from model.rates import pool_windows
 from model.residency import groups
 from sim.events import Events, decode, probe_layouts
 
-__all__ = ["Comparison", "Difference", "compare_run"]
+__all__ = ["Comparison", "Difference", "Expected", "compare_batch", "compare_run"]
 
 Ints = NDArray[np.int64]
 #: Kind of probe, in the data's way, and what it shows.
@@ -80,6 +80,29 @@ class Comparison:
 
 
 @dataclass(frozen=True)
+class Expected:
+    """What a layer of a batch should do.
+
+    Attributes
+    ----------
+    name : str
+        Name of the layer.
+    descriptor : dict
+        As compiled.
+    trace : LayerTrace
+        What the golden model computed; of a layer of all images, with the words of all of them one
+        after the other, the maps one below the other.
+    image : int or None
+        Number of the image; None: of all images, each in a tile lane of its own.
+    """
+
+    name: str
+    descriptor: dict[str, int]
+    trace: LayerTrace
+    image: int | None = None
+
+
+@dataclass(frozen=True)
 class _Stage:
     """What one probe should show for one layer; the first axis is the event.
 
@@ -102,17 +125,19 @@ def _tile_stage(config: AcceleratorConfig, desc: dict[str, int], trace: LayerTra
                 base: int, bank: int) -> _Stage:
     """Columns of the channels of one feature bank, whose blocks begin at ``base`` in the ring."""
     if desc["dot"]:
-        # They all come by the first bank, for the tile lanes in turn.
+        # They all come by the first bank: an image for each tile lane, or rows for them in turn.
         groups = -(-desc["channels"] // 8) if bank == 0 else 0
-        words = np.zeros((groups * 8, 2), dtype=np.int64)
-        words[:len(trace.tiles)] = trace.tiles[:len(words)]
-        number = np.arange(groups * 8).reshape(groups, 8)
-        group = np.arange(groups)
+        images = trace.tiles.reshape(desc["tiles"], -1, 2)
+        count = images.shape[1]
+        words = np.zeros((desc["tiles"], groups * 8, 2), dtype=np.int64)
+        words[:, :count] = images[:, :groups * 8]
+        number = np.tile(np.arange(groups * 8).reshape(groups, 8), (desc["tiles"], 1))
+        image, group = (item.ravel() for item in np.indices((desc["tiles"], groups)))
         turn, lane = np.divmod(group, 1 << desc["spread"])
-        tags = {"bypass": np.ones_like(group), "lane": lane,
+        tags = {"bypass": np.ones_like(group), "lane": image + lane,
                 "addr": (base + turn) % config.tile_depth}
-        return _Stage("spectral word", words.reshape(groups, 8, 2), number < len(trace.tiles),
-                      tags, {"word": number})
+        return _Stage("spectral word", words.reshape(len(group), 8, 2), number < count,
+                      tags, {"image": image[:, None], "word": number})
     lanes, blocks, channels = config.tile_lanes, desc["tile_blocks"], desc["channels"]
     tiles = np.zeros((blocks * lanes, channels, 32, 2), dtype=np.int64)
     tiles[:len(trace.tiles)] = trace.tiles
@@ -180,6 +205,8 @@ def _sum_stage(config: AcceleratorConfig, desc: dict[str, int], trace: LayerTrac
     }
     tags = {"frequency": where["frequency"][:, 0, 0], "quad": spread(quad)[:, 0, 0]}
     active = (where["tile"] < desc["tiles"]) & (where["kernel"] < desc["kernels"])
+    if desc["dot"]:
+        where["image"] = where["tile"]
     return _Stage("sum", words.reshape(events, lanes, drained, 2), active, tags, where)
 
 
@@ -216,7 +243,9 @@ def _write_stage(config: AcceleratorConfig, desc: dict[str, int], trace: LayerTr
     tile, kernel, y, x, values = (spread(item) for item in (tile, kernel, y, x, values))
     wide = desc["out_wide"]
     if desc["out_vector"]:
-        index = (kernel * desc["out_map"] + y * desc["out_width"] + x) << wide
+        tile_row, line = np.divmod(y, step)
+        index = (kernel * desc["out_map"] + tile_row * desc["out_tile_row"]
+                 + line * desc["out_width"] + x) << wide
         row = (index >> 4) // banks
         address, parity, offset = desc["out_base"] + row, index >> 3 & 1, index & 7
     else:
@@ -232,6 +261,7 @@ def _write_stage(config: AcceleratorConfig, desc: dict[str, int], trace: LayerTr
         "tile block": spread(tile_block[block])[:, None], "tile": tile[:, None],
         "lane": spread(lane)[:, None], "kernel": kernel[:, None], "y": y[:, None],
         "x": x[:, None] + (np.arange(8) >> wide),
+        **({"image": tile[:, None]} if desc["dot"] else {}),
     }
     count = values << wide
     tags = {"addr": address, "parity": parity, "offset": offset, "count": count,
@@ -342,53 +372,80 @@ def compare_run(
     config: AcceleratorConfig, layers: Sequence[tuple[str, dict[str, int]]],
     traces: Sequence[LayerTrace], events: dict[str, Events], start: int = 0,
 ) -> Comparison:
-    """Compare the events of one run, also of one that broke off.
+    """Compare the events of a run of one image; ``layers``: name and descriptor of each."""
+    expected = [Expected(name, desc, trace)
+                for (name, desc), trace in zip(layers, traces, strict=True)]
+    return compare_batch(config, expected, events, start)[0]
+
+
+def compare_batch(
+    config: AcceleratorConfig, layers: Sequence[Expected], events: dict[str, Events],
+    start: int = 0, batch: int = 1,
+) -> list[Comparison]:
+    """Compare the events of one run, also of one that broke off; an outcome for each image.
 
     Parameters
     ----------
     config : AcceleratorConfig
         Config of the core.
-    layers : sequence of (name, descriptor)
-        As compiled.
-    traces : sequence of LayerTrace
-        What the golden model computed.
+    layers : sequence of Expected
+        The layers of the program.
     events : dict
         Probe name to `Events`.
     start : int
         Cycle at which the run began.
+    batch : int
+        Images of the run.
     """
     observed = {name: _observe(name, layout, events[name], start)
                 for name, layout in probe_layouts(config).items()}
     cursor = dict.fromkeys(observed, 0)
     addresses = observed["tile0"][1]["addr"]
     base = int(addresses[0]) if len(addresses) else 0
-    words = 0
-    first: Difference | None = None
-    for (name, desc), trace in zip(layers, traces, strict=True):
+    words = [0] * batch
+    first: list[Difference | None] = [None] * batch
+    for layer in layers:
+        desc = layer.descriptor
         for kind in STAGES:
-            found = []
+            found: list[list[Difference]] = [[] for _ in range(batch)]
             for probe in (probe for probe in observed if probe.startswith(kind)):
                 data, tags, when = observed[probe]
-                for stage in _stages(config, desc, trace, base, kind, int(probe[len(kind):] or 0)):
+                bank = int(probe[len(kind):] or 0)
+                for stage in _stages(config, desc, layer.trace, base, kind, bank):
                     part = slice(cursor[probe], cursor[probe] + len(stage.words))
                     cursor[probe] = part.stop
-                    compared, difference = _check(
-                        name, stage, data[part],
-                        {field: tags[field][part] for field in stage.tags}, when[part],
-                    )
-                    words += compared
-                    if difference is not None:
-                        found.append(difference)
-            if first is None and found:
-                first = min(found, key=lambda difference: difference.cycle)
+                    for image, share in _shares(stage, layer.image, batch):
+                        compared, difference = _check(
+                            layer.name, share, data[part],
+                            {field: tags[field][part] for field in share.tags}, when[part],
+                        )
+                        words[image] += compared
+                        if difference is not None:
+                            found[image].append(difference)
+            for image, differences in enumerate(found):
+                if first[image] is None and differences:
+                    first[image] = min(differences, key=lambda difference: difference.cycle)
         base += desc["tile_blocks"] * desc["groups"] * (1 if desc["dot"] else 32)
     for probe, (data, _, when) in observed.items():
-        if first is None and len(data) > cursor[probe]:
+        if len(data) > cursor[probe]:
             extra = cursor[probe]
-            first = Difference(layers[-1][0], f"{STAGES[probe.rstrip('0123456789')]}",
-                               {"probe": probe, "event": extra}, (extra,), (len(data),),
-                               int(when[extra]), "more events than expected")
-    return Comparison(words, first)
+            more = Difference(layers[-1].name, f"{STAGES[probe.rstrip('0123456789')]}",
+                              {"probe": probe, "event": extra}, (extra,), (len(data),),
+                              int(when[extra]), "more events than expected")
+            first = [more if difference is None else difference for difference in first]
+    return [Comparison(*outcome) for outcome in zip(words, first, strict=True)]
+
+
+def _shares(stage: _Stage, image: int | None, batch: int) -> Iterator[tuple[int, _Stage]]:
+    """Images of a stage, and what is active for each."""
+    if batch == 1:
+        yield 0, stage
+    elif image is not None:
+        yield image, stage
+    else:
+        for number in range(batch):
+            active = stage.active & (stage.where["image"] == number)
+            yield number, replace(stage, active=active)
 
 
 def _observe(probe: str, layout: Any, events: Events,

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from model.compile import Program
 from model.cost import estimate
+from sim.backend import RunResult
 from sim.inputs import Digit, Photograph
 from sim.memory import MemoryOptions
 from sim.session import ImageResult, LayerFigures, layer_figures
@@ -20,20 +21,25 @@ MOST_SCORES = 100
 __all__ = ["print_image", "print_layers", "print_verdict", "as_json"]
 
 
-def print_image(console: Console, digit: Digit | Photograph, result: ImageResult) -> None:
-    """One line per image: predicted class and scores."""
+def print_image(console: Console, digit: Digit | Photograph, result: ImageResult,
+                batch: int = 1) -> None:
+    """One line per image: predicted class and scores; of a batch also whether it is exact."""
     if result.run is None:
         console.print(f"{digit.name}: {result.failure}", style="red", markup=False)
         return
+    cycles = f"{result.run.cycles} cycles"
+    if batch > 1:
+        verdict = "bit exact" if result.comparison.exact else "NOT bit exact"
+        cycles += f" for the batch, {verdict}"
     if len(result.scores) > MOST_SCORES:
         console.print(f"{digit.name}: {len(result.scores)} outputs, mean "
                       f"{result.scores.mean():.2f}, largest {result.scores.max()}, "
-                      f"{result.run.cycles} cycles", markup=False, highlight=False)
+                      f"{cycles}", markup=False, highlight=False)
         return
     scores = " ".join(str(score) for score in result.scores)
     label = "" if digit.label is None else f" (label {digit.label})"
     console.print(f"{digit.name}: class {int(result.scores.argmax())}{label}, scores {scores}, "
-                  f"{result.run.cycles} cycles", markup=False, highlight=False)
+                  f"{cycles}", markup=False, highlight=False)
 
 
 def print_layers(console: Console, figures: Sequence[LayerFigures]) -> None:
@@ -55,11 +61,15 @@ def print_layers(console: Console, figures: Sequence[LayerFigures]) -> None:
 
 def print_verdict(console: Console, program: Program, results: Sequence[ImageResult]) -> bool:
     """Totals and the first differing word; returns whether all was bit exact."""
-    runs = [result.run for result in results if result.run is not None]
+    runs = _runs(program, results)
     if runs:
-        cycles = sum(run.cycles for run in runs) / len(runs)
+        images = program.batch * len(runs)
+        cycles = sum(run.cycles for run in runs) / images
         clock = program.config.clock_hz
-        beats = sum(run.read_beats + run.write_beats for run in runs) / len(runs)
+        beats = sum(run.read_beats + run.write_beats for run in runs) / images
+        if program.batch > 1:
+            console.print(f"{program.batch * cycles:.0f} cycles per batch of {program.batch}",
+                          highlight=False)
         console.print(f"{cycles:.0f} cycles per image = {1000 * cycles / clock:.4f} ms at "
                       f"{clock / 1e6:g} MHz, {8 * program.config.port_words * beats:.0f} bytes of "
                       "memory traffic, "
@@ -78,6 +88,11 @@ def print_verdict(console: Console, program: Program, results: Sequence[ImageRes
     return False
 
 
+def _runs(program: Program, results: Sequence[ImageResult]) -> list[RunResult]:
+    """Complete runs; the images of a batch share theirs."""
+    return [result.run for result in results[::program.batch] if result.run is not None]
+
+
 def _exact(result: ImageResult) -> bool:
     return result.run is not None and result.comparison.exact
 
@@ -86,7 +101,7 @@ def as_json(program: Program, digits: Sequence[Digit | Photograph],
             results: Sequence[ImageResult],
             backend: str, pattern: str, memory: MemoryOptions) -> dict[str, Any]:
     """Everything measured; ``layers`` holds the figures of the last complete run."""
-    runs = [result.run for result in results if result.run is not None]
+    runs = _runs(program, results)
     beat_bytes = 8 * program.config.port_words
     layers = []
     figures = layer_figures(program, runs[-1]) if runs else []
@@ -110,7 +125,10 @@ def as_json(program: Program, digits: Sequence[Digit | Photograph],
                       for result in results],
         "scores": [result.scores.tolist() if len(result.scores) <= MOST_SCORES else None
                    for result in results],
-        "cycles": [result.run.cycles if result.run else None for result in results],
+        # Of a run, so of ``batch`` images.
+        "batch": program.batch,
+        "cycles": [result.run.cycles if result.run else None
+                   for result in results[::program.batch]],
         "multipliers": program.config.multipliers, "clock_hz": program.config.clock_hz,
         "memory": {"latency": memory.latency, "stall": memory.stall,
                    "bytes_per_cycle": memory.average * beat_bytes},

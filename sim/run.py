@@ -50,7 +50,7 @@ from sim.inputs import (
 )
 from sim.memory import MemoryOptions
 from sim.report import as_json, print_image, print_layers, print_verdict
-from sim.session import BACKENDS, ImageResult, layer_figures, open_backend, simulate_image
+from sim.session import BACKENDS, ImageResult, layer_figures, open_backend, simulate_batch
 from sim.waves import vcd_signals, verilog_signals, write_save_file
 
 __all__ = ["main"]
@@ -83,6 +83,9 @@ def _parser() -> argparse.ArgumentParser:
                         help="28x28 greyscale image files, or photographs")
     source.add_argument("--index", nargs="+", default=["0"], metavar="N",
                         help="digits of the test set, also ranges: 0:100 (default: 0)")
+    parser.add_argument("--batch", type=int, default=1, metavar="B",
+                        help="images of a run, which share the weights of the fully connected "
+                        "layers, one in each tile lane (default: 1)")
     parser.add_argument("--backend", default="fast", choices=BACKENDS,
                         help="fast: Verilator and g++; pysim: Amaranth's simulator")
     parser.add_argument("--vcd", metavar="FILE", type=Path,
@@ -133,8 +136,10 @@ def _layers(args: argparse.Namespace, network: QuantisedNetwork) -> tuple[int, i
 def _inputs(args: argparse.Namespace, network: QuantisedNetwork) -> list[Digit | Photograph]:
     shape = network.network.input_shape
     if shape[0] == 3:
-        return [*photograph_files(args.images or (), shape, args.seed,
-                                  signed=network.in_signed)]
+        if args.images:
+            return [*photograph_files(args.images, shape, signed=network.in_signed)]
+        return [picture for seed in range(args.seed, args.seed + args.batch)
+                for picture in photograph_files((), shape, seed, signed=network.in_signed)]
     return [*(image_files(args.images) if args.images
               else stored_digits(parse_indices(args.index)))]
 
@@ -170,20 +175,23 @@ def _simulate(backend: Backend, program: Program, digits: Sequence[Digit | Photo
                TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty(),
                   transient=True) as progress:
-        task = progress.add_task("simulating", total=len(digits) * expected, rate="-")
-        for index, (digit, pixels) in enumerate(zip(digits, inputs, strict=True)):
+        task = progress.add_task("simulating", total=len(digits) // program.batch * expected,
+                                 rate="-")
+        for index, start in enumerate(range(0, len(digits), program.batch)):
+            part = slice(start, start + program.batch)
+
             def watch(cycles: int, before: int = index * expected) -> None:
                 speed = progress.tasks[0].speed
                 progress.update(task, completed=before + min(cycles, expected),
                                 rate=f"{speed:.0f}" if speed else "-")
 
             backend.watch = watch
-            result = simulate_image(backend, program, pixels)
-            results.append(result)
+            results += simulate_batch(backend, program, inputs[part])
             watch(expected)
-            if len(digits) <= LISTED or result.failure or not result.comparison.exact:
-                print_image(console, digit, result)
-            if result.run is None:      # the core hangs or has stopped: no sense in going on
+            for digit, result in zip(digits[part], results[part], strict=True):
+                if len(digits) <= LISTED or result.failure or not result.comparison.exact:
+                    print_image(console, digit, result, program.batch)
+            if results[-1].run is None:     # the core hangs or has stopped: no sense in going on
                 break
     return results
 
@@ -213,7 +221,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     first, stop = _layers(args, network)
     digits = _inputs(args, network)
     inputs = [as_input(digit, network.network.input_shape) for digit in digits]
-    program = compile_network(network.part(first, stop), config)
+    if args.batch < 1 or len(inputs) % args.batch:
+        raise UserError(f"--batch {args.batch}: give a number of images that is a multiple of it, "
+                        f"not {len(inputs)}")
+    program = compile_network(network.part(first, stop), config, batch=args.batch)
     if first:
         before = lower(network.part(0, first))
         inputs = [golden.run(before, pixels)[-1].out for pixels in inputs]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,12 +13,13 @@ from model import golden
 from model.compile import Program
 from model.config import AcceleratorConfig
 from model.errors import UserError
+from model.maps import steps
 from sim.backend import Backend, CoreError, RunResult, Watchdog
-from sim.compare import Comparison, Difference, compare_run
+from sim.compare import Comparison, Difference, Expected, compare_batch
 from sim.memory import MemoryOptions
 
-__all__ = ["BACKENDS", "ImageResult", "LayerFigures", "open_backend", "simulate_image",
-           "layer_figures"]
+__all__ = ["BACKENDS", "ImageResult", "LayerFigures", "layer_figures", "open_backend",
+           "simulate_batch", "simulate_image"]
 
 BACKENDS = ("pysim", "fast")
 MAX_CYCLES = {"pysim": 1_000_000, "fast": 50_000_000}
@@ -25,7 +27,10 @@ MAX_CYCLES = {"pysim": 1_000_000, "fast": 50_000_000}
 
 @dataclass(frozen=True)
 class ImageResult:
-    """Outcome for one image; ``failure`` says why there are no outputs."""
+    """Outcome for one image; ``failure`` says why there are no outputs.
+
+    The images of a batch share their ``run``.
+    """
 
     scores: NDArray[np.int64]
     run: RunResult | None
@@ -83,27 +88,63 @@ def simulate_image(backend: Backend, program: Program, image: NDArray,
                    traces: list[golden.LayerTrace] | None = None) -> ImageResult:
     """Run one input map (C, H, W) on a backend that has loaded the program, and compare.
 
-    A run that breaks off is compared as far as it came, which shows where it went astray.
     ``traces`` are the golden model's, where the same image runs more than once.
     """
+    return simulate_batch(backend, program, [image], None if traces is None else [traces])[0]
+
+
+def simulate_batch(backend: Backend, program: Program, images: Sequence[NDArray],
+                   traces: Sequence[Sequence[golden.LayerTrace]] | None = None,
+                   ) -> list[ImageResult]:
+    """Run a batch of input maps (C, H, W) on a backend that has loaded the program, and compare.
+
+    A run that breaks off is compared as far as it came, which shows where it went astray.
+    ``traces`` are the golden model's of each image, where the same batch runs more than once.
+    """
     if traces is None:
-        traces = golden.run(program.network, image)
-    layers = [(layer.name, layer.descriptor) for layer in program.layers]
+        traces = [golden.run(program.network, image) for image in images]
     start = backend.cycle
     run: RunResult | None = None
     failure = ""
     try:
-        run = backend.run(program.pack_input(image).tobytes())
+        run = backend.run(program.pack_input(*images).tobytes())
         events, start = run.events, run.start
     except (CoreError, Watchdog) as error:
         events, failure = error.events, str(error)
-    comparison = compare_run(program.config, layers, traces, events, start)
-    scores = np.zeros(0, dtype=np.int64)
-    if run is not None:
-        outputs = program.unpack_output(np.frombuffer(run.outputs, dtype="<u8"))
-        scores = outputs.reshape(-1)
-        comparison = _with_outputs(comparison, layers[-1][0], traces[-1].out, outputs, run)
-    return ImageResult(scores, run, comparison, failure)
+    comparisons = compare_batch(
+        program.config, _expected(program, traces), events, start, program.batch
+    )
+    if run is None:
+        nothing = np.zeros(0, dtype=np.int64)
+        return [ImageResult(nothing, None, comparison, failure) for comparison in comparisons]
+    outputs = program.unpack_outputs(np.frombuffer(run.outputs, dtype="<u8"))
+    name = program.layers[-1].name
+    return [
+        ImageResult(output.reshape(-1), run,
+                    _with_outputs(comparison, name, trace[-1].out, output, run))
+        for output, comparison, trace in zip(outputs, comparisons, traces, strict=True)
+    ]
+
+
+def _expected(
+    program: Program, traces: Sequence[Sequence[golden.LayerTrace]]
+) -> list[Expected]:
+    """Put together what each layer of the program should do from what each image's layers do."""
+    expected = []
+    order = steps(program.network, program.batch)
+    for layer, step in zip(program.layers, order, strict=True):
+        if step.image is not None:
+            whole = traces[step.image][step.layer]
+        else:
+            parts = [trace[step.layer] for trace in traces]
+            whole = golden.LayerTrace(
+                np.concatenate([part.tiles for part in parts]),
+                np.concatenate([part.sums for part in parts]),
+                np.concatenate([part.map for part in parts], axis=1),
+                np.concatenate([part.out for part in parts], axis=1),
+            )
+        expected.append(Expected(layer.name, layer.descriptor, whole, step.image))
+    return expected
 
 
 def _with_outputs(comparison: Comparison, layer: str, expected: NDArray, got: NDArray,

@@ -109,26 +109,26 @@ class Conv(Layer):
 
 
 class Dot(Layer):
-    """A fully connected layer's input: random values, sixteen per row."""
+    """A fully connected layer's input: random values, sixteen per row, of one or more images."""
 
-    def __init__(self, config, rng, base, *, length, **fields):
+    def __init__(self, config, rng, base, *, length, images=1, **fields):
         groups = ceil(length / 16)
-        self.values, self.rows = rng.integers(0, 256, 16 * groups), groups
+        self.values, self.rows = rng.integers(0, 256, 16 * groups * images), groups * images
         super().__init__(config, rng, base, dot=1, channels=ceil(length / 2), groups=groups,
-                         tiles=1, tiles_x=1, tile_blocks=1, step=1, **fields)
+                         tiles=images, tiles_x=1, tile_blocks=1, step=1, **fields)
         self.block_words = groups
 
     def expected(self, ring, bank=0):
-        groups = self.desc["groups"]
+        groups, images = self.desc["groups"], self.desc["tiles"]
         values = np.where(self.desc["in_signed"] & (self.values > 127), self.values - 256,
-                          self.values).reshape(groups, 2, 8)
+                          self.values).reshape(images, groups, 2, 8)
         return [
-            {"rows": values[g].tolist(), "tag": {
-                "lane": 0, "channel_low": 0, "addr": (ring + g) % self.config.tile_depth,
-                "bypass": 1, "block_last": g == groups - 1,
+            {"rows": values[image, g].tolist(), "tag": {
+                "lane": image, "channel_low": 0, "addr": (ring + g) % self.config.tile_depth,
+                "bypass": 1, "block_last": (image, g) == (images - 1, groups - 1),
             }}
-            for g in range(groups)
-        ], groups
+            for image in range(images) for g in range(groups)
+        ], groups * images
 
 
 def memory_model(port, memory):
@@ -153,6 +153,7 @@ class Bench:
 
     def __init__(self, config, layers, *, seed=0, slow_write=False, free_delay=(0, 0)):
         self.config, self.layers = config, layers
+        layers[0].desc["input"] = 1
         self.dut = Loader(config=config)
         self.rng = random.Random(seed)
         self.slow_write, self.free_delay = slow_write, free_delay
@@ -261,7 +262,7 @@ class Bench:
                         held += layer.block_words
                         self.most_words = max(self.most_words, held)
                         assert held <= self.config.tile_depth, "block loaded over one in use"
-                        rows_left = layer.desc["groups"] if tag.bypass else (
+                        rows_left = layer.rows if tag.bypass else (
                             4 * self.config.tile_lanes * layer.locals)
                     rows_left -= 1
                 last_rows += tag.block_last

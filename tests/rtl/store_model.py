@@ -38,12 +38,19 @@ def conv(config, *, kernels, height, width, step, pool=0, **fields):
     )
 
 
-def dot(config, *, kernels, **fields):
-    """Descriptor of a fully connected layer."""
+def dot(config, *, kernels, images=1, out_wide=0, **fields):
+    """Descriptor of a fully connected layer; the results of the images lie whole rows apart."""
+    row = 16 * config.feature_banks >> out_wide
     return descriptor(
-        config, kernels=kernels, dot=1, tiles=1, tile_blocks=1, tiles_x=1, step=1, crop=7,
-        out_step=1, out_height=1, out_width=1, out_tile_row=1, out_map=1, out_vector=1, **fields,
+        config, kernels=kernels, dot=1, tiles=images, tile_blocks=1, tiles_x=1, step=1, crop=7,
+        out_step=1, out_height=images, out_width=1, out_tile_row=ceil(kernels / row) * row,
+        out_map=1, out_vector=1, out_wide=out_wide, **fields,
     )
+
+
+def lanes(config, layer):
+    """Lanes that have something to write: of a fully connected layer, its images."""
+    return layer["tiles"] if layer["dot"] else config.tile_lanes
 
 
 def blocks(layer):
@@ -120,7 +127,9 @@ def address(config, layer, kernel, y, x):
     """(bank, row, parity, offset) of a value in the feature memory."""
     start, banks = base(config, layer, kernel), config.feature_banks
     if layer["out_vector"]:
-        index = start + (y * layer["out_width"] + x << layer["out_wide"])
+        row, line = divmod(y, layer["out_step"])
+        index = row * layer["out_tile_row"] + line * layer["out_width"] + x
+        index = start + (index << layer["out_wide"])
         return (index >> 4) % banks, (index >> 4) // banks, index >> 3 & 1, index & 7
     row = (start >> 4) + ((y >> 1) << layer["out_row_log2"]) + (x >> 3)
     return kernel % banks, row, y & 1, x & 7
@@ -132,20 +141,20 @@ def writes(config, layer, segments):
     ``segments``: iterator over the bytes of every segment of every lane (block, kernel, row, lane),
     including those outside the map. The writes come in the hardware's order, see `rows_at_once`.
     """
-    lanes = 1 if layer["dot"] else config.tile_lanes
+    count = lanes(config, layer)
     banks = [[] for _ in range(config.feature_banks)]
     for kernel_block, tile_block in blocks(layer):
         for kernel in kernels(config, layer, kernel_block):
             each = rows_at_once(config, layer)
             for first in range(0, layer["out_step"], each):
-                rows = [[next(segments) for _ in range(lanes)] for _ in range(each)]
-                for lane in range(lanes):
+                rows = [[next(segments) for _ in range(count)] for _ in range(each)]
+                for lane in range(count):
                     for row in range(each):
                         number = tile_block * config.tile_lanes + lane
-                        y, x, count = place(layer, number, first + row)
-                        if count:
+                        y, x, values = place(layer, number, first + row)
+                        if values:
                             bank, *where = address(config, layer, kernel, y, x)
-                            write = *where, rows[row][lane][: count << layer["out_wide"]]
+                            write = *where, rows[row][lane][: values << layer["out_wide"]]
                             banks[bank].append(write)
     return banks
 
@@ -208,8 +217,11 @@ def layers(config):
         dot(config, kernels=3 * n + 1, relu=1, requant_shift=9, out_base=12),
         conv(config, kernels=2, height=4, width=7, step=4, out_vector=1, out_wide=1,
              requant_shift=5, out_base=30),
-        dot(config, kernels=2 * n + 2, out_wide=1, out_signed=1, requant_shift=4, out_base=20,
-            last=1),
+        dot(config, kernels=2 * n + 2, out_wide=1, out_signed=1, requant_shift=4, out_base=20),
+        # Batches: an image in every lane, and fewer; wide results.
+        dot(config, kernels=2 * n + 3, images=p, relu=1, requant_shift=9, out_base=12),
+        dot(config, kernels=n + 1, images=max(1, p - 1), out_wide=1, out_signed=1, requant_shift=4,
+            out_base=20, last=1),
     ]
 
 
@@ -240,8 +252,12 @@ def _bank_layers(config):
         conv(config, kernels=2 * n, height=3 * config.tile_lanes, width=3, step=three, out_signed=1,
              requant_shift=10, out_base=60),
         dot(config, kernels=5 * n + 3, relu=1, requant_shift=9, out_base=12),
-        dot(config, kernels=2 * n + 1, out_wide=1, out_signed=1, requant_shift=4, out_base=20,
-            last=1),
+        dot(config, kernels=2 * n + 1, out_wide=1, out_signed=1, requant_shift=4, out_base=20),
+        # Batches: an image in every lane, and fewer; wide results.
+        dot(config, kernels=2 * n + 3, images=config.tile_lanes, relu=1, requant_shift=9,
+            out_base=12),
+        dot(config, kernels=n + 1, images=max(1, config.tile_lanes - 1), out_wide=1, out_signed=1,
+            requant_shift=4, out_base=20, last=1),
     ]
 
 

@@ -36,7 +36,7 @@ def test_registers():
 
     async def bench(ctx):
         assert await read(ctx, dut, "id") == 0x53504543
-        assert await read(ctx, dut, "version") == 2
+        assert await read(ctx, dut, "version") == 3
         assert await read(ctx, dut, "config") == CONFIG.digest
         assert await read(ctx, dut, "timeout") == DEFAULT_TIMEOUT == ctx.get(dut.timeout)
         addresses = ("image_addr", "image_beats", "input_addr", "output_addr", "timeout")

@@ -25,7 +25,10 @@ SHAPES = [(19, 6, 6), (9, 3, 11), (20, 1, 1), (3, 2, 23), (5, 5, 8), (700,), (16
 
 
 def run(config, inputs, spread=0):
-    """Flatten the inputs one after the other; rows by input, and cycles from start to each."""
+    """Flatten the inputs one after the other; rows by input, and cycles from start to each.
+
+    The values of a batch are a list of those of its images.
+    """
     dut, banks = Flatten(config=config), config.feature_banks
     rng = np.random.default_rng(1)
     memory = rng.integers(0, 256, (banks, config.feature_depth, 2, 8))
@@ -38,21 +41,26 @@ def run(config, inputs, spread=0):
 
     async def feed(ctx):
         for number, (values, signed) in enumerate(inputs):
-            if values.ndim == 3:
-                region = layout.plane(values.shape, banks)
-                height, width = values.shape[1:]
-                words = layout.pack_plane(values, region)
-            else:
-                region, height, width = layout.vector(len(values), banks), 1, 1
-                words = np.zeros(2 * banks * region.rows, "<u8")
-                words.view(np.uint8)[:len(values)] = values
             base = 3 * number
-            rows = words.view(np.uint8).reshape(region.rows, banks, 2, 8)
-            memory[:, base:base + region.rows] = rows.swapaxes(0, 1)
+            images = values if isinstance(values, list) else [values]
+            values = images[0]
+            for image, picture in enumerate(images):
+                if values.ndim == 3:
+                    region = layout.plane(values.shape, banks)
+                    height, width = values.shape[1:]
+                    words = layout.pack_plane(picture, region)
+                else:
+                    region, height, width = layout.vector(len(values), banks), 1, 1
+                    words = np.zeros(2 * banks * region.rows, "<u8")
+                    words.view(np.uint8)[:len(values)] = picture
+                rows = words.view(np.uint8).reshape(region.rows, banks, 2, 8)
+                first = base + image * region.rows
+                memory[:, first:first + region.rows] = rows.swapaxes(0, 1)
             fields = {name: 0 for name, _ in FIELDS} | {
                 "dot": 1, "channels": ceil(values.size / 2), "in_signed": signed, "in_base": base,
                 "in_plane": region.plane, "in_row_log2": region.row_log2,
-                "in_height": height, "in_width": width, "spread": spread,
+                "in_height": height, "in_width": width, "spread": spread, "tiles": len(images),
+                "out_plane": region.rows,
             }
             ctx.set(Value.cast(dut.desc), pack(Descriptor, fields))
             await ctx.tick().repeat(4)
@@ -106,3 +114,27 @@ def test_rate():
 def test_refuses_other_configs():
     with pytest.raises(TypeError, match="config must be an AcceleratorConfig"):
         Flatten(config={})
+
+
+@pytest.mark.parametrize("banks", CONFIGS)
+def test_images_of_a_batch(banks):
+    """Rows of each image for its own lane, at the same addresses; the pause between is short."""
+    config, rng = replace(CONFIGS[banks], tile_lanes=5), np.random.default_rng(3)
+    inputs = [([rng.integers(0, 256, shape) for _ in range(images)], 0)
+              for shape, images in zip(SHAPES, (5, 3, 2, 4, 1, 2, 5, 3), strict=True)]
+    found, stamps = run(config, inputs)
+    for (images, _), rows, times in zip(inputs, found, stamps, strict=True):
+        groups = ceil(images[0].size / 16)
+        assert len(rows) == groups * len(images)
+        for number, row in enumerate(rows):
+            image, group = divmod(number, groups)
+            flat = images[image].reshape(-1)[16 * group:16 * group + 16]
+            made = [row.rows[at // 8][at % 8] for at in range(len(flat))]
+            np.testing.assert_array_equal(made, flat)
+            tag = row.tag
+            assert (tag.bypass, tag.lane) == (1, image)
+            assert tag.addr == (config.tile_depth - 2 + group) % config.tile_depth
+            assert tag.block_last == (number == len(rows) - 1)
+        if images[0].ndim == 1:     # a row of a vector every cycle
+            gaps = Flatten.GAP + Flatten.LATENCY - 1
+            assert times[-1] - times[0] == len(rows) - 1 + gaps * (len(images) - 1)

@@ -29,6 +29,7 @@ SHAPES = {
     "step 1": (Conv, {"size": (8, 10), "kernel": 8, "channels": 1, "in_signed": 1}),
     "dot": (Dot, {"length": 400}),
     "signed dot": (Dot, {"length": 84, "in_signed": 1}),
+    "dot of two images": (Dot, {"length": 200, "in_signed": 1, "images": 2}),
 }
 
 

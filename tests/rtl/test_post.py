@@ -104,7 +104,7 @@ def test_segments(name, mode):
         want = [store_model.post(layer, tile, bias, multiplier) for tile in values]
         for row in range(layer["out_step"]):
             word = next(got)
-            for lane in range(1 if layer["dot"] else config.tile_lanes):
+            for lane in range(store_model.lanes(config, layer)):
                 expected = store_model.segment(layer, want[lane][row])
                 assert bytes(word.bytes[lane][i] for i in range(len(expected))) == expected
             last = row == layer["out_step"] - 1

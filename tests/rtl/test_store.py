@@ -34,8 +34,8 @@ def segments(config, layer, sums, parameters):
         for kernel in store_model.kernels(config, layer, kernel_block):
             words = sums[first : first + config.tile_lanes, kernel]
             if layer["dot"]:
-                tiles = np.zeros((1, 8, 8), dtype=int)
-                tiles[0, 7, 7] = words[0, 0, 0] << store_model.POST_SHIFT
+                tiles = np.zeros((layer["tiles"], 8, 8), dtype=int)
+                tiles[:, 7, 7] = words[: layer["tiles"], 0, 0] << store_model.POST_SHIFT
             else:
                 tiles = fft.inverse(words)
             results = [store_model.post(layer, tile, *parameters[kernel]) for tile in tiles]

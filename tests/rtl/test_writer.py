@@ -40,7 +40,7 @@ def rows(config, layer, rng):
                 size = SegmentRow(config)["bytes"].shape.elem_shape.length
                 contents = rng.integers(0, 256, (each, config.tile_lanes, size)).tolist()
                 for content in contents:
-                    segments += map(bytes, content[: 1 if layer["dot"] else None])
+                    segments += map(bytes, content[: store_model.lanes(config, layer)])
                 found.append((
                     0 if layer["dot"] else kernel % config.feature_banks,
                     {"tile_last": last, "base": base, "tile": marks}, contents,
@@ -116,12 +116,13 @@ class Run:
                 ctx.set(Value.cast(port.payload), pack(port.payload.shape(), {
                     "marks": marks, **rows,
                 }))
-                dot = ctx.get(dut.layer.dot)
+                lanes = ctx.get(dut.layer.tiles) if ctx.get(dut.layer.dot) \
+                    else self.config.tile_lanes
                 await ctx.tick()
                 ctx.set(port.valid, 0)
                 ctx.set(dut.reserve[bank], 0)
-                if not dot:
-                    await ctx.tick().repeat(self.config.tile_lanes - 1)
+                if lanes > 1:
+                    await ctx.tick().repeat(lanes - 1)
         return testbench
 
     async def watch(self, ctx):
