@@ -1,10 +1,10 @@
 """When kernels and the input come: the memory port, the kernel buffer, the parameter memory.
 
 The port gives ``rate`` beats a cycle in one order (`rtl.core`, `rtl.prefetch`): a burst or two of
-kernels, the input, the other kernels, layer after layer. A beat waits for room on the port. Room
-makes, for a row of weights, the array that takes the row ``kernel_depth`` before for the last time;
-for the parameters of a kernel block, the store stage that is done with the block
-`PARAM_BLOCKS` before.
+kernels, the input, the other kernels, layer after layer. A beat without room waits on the port. The
+array makes room for a row of weights when it takes the row ``kernel_depth`` before for the last
+time, and likewise for selects; the store stage for the parameters of a kernel block when it is done
+with the block `PARAM_BLOCKS` before.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = ["Feed"]
 FIRST_BEAT = 20
 #: Cycles from the last beat of an entry to its step.
 ENTRY = 8
-#: Cycles from the last step of a block to room for parameters or rows, seen at the port.
+#: Cycles from the last use of parameters or of a row to their room, seen at the port.
 ROOM = 3
 
 

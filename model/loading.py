@@ -140,10 +140,10 @@ class Loader:
     def __init__(self, config: AcceleratorConfig) -> None:
         self._config = config
         self._now = 0.0
-        self._taken = 0                                 # words of the ring since the start
-        self._freed: list[tuple[int, float]] = []       # words given back by then, and when
+        self._taken = 0                 # words of the ring since the start
+        #: Words given back since the start, and when; how many of these have been looked at.
+        self._freed: list[tuple[int, float]] = [(0, 0.0)]
         self._seen = 0
-        self._given = 0
 
     def layer(self) -> None:
         """Begin another layer."""
@@ -151,19 +151,16 @@ class Loader:
 
     def free(self, words: int, time: float) -> None:
         """Give words back to the ring."""
-        self._given += words
-        self._freed.append((self._given, time))
+        self._freed.append((self._freed[-1][0] + words, time))
 
     def block(self, fields: Mapping[str, int], number: int, source: Source) -> float:
         """Load a tile block; cycle of the first step that may use it."""
         config = self._config
         words = fields["groups"] * (1 if fields["dot"] else config.words)
         self._taken += words
-        while self._freed[self._seen - 1][0] < self._taken - config.tile_depth \
-                if self._seen else self._taken > config.tile_depth:
+        while self._freed[self._seen][0] < self._taken - config.tile_depth:
             self._seen += 1
-        if self._seen:
-            self._now = max(self._now, self._freed[self._seen - 1][1] + RING)
+        self._now = max(self._now, self._freed[self._seen][1] + RING)
         cycles = load_cycles(config, fields)
         if fields["dot"]:
             self._now = max(self._now, source.end + ARRIVAL) + cycles
@@ -171,7 +168,7 @@ class Loader:
         if self._now >= source.end + ARRIVAL:
             self._now += cycles
         else:
-            self._walk(fields, number, source.there, cycles)
+            self._walk(fields, number, source.there)
         last_bank = (fields["channels"] - 1) % config.feature_banks
         return self._now + TO_ARRAY + SKEW * last_bank - self._idle()
 
@@ -181,7 +178,7 @@ class Loader:
         return 4 * max(0, config.feature_banks - config.tile_lanes)
 
     def _walk(self, fields: Mapping[str, int], number: int,
-              there: Callable[[int, int], float], cycles: int) -> None:
+              there: Callable[[int, int], float]) -> None:
         """Channel by channel, as they come."""
         config = self._config
         lanes, banks = config.tile_lanes, config.feature_banks

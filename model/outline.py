@@ -22,7 +22,8 @@ from model.maps import place_maps
 from model.network import Conv, Linear, Network
 from model.patterns import ChannelPattern, parse
 
-__all__ = ["Outline", "acc_bits", "compile_outline", "feature_rows", "outline", "part"]
+__all__ = ["Outline", "acc_bits", "compile_outline", "dense_operations", "feature_rows", "outline",
+           "part"]
 
 #: Half-plane words of a tile.
 WORDS = 32
@@ -77,6 +78,19 @@ def outline(
         for index, layer in enumerate(network.layers)
     )
     return LoweredNetwork(network.name, 8, weight_bits, layers)
+
+
+def dense_operations(network: Network) -> int:
+    """Multiplications and additions of the dense network, of its spatial form."""
+    total = 0
+    for layer, shape in zip(network.layers, network.shapes(), strict=False):
+        if isinstance(layer, Conv):
+            outputs, height, width = layer.map_shape(shape)
+            pixels = height * width * layer.pool**2
+            total += outputs * pixels * layer.in_channels // layer.groups * layer.kernel**2
+        else:
+            total += layer.in_features * layer.out_features
+    return 2 * total
 
 
 def _shape_only(*shape: int) -> NDArray[np.int64]:

@@ -23,14 +23,13 @@ from model.entries import addressing
 from model.errors import UserError
 from model.lower import LoweredNetwork
 from model.network import Conv, Network
-from model.outline import acc_bits, compile_outline, feature_rows, outline
+from model.outline import acc_bits, compile_outline, dense_operations, feature_rows, outline
 from model.patterns import ChannelPattern, parse
 from model.platform import Platform
 from model.resources import ECP5_CORES, accumulator_tables, resources
 from model.stream import chunk_entries
 
-__all__ = ["Found", "Point", "Task", "Workload", "dense_operations", "dominates", "front", "search",
-           "tasks"]
+__all__ = ["Found", "Point", "Task", "Workload", "dominates", "front", "search", "tasks"]
 
 TILE_LANES = range(1, 17)
 KERNEL_LANES = (4, 8, 16, 32, 64)
@@ -42,19 +41,6 @@ PORTS = (64, 128, 256, 512, 1024, 2048)
 KBIT = {"BRAM36": 36, "BRAM18": 18, "URAM": 288, "DP16KD": 18}
 #: Bytes of a program image besides descriptors and streams (docs/program-image.md), rounded up.
 IMAGE_HEADER = 512
-
-
-def dense_operations(network: Network) -> int:
-    """Multiplications and additions of the dense network, of its spatial form."""
-    total = 0
-    for layer, shape in zip(network.layers, network.shapes(), strict=False):
-        if isinstance(layer, Conv):
-            outputs, height, width = layer.map_shape(shape)
-            pixels = height * width * layer.pool**2
-            total += outputs * pixels * layer.in_channels // layer.groups * layer.kernel**2
-        else:
-            total += layer.in_features * layer.out_features
-    return 2 * total
 
 
 @dataclass(frozen=True)
@@ -84,7 +70,7 @@ class Workload:
 
     @cached_property
     def operations(self) -> int:
-        """See `dense_operations`."""
+        """See `model.outline.dense_operations`."""
         return dense_operations(self.network)
 
     def lowered(self, weight_bits: int) -> LoweredNetwork:

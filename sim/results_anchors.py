@@ -12,8 +12,7 @@ from typing import Any
 
 from model.config import PRESETS
 from model.network import NETWORKS, Conv
-from model.outline import part
-from model.space import dense_operations
+from model.outline import dense_operations, part
 from sim.bench.nngen import NNGEN, NNGEN_PORT
 
 __all__ = ["anchors"]
