@@ -14,6 +14,9 @@ on without a gap; otherwise it waits until the layer before is written and a blo
 A map that is pooled when it is finished takes `model.rates.pool_cycles` more, and nothing of the
 next layer is loaded before.
 
+Of a batch, all inputs are read first; an image's first layer is loaded while the last one of the
+image before is at work.
+
 With a window the sums of a layer's last block leave only after its last step. Irregular kernels
 need more beats than steps where a kernel is used once; the kernel buffer holds some of them.
 """
@@ -59,7 +62,7 @@ BANKS_FIRST = 900
 
 @dataclass(frozen=True)
 class LayerCost:
-    """Estimated cycles and bytes of one layer for one image."""
+    """Estimated cycles and bytes of one layer, for all images it is for."""
 
     name: str
     mac_cycles: int
@@ -104,13 +107,16 @@ def estimate(program: Program | Outline) -> list[LayerCost]:
         held = config.kernel_depth * layer.stream_beats // layer.entries
         streamed = max(streamed, elapsed - held) + beats
         if fields["dot"]:
-            latency, tail = load + DOT_LATENCY, 0
+            # Nothing is multiplied before all of it is loaded.
+            slowest, latency, tail = max(mac, store), load + DOT_LATENCY, 0
         else:
             tail = 8 * fields["lanes_last"] + _leaving(config)
             if index == 0:
                 fill = input_beats + FIRST_FILL
             elif program.layers[index - 1].descriptor["pool_op"]:
                 fill = FILL + load_cycles(config, fields)
+            elif fields["input"]:
+                fill = -DRAIN       # begins while the layer before leaves
             else:
                 fill = FILL if fields["tile_blocks"] == 1 else FILL_AHEAD
             latency = fill + tail + DRAIN
@@ -144,7 +150,8 @@ def _estimate_banks(program: Program | Outline) -> list[LayerCost]:
             segments = kernels * blocks * writes * lanes / banks + program.input_region.rows
             store = max(store, ceil(segments))
             slowest = max(slowest, store)
-        begin = multiplied if before >= AHEAD_BLOCKS else written + BANKS_FILL + slots
+        ready = before >= AHEAD_BLOCKS or fields["input"]
+        begin = multiplied if ready else written + BANKS_FILL + slots
         if index and program.layers[index - 1].descriptor["pool_op"]:
             begin = written + BANKS_FILL + load_cycles(config, fields)
         if fields["dot"]:
@@ -156,7 +163,7 @@ def _estimate_banks(program: Program | Outline) -> list[LayerCost]:
         ahead = min(held, ahead + begin + length - multiplied - beats)
         multiplied = max(begin + length, input_beats + streamed)
         if fields["dot"]:
-            end = multiplied + 2 * fields["lanes_last"] + BANKS_DOT_DRAIN
+            end = multiplied + max(2, fields["tiles"]) * fields["lanes_last"] + BANKS_DOT_DRAIN
         else:
             end = (multiplied + 8 * fields["lanes_last"] // rows + BANKS_DRAIN + writes * lanes
                    + _leaving(config) + pool_cycles(config, fields))

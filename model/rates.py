@@ -11,8 +11,11 @@ from model.descriptor import POOL_ADD, POOL_MAX
 __all__ = ["DOT_BLOCK", "STRIP", "load_cycles", "mac_cycles", "pool_cycles", "pool_windows",
            "row_writes", "store_cycles"]
 
-#: Cycles of the store stage per kernel block of a dot layer, besides one per kernel.
+#: Cycles of the store stage per kernel block of a dot layer, besides one per kernel and image.
 DOT_BLOCK = 6
+
+#: Cycles between the inputs of the images of a dot layer, with several feature banks.
+IMAGE_GAP = 13
 
 
 def mac_cycles(config: AcceleratorConfig, fields: Mapping[str, int], steps: int) -> int:
@@ -31,23 +34,26 @@ def store_cycles(config: AcceleratorConfig, fields: Mapping[str, int]) -> float:
     step, segments = fields["out_step"], row_writes(config, fields) * config.tile_lanes
     if config.feature_banks == 1:
         if fields["dot"]:
-            return fields["kernels"] + DOT_BLOCK * fields["kernel_blocks"]
+            return fields["kernels"] * fields["tiles"] + DOT_BLOCK * fields["kernel_blocks"]
         return fields["kernels"] * max(8, segments, step**2)
     kernels = (fields["kernel_blocks"] - 1) * config.kernel_lanes + fields["lanes_last"]
     if fields["dot"]:
-        return 2 * kernels + DOT_BLOCK * fields["kernel_blocks"]
+        return kernels * max(2, fields["tiles"]) + DOT_BLOCK * fields["kernel_blocks"]
     return kernels * max(8 / config.inverse_rows, segments / config.feature_banks)
 
 
 def load_cycles(config: AcceleratorConfig, fields: Mapping[str, int]) -> int:
     """Count cycles of the loader."""
     if fields["dot"]:
+        images = fields["tiles"]
+        if config.feature_banks == 1:
+            return images * fields["groups"]
         if not fields["in_plane"]:
-            return fields["groups"]
+            return images * fields["groups"] + IMAGE_GAP * (images - 1)
         # Several banks: a map is read row by row, eight pixels at most a cycle.
         pixels = fields["in_height"] * fields["in_width"]
         rows = fields["in_height"] * ceil(fields["in_width"] / 8)
-        return ceil(2 * fields["channels"] / pixels) * rows
+        return images * ceil(2 * fields["channels"] / pixels) * rows + IMAGE_GAP * (images - 1)
     steps = max(config.tile_lanes, config.feature_banks)
     return 4 * steps * ceil(fields["channels"] / config.feature_banks)
 
