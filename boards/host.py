@@ -390,7 +390,7 @@ class Accelerator:
         Raises
         ------
         UserError
-            The program is for another config, or does not fit the board's memory.
+            The program is for another config or a batch, or does not fit the board's memory.
         BoardError
             The core refused it.
         """
@@ -398,6 +398,9 @@ class Accelerator:
         if program.config.digest != self.info.digest:
             raise UserError(f"the program is compiled for {program.config.name} (digest "
                             f"{program.config.digest:08x}), the board has {self.info.digest:08x}")
+        if program.batch != 1:
+            raise UserError(f"the program takes {program.batch} images at a time, this client one: "
+                            "compile it with batch = 1")
         needed = sum(self._layout(program))
         if needed > self.info.memory_words:
             raise UserError(

@@ -6,7 +6,8 @@ the array takes them: a block is multiplied when the one before is, its tile blo
 (`model.loading`), its kernels have come (`model.feed`), and one of the four slots of the sum buffer
 is free; its sums are read when they are complete, those of the block before are read, and, for the
 first block of a layer, the layer before is written. What each of them takes is in `model.rates`.
-A layer's interval ends with its last written value.
+A layer's interval ends with its last written value. Of a batch, all inputs are read first, and an
+image's first layer is loaded while the last one of the image before is at work.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ NEXT_STORE = 4
 
 @dataclass(frozen=True)
 class LayerCost:
-    """Estimated cycles and bytes of one layer for one image."""
+    """Estimated cycles and bytes of one layer, for all images it is for."""
 
     name: str
     mac_cycles: int
@@ -80,13 +81,18 @@ def estimate(program: Program | Outline, rate: float = 1.0, latency: int = 8) ->
     config, region = program.config, program.input_region
     feed = Feed(config, program.layers, region.rows, rate, latency)
     core = _Core(config, feed)
-    source: Source = InputMap(feed, region.plane, region.row_log2)
     costs: list[LayerCost] = []
+    output: WrittenMap | None = None        # of the layer before
     written = 0
     for layer in program.layers:
         fields, before = layer.descriptor, written
-        source = core.layer(layer, source)
-        written = ceil(source.end)
+        source: Source | None = output
+        if source is None or fields["input"]:
+            pooled = output is not None and output.whole
+            source = InputMap(feed, region.plane, region.row_log2, fields["in_base"] - region.base,
+                              output.end if output is not None and pooled else 0)
+        output = core.layer(layer, source)
+        written = ceil(output.end)
         beats = layer.stream_beats * layer.kernel_passes
         arriving = 0 if costs else config.map_row_beats * region.rows
         blocks = fields["tile_blocks"]
@@ -105,6 +111,7 @@ class _Core:
         self._config, self._feed = config, feed
         self._loader = Loader(config)
         self._array = self._store = 0.0
+        self._written = -NEXT_STORE             # when the layer before is
         self._slots: deque[float] = deque([0.0] * SUM_SLOTS)
 
     def layer(self, layer: CompiledLayer, source: Source) -> WrittenMap:
@@ -121,8 +128,7 @@ class _Core:
         self._loader.layer()
         feed.layer(layer)
         self._array += LAYER
-        if isinstance(source, WrittenMap):
-            self._store = max(self._store, source.end + NEXT_STORE)
+        self._store = max(self._store, self._written + NEXT_STORE)
 
         loaded: dict[int, float] = {}
         end = start = 0.0
@@ -148,7 +154,7 @@ class _Core:
                 feed.stored(self._store)
                 passes.append(ends)
             written.group([self._complete(fields, tile) for tile in group], passes, reading)
-        written.end = end + pool_cycles(config, fields)
+        written.end = self._written = end + pool_cycles(config, fields)
         return written
 
     def _drain(self, fields: Mapping[str, int]) -> int:
@@ -161,7 +167,7 @@ class _Core:
         """Cycles from the last read of a block to its last write."""
         config = self._config
         if fields["dot"]:
-            return TO_WRITE_DOT
+            return TO_WRITE_DOT + fields["tiles"] - 1
         if config.feature_banks == 1:
             return TO_WRITE_SINGLE
         return TO_WRITE + row_writes(config, fields) * config.tile_lanes

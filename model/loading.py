@@ -51,21 +51,28 @@ class InputMap:
         Says when they come.
     plane, row_log2 : int
         Rows of the memory for a channel, and for a pair of map rows as a logarithm.
+    first : int
+        Rows of the images before, in a batch.
+    after : float
+        Cycle before which nothing can be read, since a map is being pooled.
     """
 
     feed: Feed
     plane: int
     row_log2: int
+    first: int = 0
+    after: float = 0
 
     @property
     def end(self) -> float:
         """See `Source`."""
-        return self.feed.input_end
+        return max(self.feed.input_end, self.after)
 
     def there(self, unit: int, rows: int) -> float:
         """See `Source`."""
         pairs = max(0, rows + 1) // 2 << self.row_log2
-        return self.feed.input_at(unit * self.plane + min(pairs, self.plane))
+        row = self.first + unit * self.plane + min(pairs, self.plane)
+        return max(self.feed.input_at(row), self.after)
 
 
 @dataclass

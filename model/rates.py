@@ -11,8 +11,14 @@ from model.descriptor import POOL_ADD, POOL_MAX
 __all__ = ["DOT_BLOCK", "STRIP", "kernel_cycles", "load_cycles", "mac_cycles", "pool_cycles",
            "pool_windows", "row_writes", "store_cycles"]
 
-#: Cycles of the store stage per kernel block of a dot layer, besides one per kernel.
+#: Cycles of the store stage per kernel block of a dot layer, besides one per kernel and image.
 DOT_BLOCK = 6
+
+#: Cycles between the inputs of the images of a dot layer, with several feature banks.
+IMAGE_GAP = 13
+#: Cycles from the read of a batch's dot product until its entry of the queue behind the inverse FFT
+#: is free again, and entries of that queue (`rtl.sums`).
+DOT_ROUND, QUEUE = 41, 16
 
 
 def mac_cycles(config: AcceleratorConfig, fields: Mapping[str, int], steps: int) -> int:
@@ -30,7 +36,8 @@ def kernel_cycles(config: AcceleratorConfig, fields: Mapping[str, int]) -> float
     """Count cycles of the store stage for a kernel and a tile block."""
     step, segments = fields["out_step"], row_writes(config, fields) * config.tile_lanes
     if fields["dot"]:
-        return 1
+        alone = config.feature_banks == 1 or fields["tiles"] == 1
+        return fields["tiles"] if alone else max(fields["tiles"], DOT_ROUND / QUEUE)
     if config.feature_banks == 1:
         return max(8, segments, step**2)
     return max(8 / config.inverse_rows, segments / config.feature_banks)
@@ -46,12 +53,15 @@ def store_cycles(config: AcceleratorConfig, fields: Mapping[str, int]) -> float:
 def load_cycles(config: AcceleratorConfig, fields: Mapping[str, int]) -> int:
     """Count cycles of the loader."""
     if fields["dot"]:
+        images = fields["tiles"]
+        if config.feature_banks == 1:
+            return images * fields["groups"]
         if not fields["in_plane"]:
-            return ceil(fields["channels"] / 8)
+            return images * ceil(fields["channels"] / 8) + IMAGE_GAP * (images - 1)
         # Several banks: a map is read row by row, eight pixels at most a cycle.
         pixels = fields["in_height"] * fields["in_width"]
         rows = fields["in_height"] * ceil(fields["in_width"] / 8)
-        return ceil(2 * fields["channels"] / pixels) * rows
+        return images * ceil(2 * fields["channels"] / pixels) * rows + IMAGE_GAP * (images - 1)
     steps = max(config.tile_lanes, config.feature_banks)
     return 4 * steps * ceil(fields["channels"] / config.feature_banks)
 

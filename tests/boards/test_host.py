@@ -49,6 +49,8 @@ def test_loads_predicts_and_counts(board):
         assert counters.profile[1, 6] < counters.cycles
         assert counters.write_beats == CONFIG.map_row_beats * other.output_region.rows
         assert counters.requests > 20
+        with pytest.raises(UserError, match="takes 2 images at a time, this client one"):
+            accelerator.load(compile_network(two_layers(), CONFIG, batch=2))
         # A core that stops says why, and takes the next program.
         broken, _ = flip_bit(program.image, CONFIG, "KERN:100")
         with pytest.raises(BoardError, match="refused to load the program: error 7") as caught:

@@ -166,3 +166,63 @@ def test_estimate_counts_every_layer():
     costs = estimate(program)
     assert [cost.name for cost in costs] == [layer.name for layer in program.layers]
     assert all(cost.cycles >= max(cost.mac_cycles, cost.store_cycles) for cost in costs)
+
+
+def test_the_layers_of_a_batch():
+    """Copies of the convolutions on the same kernels and other maps; images of a dot layer."""
+    program = compile_network(toy_lenet(), CONFIG, batch=3)
+    alone = compile_network(toy_lenet(), CONFIG)
+    image = ProgramImage.parse(program.image.tobytes(), CONFIG)
+    assert [layer.descriptor for layer in program.layers] == list(image.descriptors)
+    assert [(layer.name, layer.image) for layer in program.layers] == [
+        ("conv1, 0", 0), ("conv2, 0", 0), ("conv1, 1", 1), ("conv2, 1", 1), ("conv1, 2", 2),
+        ("conv2, 2", 2), ("fc1", None), ("fc2", None)]
+    np.testing.assert_array_equal(
+        image.kernels, ProgramImage.parse(alone.image.tobytes(), CONFIG).kernels)
+    fields = image.descriptors
+    assert [desc["input"] for desc in fields] == [1, 0, 1, 0, 1, 0, 0, 0]
+    assert [desc["last"] for desc in fields] == [0] * 7 + [1]
+    for first, second in zip(fields[:2], fields[2:4], strict=True):
+        changed = {name for name in first if first[name] != second[name]}
+        assert changed <= {"in_base", "out_base", "pool_base"}
+    assert [desc["in_base"] for desc in fields[:6:2]] == [0, 56, 112]
+    vectors = [desc["out_base"] for desc in fields[1:6:2]]
+    assert np.diff(vectors).tolist() == [16, 16] and vectors[0] == fields[6]["in_base"]
+    assert [(desc["tiles"], desc["out_height"], desc["out_plane"], desc["out_tile_row"])
+            for desc in fields[6:]] == [(3, 3, 16, 48), (3, 3, 3, 16)]
+    assert (program.input_region.rows, program.output_region.rows) == (3 * 56, 3 * 2)
+
+
+def test_inputs_and_outputs_of_a_batch_follow_each_other():
+    program = compile_network(toy_lenet(), CONFIG, batch=2)
+    alone = compile_network(toy_lenet(), CONFIG)
+    images = [toy_image((1, 28, 28), seed) for seed in range(2)]
+    np.testing.assert_array_equal(program.pack_input(*images), np.concatenate(
+        [alone.pack_input(image) for image in images]))
+    outputs = np.arange(4 * program.output_region.rows // 2, dtype="<u8")
+    first, second = program.unpack_outputs(outputs)
+    np.testing.assert_array_equal(first, alone.unpack_output(outputs[:len(outputs) // 2]))
+    np.testing.assert_array_equal(second, alone.unpack_output(outputs[len(outputs) // 2:]))
+    with pytest.raises(ValueError, match="takes 2 inputs, not 1"):
+        program.pack_input(images[0])
+    with pytest.raises(ValueError, match="gives 2 outputs"):
+        program.unpack_output(outputs)
+
+
+def test_a_batch_that_the_core_cannot_take_says_why():
+    with pytest.raises(UserError, match="batch of 5 images, config ecp5-85f has 4 tile lanes.*"
+                       "take fewer images or raise tile_lanes"):
+        compile_network(toy_lenet(), CONFIG, batch=5)
+    config = dataclasses.replace(CONFIG, max_layers=9)
+    with pytest.raises(UserError, match="10 layers for a batch of 4 images.*raise max_layers"):
+        compile_network(toy_lenet(), config, batch=4)
+    with pytest.raises(ValueError, match="batch must be at least 1"):
+        compile_network(toy_lenet(), CONFIG, batch=0)
+
+
+def test_the_estimate_of_a_batch_counts_weights_once():
+    costs = [estimate(compile_network(toy_lenet(), CONFIG, batch=batch)) for batch in (1, 4)]
+    beats = [[cost.stream_beats for cost in cost] for cost in costs]
+    assert beats[1] == beats[0][:2] * 4 + beats[0][2:]
+    cycles = [sum(cost.cycles for cost in cost) for cost in costs]
+    assert cycles[1] < 4 * cycles[0]

@@ -119,6 +119,8 @@ def test_build_rejects_bad_arguments():
     descriptors, streams = program()
     with pytest.raises(ValueError, match=r"^2 descriptors, 1 kernel streams$"):
         build_image(CONFIG, descriptors, streams[:1], 0, 1, 0, 1)
+    with pytest.raises(ValueError, match=r"^2 descriptors, 2 kernel streams$"):
+        build_image(CONFIG, descriptors, streams, 0, 1, 0, 1, stream_of=[0, 0])
     with pytest.raises(ValueError, match=r"stream of 5 words is not whole beats of 4 words"):
         build_image(CONFIGS["tiny-wide"], descriptors, streams, 0, 1, 0, 1)
     with pytest.raises(ValueError, match=r"^a program has 1 to 16 layers, not 17$"):
