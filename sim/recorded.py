@@ -98,6 +98,9 @@ def _spread(config: AcceleratorConfig, layer: CompiledLayer, measured: Mapping[s
 
 def estimates(run: Mapping[str, Any]) -> list[LayerCost]:
     """Estimate the layers of a run behind the memory that it had."""
+    if "memory" not in run:
+        raise UserError(f"{run['network']} on {run['config']}: the run does not say behind which "
+                        "memory it was; record it again")
     program, memory = rebuild(run), run["memory"]
     rate = memory["bytes_per_cycle"] / (8 * program.config.port_words)
     return estimate(program, rate, memory["latency"])

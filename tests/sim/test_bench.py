@@ -74,7 +74,7 @@ def test_layers_run_one_by_one():
 def test_the_table_sets_each_layer_beside_nngens(tmp_path):
     row = {"name": "conv5_2", "bytes_per_cycle": 16.0, "cycles": 400_000,
            "mac_issue_cycles": 390_000, "read_bytes": 4_800_000, "write_bytes": 100_352,
-           "words_compared": 7}
+           "words_compared": 7, "bit_exact": True}
     content = {"config": "vgg16-144", "multipliers": 147, "pattern": "channel 2:8",
                "image": "a.jpg", "latency": 10, "gaps": [19, 4], "ram_bits": {"tiles": 8000},
                "layers": [row]}

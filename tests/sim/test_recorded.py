@@ -7,6 +7,7 @@ import pytest
 
 from model.config import PRESETS
 from model.cost import estimate
+from model.errors import UserError
 from model.files import read_json
 from model.network import NETWORKS
 from model.outline import compile_outline, outline, part
@@ -85,5 +86,8 @@ def test_runs_without_patterns_of_their_layers():
         layer["estimated_cycles"] for layer in run["layers"]]
     varied = dict(RUNS["run-vgg16-cifar-quarter-channel-a4"])
     del varied["patterns"]
-    with pytest.raises(Exception, match="the layers' own are not recorded"):
+    with pytest.raises(UserError, match="the layers' own are not recorded"):
         estimates(varied)
+    del run["memory"]
+    with pytest.raises(UserError, match="alexnet on zcu104-alexnet: the run does not say behind"):
+        estimates(run)
