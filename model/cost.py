@@ -14,8 +14,8 @@ on without a gap; otherwise it waits until the layer before is written and a blo
 A map that is pooled when it is finished takes `model.rates.pool_cycles` more, and nothing of the
 next layer is loaded before.
 
-Of a batch, all inputs are read first; an image's first layer is loaded while the last one of the
-image before is at work.
+In a batch the next image's input is read as soon as the last convolution of an image is loaded, and
+its first layer goes on without a gap if it has come by then.
 
 With a window the sums of a layer's last block leave only after its last step. Irregular kernels
 need more beats than steps where a kernel is used once; the kernel buffer holds some of them.
@@ -99,13 +99,13 @@ def estimate(program: Program | Outline) -> list[LayerCost]:
     config = program.config
     input_beats = config.map_row_beats * program.input_region.rows
     costs: list[LayerCost] = []
-    elapsed, streamed = 0, input_beats
+    elapsed, streamed, before = 0, 0, 0
     for index, layer in enumerate(program.layers):
         fields = layer.descriptor
         beats = layer.stream_beats * layer.kernel_passes
         mac, store, load, slowest = _busy(program, layer)
         held = config.kernel_depth * layer.stream_beats // layer.entries
-        streamed = max(streamed, elapsed - held) + beats
+        streamed = max(streamed, elapsed - held) + beats + fields["input"] * input_beats
         if fields["dot"]:
             # Nothing is multiplied before all of it is loaded.
             slowest, latency, tail = max(mac, store), load + DOT_LATENCY, 0
@@ -116,14 +116,16 @@ def estimate(program: Program | Outline) -> list[LayerCost]:
             elif program.layers[index - 1].descriptor["pool_op"]:
                 fill = FILL + load_cycles(config, fields)
             elif fields["input"]:
-                fill = -DRAIN       # begins while the layer before leaves
+                # Begins while the layer before leaves, if the input has come meanwhile.
+                fill = max(-DRAIN, input_beats + FIRST_FILL - before)
             else:
                 fill = FILL if fields["tile_blocks"] == 1 else FILL_AHEAD
             latency = fill + tail + DRAIN
         end = max(elapsed + slowest + latency, streamed + STREAM_LATENCY + tail)
         end += pool_cycles(config, fields)
+        before = slowest
         costs.append(LayerCost(layer.name, mac, store, load, beats, end - elapsed,
-                               8 * config.port_words * (beats + (0 if index else input_beats))))
+                               8 * config.port_words * (beats + fields["input"] * input_beats)))
         elapsed = end
     return costs
 
@@ -135,14 +137,14 @@ def _estimate_banks(program: Program | Outline) -> list[LayerCost]:
     slots = 4 * max(lanes, banks)           # cycles to load as many channels as there are banks
     costs: list[LayerCost] = []
     input_beats = config.map_row_beats * program.input_region.rows
-    multiplied = written = streamed = 0
+    multiplied = written = streamed = length = 0
     ahead = 0                               # beats in the kernel buffer before they are needed
     before = 0                              # tile blocks of the layer before
     for index, layer in enumerate(program.layers):
         fields = layer.descriptor
         blocks, writes = fields["tile_blocks"], row_writes(config, fields)
         beats = layer.stream_beats * layer.kernel_passes
-        streamed += beats
+        streamed += beats + fields["input"] * input_beats
         mac, store, load, slowest = _busy(program, layer)
         if index == 0:
             # The input still comes while layer 0 writes, through the same ports.
@@ -152,6 +154,8 @@ def _estimate_banks(program: Program | Outline) -> list[LayerCost]:
             slowest = max(slowest, store)
         ready = before >= AHEAD_BLOCKS or fields["input"]
         begin = multiplied if ready else written + BANKS_FILL + slots
+        if index and fields["input"]:       # read since the layer before was loaded
+            begin = max(multiplied, multiplied - length + input_beats + BANKS_FILL + slots)
         if index and program.layers[index - 1].descriptor["pool_op"]:
             begin = written + BANKS_FILL + load_cycles(config, fields)
         if fields["dot"]:
@@ -161,7 +165,7 @@ def _estimate_banks(program: Program | Outline) -> list[LayerCost]:
         length = max(slowest, beats - ahead)
         held = config.kernel_depth * layer.stream_beats // layer.entries
         ahead = min(held, ahead + begin + length - multiplied - beats)
-        multiplied = max(begin + length, input_beats + streamed)
+        multiplied = max(begin + length, streamed)
         if fields["dot"]:
             end = multiplied + max(2, fields["tiles"]) * fields["lanes_last"] + BANKS_DOT_DRAIN
         else:
@@ -169,7 +173,7 @@ def _estimate_banks(program: Program | Outline) -> list[LayerCost]:
                    + _leaving(config) + pool_cycles(config, fields))
         costs.append(LayerCost(
             layer.name, mac, store, load, beats, end - written,
-            8 * config.port_words * (beats + (0 if index else input_beats)),
+            8 * config.port_words * (beats + fields["input"] * input_beats),
         ))
         written, before = end, blocks
     return costs
