@@ -19,6 +19,7 @@ from model.netfile import load_network
 from model.storage import storage
 from sim.bench.tables import sections
 from sim.results_alexnet import alexnet
+from sim.results_batch import batches
 from sim.results_boards import boards
 from sim.results_compress import compressed
 from sim.results_explore import explored
@@ -288,6 +289,10 @@ def _alexnet(folder: Path) -> str:
     return alexnet(folder, _read, _table)
 
 
+def _batches(folder: Path) -> str:
+    return batches(folder, _read, _table)
+
+
 def _explored(folder: Path) -> str:
     return explored(folder, _read, _table)
 
@@ -305,8 +310,8 @@ def _training(folder: Path) -> str:
 
 
 SECTIONS: tuple[Callable[[Path], str], ...] = (
-    _accuracy, _pruned, _training, _compressed, _layerwise, _cycles, _scale, _alexnet, _explored,
-    _bench, _schedule, _dataflow, _resources, _boards, _fft,
+    _accuracy, _pruned, _training, _compressed, _layerwise, _cycles, _scale, _alexnet, _batches,
+    _explored, _bench, _schedule, _dataflow, _resources, _boards, _fft,
 )
 
 
