@@ -92,7 +92,8 @@ class Outline:
 class Program:
     """A compiled network: the image for the core and everything to check its run.
 
-    With ``batch`` > 1 a run takes as many inputs and gives as many outputs, one after the other.
+    With ``batch`` > 1 a run takes as many inputs and gives as many outputs, one after the other;
+    ``input_region`` is of one input, ``output_region`` of all outputs.
     """
 
     config: AcceleratorConfig
@@ -167,7 +168,7 @@ def compile_network(
     image = build_image(
         config, [layer.descriptor for layer in layers], streams,
         source.base, source.rows, out.base, out.rows,
-        stream_of=[step.layer for step in steps(lowered, batch)],
+        stream_of=[step.layer for step in steps(lowered, batch)], batch=batch,
     )
     return Program(config, lowered, tuple(layers), image, source, out, batch)
 

@@ -386,9 +386,9 @@ PRESETS |= {
         # `tiny-wide2` and `u200` with a file of accumulators, for irregular patterns.
         replace(PRESETS["tiny-wide2"], name="tiny-window", window=32),
         replace(PRESETS["u200"], name="u200-window", window=32),
-        # The array of `vgg16-144` for the whole of AlexNet, fully connected layers included; maps
-        # and descriptors for three images at a time.
-        replace(PRESETS["vgg16-144"], name="alexnet-144", feature_depth=51392, map_pool=1,
+        # The array of `vgg16-144` for the whole of AlexNet, fully connected layers included;
+        # descriptors for batches of three.
+        replace(PRESETS["vgg16-144"], name="alexnet-144", feature_depth=32768, map_pool=1,
                 max_layers=32),
         # AlexNet on the two boards, 8-bit weights: what `model.explore` chose for fully connected
         # layers of 1:16 (docs/explore.md).

@@ -6,8 +6,8 @@ the array takes them: a block is multiplied when the one before is, its tile blo
 (`model.loading`), its kernels have come (`model.feed`), and one of the four slots of the sum buffer
 is free; its sums are read when they are complete, those of the block before are read, and, for the
 first block of a layer, the layer before is written. What each of them takes is in `model.rates`.
-A layer's interval ends with its last written value. Of a batch, all inputs are read first, and an
-image's first layer is loaded while the last one of the image before is at work.
+A layer's interval ends with its last written value. In a batch the next image's input is read as
+soon as the last convolution of an image is loaded.
 """
 
 from __future__ import annotations
@@ -89,12 +89,14 @@ def estimate(program: Program | Outline, rate: float = 1.0, latency: int = 8) ->
         source: Source | None = output
         if source is None or fields["input"]:
             pooled = output is not None and output.whole
-            source = InputMap(feed, region.plane, region.row_log2, fields["in_base"] - region.base,
+            source = InputMap(feed, region.plane, region.row_log2,
                               output.end if output is not None and pooled else 0)
+            if output is not None:
+                feed.next_input(core.asks())
         output = core.layer(layer, source)
         written = ceil(output.end)
         beats = layer.stream_beats * layer.kernel_passes
-        arriving = 0 if costs else config.map_row_beats * region.rows
+        arriving = fields["input"] * config.map_row_beats * region.rows
         blocks = fields["tile_blocks"]
         costs.append(LayerCost(
             layer.name, mac_cycles(config, fields, layer.steps) * blocks,
@@ -113,6 +115,10 @@ class _Core:
         self._array = self._store = 0.0
         self._written = -NEXT_STORE             # when the layer before is
         self._slots: deque[float] = deque([0.0] * SUM_SLOTS)
+
+    def asks(self) -> float:
+        """Cycle in which the Loader comes to the next layer."""
+        return self._loader.next
 
     def layer(self, layer: CompiledLayer, source: Source) -> WrittenMap:
         """Run a layer with the input ``source``; what it writes."""

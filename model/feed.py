@@ -107,6 +107,7 @@ class Feed:
     def __init__(self, config: AcceleratorConfig, layers: Sequence[CompiledLayer],
                  input_rows: int, rate: float, latency: int) -> None:
         self._config, self._rate = config, rate
+        self._latency = latency
         self._now: float = FIRST_BEAT + latency
         self._before = first_beats(config, layers)  # kernel beats left that come before the input
         self._behind = False                    # the input has been read
@@ -120,6 +121,12 @@ class Feed:
         self._per_beat = 0                      # entries whose selects share a beat
         self._late = 0.0                        # cycles of the port after the first step
         self._stored: deque[float] = deque([0.0] * PARAM_BLOCKS)
+
+    def next_input(self, asked: float) -> None:
+        """Read the input of another image, behind the kernels of the one before."""
+        self._now = max(self._now, asked + self._latency)
+        self._input, self._slow_from, self._slow = self._now, 0.0, 1.0
+        self.input_end = self._now = self._now + self._input_beats / self._rate
 
     def input_at(self, rows: int) -> float:
         """Cycle at which so many rows of the input are in the feature memory."""

@@ -78,7 +78,7 @@ def _pair(low: int, high: int, name: str) -> int:
 def build_image(
     config: AcceleratorConfig, descriptors: Sequence[dict[str, int]],
     kernel_streams: Sequence[NDArray[np.uint64]], input_base: int, input_rows: int,
-    output_base: int, output_rows: int, *, stream_of: Sequence[int] | None = None,
+    output_base: int, output_rows: int, *, stream_of: Sequence[int] | None = None, batch: int = 1,
 ) -> NDArray[np.uint64]:
     """Assemble the image of a program.
 
@@ -95,6 +95,8 @@ def build_image(
         Feature-memory rows of the input and of the output map.
     stream_of : list of int or None
         Number of each layer's stream; None: each has its own.
+    batch : int
+        Inputs of a run. The rows of the input are those of one, of the output those of all.
 
     Returns
     -------
@@ -136,6 +138,7 @@ def build_image(
         _pair(kern_offset, offset, "KERN"),
         _pair(input_base, input_rows, "input"),
         _pair(output_base, output_rows, "output"),
+        _pair(batch, 0, "batch"),
     ]
     header += [0] * (HEADER_WORDS - 1 - len(header))
     header.append(_crc(_words(header)))
@@ -157,7 +160,9 @@ class ProgramImage:
     port_words : int
         64-bit words of a beat.
     input_base, input_rows, output_base, output_rows : int
-        Feature-memory rows of the input and of the output map.
+        Feature-memory rows of an input and of the outputs.
+    batch : int
+        Inputs of a run.
     """
 
     config_digest: int
@@ -168,6 +173,7 @@ class ProgramImage:
     input_rows: int
     output_base: int
     output_rows: int
+    batch: int
 
     def stream(self, layer: int) -> NDArray[np.uint64]:
         """Kernel stream of a layer."""
@@ -225,7 +231,7 @@ class ProgramImage:
             digest,
             tuple(unpack([int(word) for word in part])
                   for part in desc[:BEATS * layers].reshape(layers, BEATS)),
-            kern, port_words, *_split(header[6]), *_split(header[7]),
+            kern, port_words, *_split(header[6]), *_split(header[7]), _split(header[8])[0],
         )
 
 

@@ -51,8 +51,6 @@ class InputMap:
         Says when they come.
     plane, row_log2 : int
         Rows of the memory for a channel, and for a pair of map rows as a logarithm.
-    first : int
-        Rows of the images before, in a batch.
     after : float
         Cycle before which nothing can be read, since a map is being pooled.
     """
@@ -60,7 +58,6 @@ class InputMap:
     feed: Feed
     plane: int
     row_log2: int
-    first: int = 0
     after: float = 0
 
     @property
@@ -71,7 +68,7 @@ class InputMap:
     def there(self, unit: int, rows: int) -> float:
         """See `Source`."""
         pairs = max(0, rows + 1) // 2 << self.row_log2
-        row = self.first + unit * self.plane + min(pairs, self.plane)
+        row = unit * self.plane + min(pairs, self.plane)
         return max(self.feed.input_at(row), self.after)
 
 
@@ -152,9 +149,14 @@ class Loader:
         self._freed: list[tuple[int, float]] = [(0, 0.0)]
         self._seen = 0
 
+    @property
+    def next(self) -> float:
+        """Cycle in which the next layer is looked at."""
+        return self._now + LAYER_GAP
+
     def layer(self) -> None:
         """Begin another layer."""
-        self._now += LAYER_GAP
+        self._now = self.next
 
     def free(self, words: int, time: float) -> None:
         """Give words back to the ring."""

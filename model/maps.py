@@ -40,10 +40,10 @@ class Maps:
 
 @dataclass(frozen=True)
 class Placement:
-    """Maps of every step of a program, and the inputs and outputs of all its images.
+    """Maps of every step of a program; the input of an image and the outputs of all.
 
-    Those of the images follow each other. Of a fully connected layer, whose step is for all
-    images, ``maps`` has those of the first one.
+    The inputs take one another's place, the outputs follow each other. Of a fully connected layer,
+    whose step is for all images, ``maps`` has those of the first one.
     """
 
     maps: tuple[Maps, ...]
@@ -158,16 +158,16 @@ def _lives(
 def _place_batch(network: LoweredNetwork, config: AcceleratorConfig, batch: int) -> Placement:
     """Places for a program of several images.
 
-    Step s writes at time 2s and finishes its map at 2s + 1. All inputs are there from the start,
-    each until its first layer is written; what the first fully connected layer reads, of all
-    images, from the first image's on.
+    Step s writes at time 2s and finishes its map at 2s + 1. The inputs' place is theirs until the
+    last one's first layer is written; what the first fully connected layer reads, of all images,
+    is there from the first image's on.
     """
     order = steps(network, batch)
     number = {step: index for index, step in enumerate(order)}
     convs = sum(not layer.dot for layer in network.layers)
     source = layout.plane(network.layers[0].in_shape, config.feature_banks)
-    regions, names = [source] * batch, [network.layers[0].name] * batch
-    lives = [(-1, 2 * number[Step(0, image)]) for image in range(batch)]
+    regions, names = [source], [network.layers[0].name]
+    lives = [(-1, 2 * number[Step(0, batch - 1)])]
     written, outputs = {}, {}           # where they lie among the regions
     kept: dict[int, int] = {}           # of what is written for all images
     for step, index in number.items():
@@ -206,7 +206,7 @@ def _place_batch(network: LoweredNetwork, config: AcceleratorConfig, batch: int)
 
     def at(step: Step) -> Maps:
         layer = network.layers[step.layer]
-        before = placed[step.image or 0]
+        before = placed[0]
         if step.layer:
             # The first fully connected layer finds what the first image left, and the others'.
             image = step.image if step.layer != convs else 0
@@ -216,8 +216,7 @@ def _place_batch(network: LoweredNetwork, config: AcceleratorConfig, batch: int)
             None if layer.addition is None else out(Step(layer.addition.index, step.image)),
         )
 
-    return Placement(tuple(at(step) for step in order), layout.repeated(placed[0], batch),
-                     placed[outputs[order[-1]]])
+    return Placement(tuple(at(step) for step in order), placed[0], placed[outputs[order[-1]]])
 
 
 def after_fields(layer: LoweredLayer, maps: Maps) -> dict[str, int]:

@@ -130,6 +130,7 @@ class Core(wiring.Component):
             engine.start.eq(control.engine_start), engine.layers.eq(checker.layers),
             engine.kernel_base.eq(checker.kernel_base), engine.run_cycle.eq(control.cycles),
             engine.input_done.eq(input_dma.done), engine.input_row.eq(input_dma.row),
+            engine.input_asking.eq(input_dma.asking), input_dma.again.eq(engine.next_input),
             control.finished.eq(engine.finished),
             control.bus_error.eq(input_dma.error | engine.error),
         ]

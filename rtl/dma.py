@@ -51,7 +51,11 @@ class InputDma(wiring.Component):
     addr : In(32)
         Beat address of the first row.
     base, rows : In(ROW_BITS), In(ROW_BITS)
-        First row in the feature memory, and how many.
+        First row in the feature memory, and how many; constant in a run.
+    again : In(1)
+        Pulse, only while ``done``: read as many rows more, into the same ones.
+    asking : Out(1)
+        Level: not all of the rows have been asked for.
     ar, r : Out(stream.Signature(ReadRequest)), In(stream.Signature(ReadData(port_bits)))
         Memory reads.
     write : Out(Event(FeatureWrite)).array(feature_banks)
@@ -61,7 +65,7 @@ class InputDma(wiring.Component):
     row : Out(ROW_BITS + 1)
         Level: the rows below it (from ``base`` on) have been written.
     done : Out(1)
-        Level: everything since ``start`` has been written and may be read.
+        Level: everything since ``start`` or ``again`` has been written and may be read.
     error : Out(1)
         Pulse: a beat came with a bus error.
     """
@@ -75,6 +79,7 @@ class InputDma(wiring.Component):
         self._banks, self._bits = config.feature_banks, config.port_bits
         super().__init__({
             "start": In(1), "addr": In(32), "base": In(ROW_BITS), "rows": In(ROW_BITS),
+            "again": In(1), "asking": Out(1),
             "ar": Out(stream.Signature(ReadRequest)),
             "r": In(stream.Signature(ReadData(config.port_bits))),
             "write": Out(Event(FeatureWrite)).array(config.feature_banks),
@@ -92,7 +97,7 @@ class InputDma(wiring.Component):
         beat = self.r.valid & self.r.ready & (data_left != 0)
         m.d.comb += [
             count.eq(Mux(ask_left > BURST, BURST, ask_left)),
-            self.ar.valid.eq(ask_left != 0),
+            self.asking.eq(ask_left != 0), self.ar.valid.eq(self.asking),
             self.ar.payload.addr.eq(ask_addr),
             self.ar.payload.len.eq(count - 1),
         ]
@@ -112,12 +117,13 @@ class InputDma(wiring.Component):
         started, settled = Signal(), Signal(FeatureMemory.WRITE_LATENCY)
         m.d.sync += settled.eq(Cat(started & (data_left == 0) & ~pending, settled))
         m.d.comb += self.done.eq(settled.all())
-        with m.If(self.start):
+        with m.If(self.start | self.again):
             m.d.sync += [
-                started.eq(1), settled.eq(0),
-                ask_addr.eq(self.addr), ask_left.eq(self.rows << beats_log2),
+                started.eq(1), settled.eq(0), ask_left.eq(self.rows << beats_log2),
                 data_left.eq(self.rows << beats_log2), self.row.eq(self.base),
             ]
+        with m.If(self.start):
+            m.d.sync += ask_addr.eq(self.addr)
         return m
 
     def _half_rows(self, m: Module, beat):

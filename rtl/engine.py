@@ -58,6 +58,8 @@ class Engine(wiring.Component):
         Beat address of section KERN.
     input_done, input_row : In(1), In(ROW_BITS + 1)
         Levels: the input is in the feature memory; it is there below this row.
+    input_asking, next_input : In(1), Out(1)
+        Level: the input is not yet asked for wholly; pulse: load the next one of the batch.
     run_cycle : In(32)
         Cycle of the run.
     ar, r : Out(stream.Signature(ReadRequest)), In(stream.Signature(ReadData(port_bits)))
@@ -85,6 +87,7 @@ class Engine(wiring.Component):
             "store_addr": Out(range(config.max_layers * BEATS)), "store_data": In(64),
             "kernel_base": In(32), "run_cycle": In(32),
             "input_done": In(1), "input_row": In(ROW_BITS + 1),
+            "input_asking": In(1), "next_input": Out(1),
             "ar": Out(stream.Signature(ReadRequest)),
             "r": In(stream.Signature(ReadData(config.port_bits))),
             "read": Out(FeatureReadSignature()).array(config.feature_banks),
@@ -155,6 +158,8 @@ class Engine(wiring.Component):
         m.d.comb += [
             issue.block_loaded.eq(tiles.block_loaded), issue.slot_free.eq(store.slot_free),
             loader.input_done.eq(self.input_done), loader.input_row.eq(self.input_row),
+            self.next_input.eq(loader.next_input),
+            prefetch.inputs.eq(loader.inputs), prefetch.asking.eq(self.input_asking),
             loader.layers_done.eq(store.layers_done),
             *(mine.eq(theirs) for mine, theirs in zip(
                 loader.progress, store.progress, strict=True)),

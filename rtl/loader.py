@@ -32,7 +32,7 @@ from amaranth.utils import exact_log2
 
 from model.config import ROW_BITS, AcceleratorConfig
 from rtl.arrival import Arrival
-from rtl.fetch import COORDINATE, Fetch
+from rtl.fetch import COORDINATE, SKEW, Fetch
 from rtl.flatten import Flatten
 from rtl.ringspace import RingSpace
 from rtl.signatures import (
@@ -76,6 +76,8 @@ class Loader(wiring.Component):
         Row pairs, to the forward FFTs. Channel c comes from bank c mod F.
     input_done, input_row, layers_done, progress : In
         What has been written, see `rtl.arrival.Arrival`.
+    inputs, next_input : Out(6), Out(1)
+        Inputs of the run wanted so far; pulse: another one is, and nobody reads the one before.
     freed : In(Event(range(tile_depth + 1)))
         Words of the ring given back.
     stats : Out(Event(LayerStats))
@@ -99,6 +101,7 @@ class Loader(wiring.Component):
             "input_row": In(ROW_BITS + 1),
             "layers_done": In(8),
             "progress": In(Progress).array(config.feature_banks),
+            "inputs": Out(6), "next_input": Out(1),
             "freed": In(Event(range(config.tile_depth + 1))),
             "stats": Out(Event(LayerStats)),
         })
@@ -117,7 +120,9 @@ class Loader(wiring.Component):
         desc = Signal(Descriptor, reset_less=True)
         state = Signal(State)
         phase = Signal(2)       # row pair of the tile
-        pause = Signal(3)       # cycles of SETUP and of DRAIN
+        # Cycles until the last bank has read what the first one has.
+        late = SKEW * (banks - 1)
+        pause = Signal(range(late + 8))     # cycles of SETUP and of DRAIN
         layer = Signal(8)
         pooled = Signal()       # the layer before pools its map
 
@@ -258,6 +263,9 @@ class Loader(wiring.Component):
                     m.d.sync += state.eq(State.SETUP)
             with m.Case(State.SETUP):
                 first = Signal(place)
+                # The next input of a batch takes the place of the one before.
+                following = desc.input & (self.inputs != 0)
+                waits = following & (pause == late) & ~self.input_done
                 m.d.comb += [
                     first.y.eq(-desc.pad), first.x.eq(-desc.pad_left),
                     first.row_left.eq(desc.tiles_x), first.left.eq(desc.tiles),
@@ -275,12 +283,15 @@ class Loader(wiring.Component):
                     block_words.eq(Mux(desc.dot, desc.groups, desc.groups << 5)),
                     phase.eq(0), stats.eq(0),
                     asked_channel.eq(0), asked_end.eq(first.y + 8), asked_base.eq(desc.in_base),
-                    pause.eq(pause + 1),
+                    pause.eq(pause + ~waits),
                 ]
                 # By then the flags speak of this layer.
                 asking = Arrival.LATENCY if banks > 1 else Mux(desc.input, Arrival.LATENCY, 1)
-                with m.If(pause == asking):
-                    m.d.sync += [state.eq(State.RUN), pause.eq(0)]
+                m.d.comb += self.next_input.eq(following & (pause == late) & self.input_done)
+                with m.If(pause == asking + Mux(following, late, 0)):
+                    m.d.sync += [
+                        state.eq(State.RUN), pause.eq(0), self.inputs.eq(self.inputs + desc.input),
+                    ]
             with m.Case(State.RUN):
                 with m.If(~go & ~flatten):
                     m.d.sync += [
@@ -332,6 +343,7 @@ class Loader(wiring.Component):
         with m.If(self.start):
             m.d.sync += [
                 state.eq(State.IDLE), pause.eq(0), layer.eq(0), ring.eq(0), pooled.eq(0),
+                self.inputs.eq(0),
             ]
 
         # --- the row pair on its way: address, read, masks ------------------------------------

@@ -4,8 +4,9 @@ Two halves run through the layers by themselves: one requests bursts, the other 
 come back (docs/program-image.md) into the kernel buffer and the parameter memory. A layer's stream
 is read once for every group of ``resident`` tile blocks (`rtl.blockorder`). A beat without
 room waits on the read channel. That cannot lock up the core: the only other reads of a run are the
-input DMA's, before which no more is requested than there is room for (`rtl.core.first_bursts`), and
-everything that makes room needs no read.
+input DMA's, and everything that makes room needs no read. Before the first input no more is
+requested than there is room for (`rtl.core.first_bursts`); before a later one of a batch, nothing
+of the layers that need it, so that all there is will be used up without it.
 """
 
 from __future__ import annotations
@@ -55,6 +56,8 @@ class Prefetch(wiring.Component):
         The layers.
     ar, r : memory read channels
         Bursts of up to `burst` beats, at most `OUTSTANDING` on their way.
+    inputs, asking : In(6), In(1)
+        Inputs of the run wanted so far (`rtl.loader`); the last one has not been asked for wholly.
     dot_next : Out(1)
         Level: the next request is of a dot layer, or a request of one was made.
     kernels : Out(KernelWriteSignature(config))
@@ -77,7 +80,7 @@ class Prefetch(wiring.Component):
             "desc": In(stream.Signature(Descriptor)),
             "ar": Out(stream.Signature(ReadRequest)),
             "r": In(stream.Signature(ReadData(config.port_bits))),
-            "dot_next": Out(1),
+            "inputs": In(6), "asking": In(1), "dot_next": Out(1),
             "kernels": Out(KernelWriteSignature(config)),
             "param_room": In(1), "param_en": Out(1), "param_data": Out(config.port_bits),
             "param_last": Out(1),
@@ -100,12 +103,13 @@ class Prefetch(wiring.Component):
         first, length = Signal(32), Signal(32)      # the pass
         rest, resident = Signal(16), Signal(16)     # tile blocks of later passes, of a pass
         held, held_valid = Signal(_Format), Signal()
+        inputs, closed = Signal.like(self.inputs), Signal()     # `closed`: the input goes before
         in_flight = Signal(range(self.OUTSTANDING + 1))
         size = Mux(beats > self.burst, self.burst, beats[:self.burst.bit_length()])
         last = beats <= self.burst
         issued = self.ar.valid & self.ar.ready
         m.d.comb += [
-            self.ar.valid.eq((beats != 0) & (in_flight != self.OUTSTANDING)),
+            self.ar.valid.eq((beats != 0) & (in_flight != self.OUTSTANDING) & ~closed),
             self.ar.payload.addr.eq(addr),
             self.ar.payload.len.eq(size - 1),
             self.desc.ready.eq((beats == 0) & ~held_valid),
@@ -120,12 +124,15 @@ class Prefetch(wiring.Component):
                 m.d.sync += [
                     addr.eq(first), beats.eq(length), rest.eq(next_group(rest, resident)[1]),
                 ]
+        with m.If((self.inputs >= inputs) & ~self.asking):
+            m.d.sync += closed.eq(0)
         with m.If(formats.ready):
             m.d.sync += held_valid.eq(0)
         with m.If(self.desc.valid & self.desc.ready):
             begin = self.kernel_base + desc.stream_offset
             m.d.sync += [
                 self.dot_next.eq(self.dot_next | desc.dot),
+                inputs.eq(inputs + desc.input), closed.eq(desc.input & (inputs != 0)),
                 addr.eq(begin), first.eq(begin),
                 beats.eq(desc.stream_beats), length.eq(desc.stream_beats),
                 resident.eq(desc.resident), rest.eq(desc.tile_blocks - desc.resident),

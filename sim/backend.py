@@ -221,7 +221,8 @@ class Backend(abc.ABC):
                              f"{len(image)} bytes")
         words = np.frombuffer(image, dtype="<u8")
         self._image_beats = len(words) // port_words
-        self._input_beats = self.config.map_row_beats * (int(words[6]) >> 32)
+        inputs = int(words[8]) & 0xFFFF_FFFF
+        self._input_beats = inputs * self.config.map_row_beats * (int(words[6]) >> 32)
         self._output_beats = self.config.map_row_beats * (int(words[7]) >> 32)
         end, size = self._output_address + self._output_beats, len(self.memory) // port_words
         if end > size:

@@ -20,6 +20,7 @@ from model.storage import storage
 from sim.bench.tables import sections
 from sim.results_alexnet import alexnet
 from sim.results_anchors import anchors
+from sim.results_batch import batches
 from sim.results_boards import boards
 from sim.results_compress import compressed
 from sim.results_explore import explored
@@ -293,6 +294,10 @@ def _anchors(folder: Path) -> str:
     return anchors(folder, _read, _table)
 
 
+def _batches(folder: Path) -> str:
+    return batches(folder, _read, _table)
+
+
 def _explored(folder: Path) -> str:
     return explored(folder, _read, _table)
 
@@ -310,7 +315,8 @@ def _training(folder: Path) -> str:
 
 
 SECTIONS: tuple[Callable[[Path], str], ...] = (
-    _accuracy, _pruned, _training, _compressed, _layerwise, _cycles, _scale, _alexnet, _anchors,
+    _accuracy, _pruned, _training, _compressed, _layerwise, _cycles, _scale, _alexnet, _batches,
+    _anchors,
     _explored, _bench, _schedule, _dataflow, _resources, _boards, _fft,
 )
 

@@ -172,7 +172,7 @@ def layer_figures(program: Program, run: RunResult) -> list[LayerFigures]:
         slots = issue * config.kernel_lanes * config.tile_lanes
         beats = row[4]
         written = 0
-        if index == 0:
+        if layer.descriptor["input"]:
             beats += config.map_row_beats * program.input_region.rows
         if index == len(program.layers) - 1:
             written = config.map_row_beats * program.output_region.rows

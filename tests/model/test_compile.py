@@ -185,12 +185,13 @@ def test_the_layers_of_a_batch():
     for first, second in zip(fields[:2], fields[2:4], strict=True):
         changed = {name for name in first if first[name] != second[name]}
         assert changed <= {"in_base", "out_base", "pool_base"}
-    assert [desc["in_base"] for desc in fields[:6:2]] == [0, 56, 112]
+    assert [desc["in_base"] for desc in fields[:6:2]] == [0, 0, 0]
     vectors = [desc["out_base"] for desc in fields[1:6:2]]
     assert np.diff(vectors).tolist() == [16, 16] and vectors[0] == fields[6]["in_base"]
     assert [(desc["tiles"], desc["out_height"], desc["out_plane"], desc["out_tile_row"])
             for desc in fields[6:]] == [(3, 3, 16, 48), (3, 3, 3, 16)]
-    assert (program.input_region.rows, program.output_region.rows) == (3 * 56, 3 * 2)
+    assert (program.input_region.rows, program.output_region.rows) == (56, 3 * 2)
+    assert (image.input_rows, image.output_rows, image.batch) == (56, 3 * 2, 3)
 
 
 def test_inputs_and_outputs_of_a_batch_follow_each_other():

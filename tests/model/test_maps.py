@@ -24,17 +24,13 @@ def follow(network, config, batch):
     order = steps(network, batch)
     rows = np.full(config.feature_depth, -1)
     of_step = {step: number for number, step in enumerate(order)}
-    per_image = placement.source.rows // batch
-    for image in range(batch):
-        first = placement.source.base + image * per_image
-        assert (rows[first:first + per_image] == -1).all(), "inputs overlap"
-        rows[first:first + per_image] = -2 - image
 
     def part(region):
         assert 0 <= region.base and region.base + region.rows <= config.feature_depth
         return rows[region.base:region.base + region.rows]
 
     convs = sum(not layer.dot for layer in network.layers)
+    part(placement.source)[:] = -2
     for step, maps in zip(order, placement.maps, strict=True):
         images = [step.image] if step.image is not None else range(batch)
         for number, image in enumerate(images):
@@ -49,6 +45,10 @@ def follow(network, config, batch):
             part(written)[:] = of_step[step]
             # The input is read while the map is written.
             assert (part(source) == wanted).all(), f"{step}: writes over its input"
+            if step.layer == convs - 1 and image < batch - 1:
+                # Meanwhile the next input is loaded, over the one before.
+                part(placement.source)[:] = -3 - image
+                assert (part(maps.map) == of_step[step]).all(), f"{step}: the input goes over it"
         if maps.added is not None:
             other = of_step[Step(network.layers[step.layer].addition.index, step.image)]
             assert (part(maps.added) == other).all(), f"{step}: what it adds is gone"

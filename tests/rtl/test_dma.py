@@ -100,6 +100,36 @@ def test_there_and_back(name, options):
 
 
 @pytest.mark.parametrize("name", CONFIGS)
+def test_the_next_input_takes_the_place_of_the_one_before(name):
+    """It begins where the one before ended in the memory; rows are announced from the start."""
+    config = CONFIGS[name]
+    m, into, out = bench_module(config)
+    beats, rows = 128 * config.feature_banks // config.port_bits, 21
+    memory = np.random.default_rng(1).integers(1 << 63, size=2000 * config.port_words,
+                                               dtype=np.uint64)
+    expected = memory.reshape(2000, -1).copy()
+    model = MemoryModel(memory, MemoryOptions(latency=5, stall=0.3, seed=3), config.port_bits)
+
+    async def bench(ctx):
+        await begin(into, 10, 100, rows)(ctx)
+        for number in range(1, 3):
+            assert not ctx.get(into.asking) and ctx.get(into.row) == 100 + rows
+            ctx.set(into.again, 1)
+            await ctx.tick()
+            ctx.set(into.again, 0)
+            assert ctx.get(into.asking) and ctx.get(into.row) == 100 and not ctx.get(into.done)
+            await ctx.tick().until(into.done)
+            if number == 1:
+                expected[1500:1500 + beats * rows] = expected[10 + beats * rows:][:beats * rows]
+                await begin(out, 1500, 100, rows)(ctx)
+        expected[1000:1000 + beats * rows] = expected[10 + 2 * beats * rows:][:beats * rows]
+        await begin(out, 1000, 100, rows)(ctx)
+
+    simulate(m, bench, monitors=[memory_port(model, into.ar, into.r, out.w), holding(into, 0.3)])
+    np.testing.assert_array_equal(memory.reshape(2000, -1), expected)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
 def test_rows_are_announced_when_they_are_written(name):
     config = CONFIGS[name]
     banks = config.feature_banks

@@ -118,6 +118,41 @@ def test_every_bank_is_waited_for():
     bench.run()
 
 
+@pytest.mark.parametrize("config", [PRESETS["tiny"], WIDE], ids=["one bank", "eight banks"])
+def test_the_next_input_of_a_batch(config):
+    """It is wanted when all banks have read the one before, and not read before it has come."""
+    dut = Loader(config=config)
+    layer = Conv(config, np.random.default_rng(3), 0, size=(8, 8), kernel=5, channels=9, input=1)
+    reads, wanted = [], []
+
+    async def watch(ctx):
+        cycle = 0
+        async for _, _, pulse, *reading in ctx.tick().sample(
+                dut.next_input, *(port.en for port in dut.feature)):
+            reads.extend([cycle] * sum(reading))
+            wanted.extend([cycle] * pulse)
+            cycle += 1
+
+    async def dma(ctx):
+        ctx.set(dut.input_row, layer.rows)      # all that is needed, but not the end
+        await ctx.tick().repeat(500)
+        ctx.set(dut.input_done, 1)
+        await ctx.tick().until(dut.next_input)
+        ctx.set(dut.input_done, 0)
+        ctx.set(dut.input_row, 0)
+        await ctx.tick().repeat(300)
+        ctx.set(dut.input_row, layer.rows)
+        ctx.set(dut.input_done, 1)
+        await ctx.tick().repeat(400)
+        assert ctx.get(dut.inputs) == 2
+
+    simulate(dut, dma, source(dut.desc, [pack(Descriptor, layer.desc)] * 2), monitors=[watch])
+    (pulse,) = wanted
+    assert pulse >= 500
+    before, after = ([cycle for cycle in reads if (cycle > pulse) == late] for late in (0, 1))
+    assert len(before) == len(after) > 0 and min(after) >= pulse + 300
+
+
 def test_the_input_is_loaded_as_it_comes():
     config = PRESETS["tiny"]
     layer = Conv(config, np.random.default_rng(3), 7, size=(11, 9), kernel=3, pad=1, channels=2,

@@ -28,10 +28,11 @@ BASE = 1000
 class Layers:
     """Random layers one after the other in a memory, and what becomes of each beat."""
 
-    def __init__(self, config, shapes, seed=0):
+    def __init__(self, config, shapes, seed=0, inputs=()):
         rng = np.random.default_rng(seed)
         self.descriptors = []       # packed
         self.streams = []
+        self.inputs = inputs        # numbers of layers that read the input of the run
         self.passes = []            # (address, beats) of every reading of a stream
         self.beats = []             # (kind, payload), see `Sink`
         self.burst = 16 if config.port_bits == 64 else 64
@@ -61,6 +62,7 @@ class Layers:
             "kernel_blocks": len(sizes), "tile_blocks": tile_blocks, "resident": resident,
             "select_code": code, "stream_offset": offset, "stream_beats": len(beats),
             "row_beats_last": lane_beats(config, lanes_last), "lanes_last": lanes_last,
+            "input": int(len(self.streams) in self.inputs),
         }
         self.streams.append(stream)
         self.descriptors.append(sum(beat << 64 * i for i, beat in enumerate(pack(fields))))
@@ -136,7 +138,8 @@ def consume(dut, p, seed):
     return process
 
 
-def run(config, layers, *, p=1.0, seed=0, **options):
+def run(config, layers, *, p=1.0, seed=0, more=None, **options):
+    """Run the layers; ``more(dut, requested)`` is another process."""
     dut = Prefetch(config=config)
     model = MemoryModel(layers.memory, MemoryOptions(seed=seed, **options), config.port_bits)
     got, stamps, requests, stats, errors = [], [], [], [], []
@@ -156,6 +159,7 @@ def run(config, layers, *, p=1.0, seed=0, **options):
         dut, base, source(dut.desc, layers.descriptors), monitors=[
             memory_port(model, dut.ar, dut.r), contract(dut.ar), sort(dut, got, stamps), note,
             consume(dut, p, seed), collect(dut.stats, stats), collect_level(dut.error, errors),
+            *([more(dut, requested)] if more else []),
         ],
     )
     requests = [(item.addr, item.len + 1) for item in requested]
@@ -187,6 +191,33 @@ def test_every_beat_goes_where_it_belongs(name, p, options):
     assert [item.layer for item in stats] == list(range(len(shapes)))
     assert sum(item.counts[0] for item in stats) == len(expected)
     assert any(item.counts[1] for item in stats) == (p < 1)
+
+
+def test_the_next_input_of_a_batch_goes_first():
+    """No kernels of a layer that reads it, or later ones, until all of it is asked for."""
+    config = CONFIGS["tiny"]
+    layers = Layers(config, SHAPES, seed=1, inputs=(0, 2, 3))
+    counts = np.cumsum([-(-beats // layers.burst) for _, beats in layers.passes])
+    before = counts[0 + 1], counts[1 + 2]       # passes of layers 0 and 1, 2 as well
+    seen = []
+
+    def more(dut, requested):
+        async def process(ctx):
+            ctx.set(dut.inputs, 1)
+            for number in (2, 3):
+                await ctx.tick().repeat(2000)
+                seen.append(len(requested))
+                ctx.set(dut.asking, 1)
+                await ctx.tick().repeat(3)
+                ctx.set(dut.inputs, number)
+                await ctx.tick().repeat(50)
+                seen.append(len(requested))
+                ctx.set(dut.asking, 0)
+        return process
+
+    _, _, requests, *_ = run(config, layers, more=more, latency=3)
+    assert requests == layers.bursts()
+    assert seen == [before[0]] * 2 + [before[1]] * 2
 
 
 @pytest.mark.parametrize("name", sorted(CONFIGS))

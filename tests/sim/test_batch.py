@@ -102,10 +102,10 @@ def test_stalls_and_batches_in_a_row(seed):
 
 
 def test_a_difference_names_the_image():
-    """A wrong weight of the fully connected layer shows in both, a wrong input in one."""
+    """A wrong bias of the fully connected layer shows in both, a wrong input in one."""
     program = compile_network(digit_toy(), CONFIG, batch=2)
     inputs = images((1, 28, 28), 2)
-    bit = 64 * (program.layers[-1].descriptor["stream_offset"] + 5)
+    bit = 64 * (program.layers[-1].descriptor["stream_offset"] + 1) + 12    # after the header beat
     wrong, _ = flip_bit(program.image, CONFIG, f"KERN:{bit}", fix_crc=True)
     with open_backend("fast", CONFIG, max_cycles=50_000) as core:
         core.load(wrong.tobytes())
