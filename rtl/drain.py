@@ -1,8 +1,8 @@
 """Drain: complete accumulators out of the array, combined, rounded and saturated.
 
-The accumulators of all lanes are copied at once into a shadow, which then shifts by D = ``drained``
-kernels a cycle while the array goes on with the next frequency: D kernels of every tile lane, 4 for
-every row that the inverse FFT gives in a cycle, leave per cycle. They are called a quad here.
+The array completes D = ``drained`` kernels of every tile lane per cycle, 4 for every row that the
+inverse FFT gives in a cycle. They are called a quad here. Each quad is taken in its cycle, while
+the lanes before it go on with the next frequency.
 
     complex     re = a1 - a3        im = a1 + a2
     real word   re = a1 + a2        im = a1 - a3        (`rtl.mac` chose the factors so)
@@ -13,7 +13,7 @@ So two sums are formed and rounded in any case, and change places at the end.
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Module, Mux, Signal, signed
+from amaranth.hdl import Array, Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -92,7 +92,7 @@ class Rounder(wiring.Component):
 
 
 class Drain(wiring.Component):
-    """Shadow registers, quad counter and two `Rounder` for D kernels of every tile lane.
+    """Choice of the quad, its counter, and two `Rounder` for D kernels of every tile lane.
 
     Parameters
     ----------
@@ -102,14 +102,14 @@ class Drain(wiring.Component):
     Attributes
     ----------
     i : In(LaneSums(config))
-        Accumulators, at most every ``INTERVAL`` cycles. ``sum_shift`` is 0..31 (`model.lower`
-        gives no other).
+        Accumulators, at most every ``INTERVAL`` cycles; those of quad q are looked at q cycles
+        later. ``sum_shift`` is 0..31 (`model.lower` gives no other).
     o : Out(Event(SumWrite(config)))
         ``INTERVAL`` words on consecutive cycles, the first ``LATENCY`` cycles after ``i``.
         ``block_last`` comes with the last of them if it came with the accumulators.
     """
 
-    #: Shadow, combination, rounder, exchange.
+    #: Choice, combination, rounder, exchange.
     LATENCY = 3 + Rounder.LATENCY
 
     def __init__(self, config: AcceleratorConfig) -> None:
@@ -121,10 +121,10 @@ class Drain(wiring.Component):
         })
 
     def elaborate(self, platform) -> Module:
-        """Shift the shadow under the quad counter, delay the tag past the rounders."""
+        """Take quad after quad, delay the tag past the rounders."""
         m = Module()
         s1_valid, s1_how, s1_tag = self._sequence(m)
-        shadow = self._shadow(m)
+        heads = self._heads(m)
 
         s2_coarse = Signal(2, reset_less=True)
         s2_fine = Signal(3, reset_less=True)
@@ -148,7 +148,7 @@ class Drain(wiring.Component):
             *(self.o.payload[name].eq(late.tag[name]) for name in Tag(self._config).members),
         ]
 
-        for index, acc in enumerate(shadow):
+        for index, acc in enumerate(heads):
             tile, kernel = divmod(index, self._config.drained)
             name = f"{tile}_{kernel}"
             rounded = []
@@ -195,21 +195,25 @@ class Drain(wiring.Component):
             ]
         return valid, how, tag
 
-    def _shadow(self, m: Module):
-        """Accumulators of the quad that leaves now, D kernels of each tile lane in turn."""
+    def _heads(self, m: Module):
+        """Accumulators of the quad that leaves now, D kernels of each tile lane."""
         config = self._config
         lane = data.ArrayLayout(signed(config.acc_bits), 3)
+        # Known before the accumulators come: it reaches all of them.
+        turn = Signal(range(max(2, self.INTERVAL)))
+        if self.INTERVAL > 1:
+            with m.If(self.i.valid | (turn != 0)):
+                m.d.sync += turn.eq(Mux(turn == self.INTERVAL - 1, 0, turn + 1))
         heads = []
         for tile in range(config.tile_lanes):
             for kernel in range(config.drained):
-                after = 0
-                for number in reversed(range(kernel, config.kernel_lanes, config.drained)):
-                    shadow = Signal(lane, name=f"s1_acc{tile}_{number}", reset_less=True)
-                    m.d.sync += shadow.eq(
-                        Mux(self.i.valid, self.i.acc[tile][number].as_value(), after)
-                    )
-                    after = shadow.as_value()
-                heads.append(shadow)
+                lanes = Array(
+                    self.i.acc[tile][number].as_value()
+                    for number in range(kernel, config.kernel_lanes, config.drained)
+                )
+                head = Signal(lane, name=f"s1_acc{tile}_{kernel}", reset_less=True)
+                m.d.sync += head.eq(lanes[turn])
+                heads.append(head)
         return heads
 
 
