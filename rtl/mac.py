@@ -11,9 +11,9 @@ and wr·xr. For a dot layer w is conjugated: a1 - a3 = wr·xr + wi·xi. `rtl.dra
 
 An idle cycle and a disabled lane are steps with a zero weight, which needs no clock enable.
 
-The drain takes the sums of D = ``drained`` kernels of every tile lane per cycle. Each D kernel lanes
-work a cycle behind those before them, so that their sums are complete when it is their turn: no
-copy of all sums is kept, and the words of a tile reach D lanes from each register, not all of them.
+The drain takes the sums of D = ``drained`` kernels of every tile lane per cycle. D kernel lanes at
+a time work a cycle behind those before them, so that their sums are complete when it is their turn:
+no copy of all sums is kept, and a register of a tile's words drives D lanes, not all of them.
 
 With ``window`` > 1 a lane has not one accumulator of each but a file of them, with a place for
 every frequency; the words of a step may then be of different frequencies.
