@@ -137,9 +137,10 @@ class Checker(wiring.Component):
             m.d.comb += [beat_crc.data.eq(s1_data), beat_crc.valid.eq(s1_valid & kern)]
         with m.If(s1_valid & in_header):
             m.d.sync += header[s1_index[:4]].eq(s1_word)
-        crc_differs = Signal()
+        crc_differs, s1_expected = Signal(), Signal(64, reset_less=True)
+        m.d.sync += s1_expected.eq(expected)
         m.d.sync += crc_differs.eq(
-            (Mux(kern, beat_crc.crc, word_crc.crc) if by_beat else word_crc.crc) != expected
+            (Mux(kern, beat_crc.crc, word_crc.crc) if by_beat else word_crc.crc) != s1_expected
         )
 
         fault = self._header_fault(m, header, crc_differs)
@@ -153,7 +154,7 @@ class Checker(wiring.Component):
             ))[section],
         ))
 
-        settle = Signal(range(4))
+        settle = Signal(range(5))
         with m.FSM():
             with m.State("IDLE"):
                 m.d.sync += [section.eq(0), bus_error.eq(0)]
@@ -169,7 +170,7 @@ class Checker(wiring.Component):
                 m.d.comb += [word_crc.start.eq(1), beat_crc.start.eq(1)]
                 m.d.sync += [
                     ask_addr.eq(self.image_addr + offset), ask_left.eq(beats),
-                    data_left.eq(beats), s1_index.eq(0), settle.eq(3),
+                    data_left.eq(beats), s1_index.eq(0), settle.eq(4),
                 ]
                 with m.If(section == 2):
                     m.d.sync += self.kernel_base.eq(self.image_addr + offset)

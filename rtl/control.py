@@ -101,9 +101,14 @@ class Controller(wiring.Component):
         with m.If(running):
             m.d.sync += [
                 self.cycles.eq(self.cycles + 1),
-                self.read_beats.eq(self.read_beats + self.r_taken),
-                self.write_beats.eq(self.write_beats + self.w_taken),
             ]
+        # Counted a cycle later: whether a beat is taken is known late. A run never ends with one.
+        s1_read, s1_written = Signal(), Signal()
+        m.d.sync += [
+            s1_read.eq(running & self.r_taken), s1_written.eq(running & self.w_taken),
+            self.read_beats.eq(self.read_beats + s1_read),
+            self.write_beats.eq(self.write_beats + s1_written),
+        ]
 
         # Registered: they reach most flip-flops of the core.
         reset, start = Signal(), Signal()

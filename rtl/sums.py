@@ -272,16 +272,19 @@ class SumReader(wiring.Component):
         if self._config.inverse_rows > 1:
             entries = Mux(layer.pool | layer.dot, layer.out_step, layer.out_step >> 1)
         # A bank's turn comes every F kernels: with several, its room may be known a cycle later.
-        # That of dot products comes every cycle: they leave room for the one before.
-        needed = entries if banks == 1 else Mux(layer.dot, 2, entries)
-        domain = m.d.comb if banks == 1 else m.d.sync
+        # That of dot products comes every cycle: they leave room for the one before. With one, room
+        # is found for both cases, with and without a start now.
         for index in range(banks):
             credits = Signal(range(SEGMENT_ROWS + 1), name=f"credits{index}")
-            taken = Mux(start & (bank == index), entries, 0)
-            m.d.sync += credits.eq(credits - taken + self.credit[index])
-            domain += room[index].eq(credits >= needed)
+            taken = start & (bank == index)
+            m.d.sync += credits.eq(credits - Mux(taken, entries, 0) + self.credit[index])
+            if banks > 1:
+                m.d.sync += room[index].eq(credits >= Mux(layer.dot, 2, entries))
+            else:
+                after = credits + self.credit[index]
+                m.d.sync += room[index].eq(Mux(taken, after >= entries << 1, after >= entries))
             with m.If(self.begin):
-                m.d.sync += credits.eq(SEGMENT_ROWS)
+                m.d.sync += [credits.eq(SEGMENT_ROWS), room[index].eq(banks == 1)]
 
         # One register stage between the decision and the RAM.
         marks = Signal(TileMarks)
