@@ -128,7 +128,10 @@ class Drain(wiring.Component):
 
         s2_coarse = Signal(2, reset_less=True)
         s2_fine = Signal(3, reset_less=True)
-        m.d.sync += [s2_coarse.eq(s1_how.shift[3:5]), s2_fine.eq(s1_how.shift[:3])]
+        s3_fine = Signal(3, reset_less=True)
+        m.d.sync += [
+            s2_coarse.eq(s1_how.shift[3:5]), s2_fine.eq(s1_how.shift[:3]), s3_fine.eq(s2_fine)
+        ]
 
         valid, tag, real, dot = s1_valid, s1_tag, s1_how.real, s1_how.dot
         for stage in range(2, self.LATENCY + 1):
@@ -148,9 +151,6 @@ class Drain(wiring.Component):
         for index, acc in enumerate(heads):
             tile, kernel = divmod(index, self._config.drained)
             name = f"{tile}_{kernel}"
-            # A copy for each, kept by the attribute: some hundred tables hang on it.
-            s3_fine = Signal(3, name=f"s3_fine{name}", reset_less=True, attrs={"keep": 1})
-            m.d.sync += s3_fine.eq(s2_fine)
             rounded = []
             for part, value in (("re", acc[0] - acc[2]), ("im", acc[0] + acc[1])):
                 s2 = Signal(value.shape(), name=f"s2_{part}{name}", reset_less=True)

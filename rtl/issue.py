@@ -170,11 +170,6 @@ class Issue(wiring.Component):
                     offset.eq(offset + 1), word.eq(next_word), rest.eq(rest - 1),
                     offset_end.eq((offset == hold_before) | (rest == 1)),
                 ]
-            with m.Elif(frequency_end):
-                m.d.sync += [
-                    frequency.eq(frequency + 1), frequency_last.eq(layer.dot | (frequency == 30)),
-                    *begin_frequency(frequency_word + 1),
-                ]
             with m.Elif(~layer.scatter):
                 with m.If(group_end):
                     m.d.sync += [
@@ -198,13 +193,16 @@ class Issue(wiring.Component):
                 m.d.sync += [drain.eq(interval - 1), draining.eq(interval != 1)]
             with m.Elif(draining):
                 m.d.sync += [drain.eq(drain - 1), draining.eq(drain != 1)]
+        # A block that is not there may be taken over, too: it does not become active.
+        closes = ~active | block_end
+        with m.If(~active | (go & frequency_end)):
+            m.d.sync += [
+                frequency.eq(Mux(closes, 0, frequency + 1)),
+                frequency_last.eq(layer.dot | (~closes & (frequency == 30))),
+                *begin_frequency(Mux(closes, following.base, frequency_word + 1)),
+            ]
         with m.If(order.o.ready):
-            m.d.sync += active.eq(order.o.valid)
-            with m.If(order.o.valid):
-                m.d.sync += [
-                    block.eq(following), frequency.eq(0), frequency_last.eq(layer.dot),
-                    *begin_frequency(following.base)
-                ]
+            m.d.sync += [active.eq(order.o.valid), block.eq(following)]
         with m.If(self.start):
             m.d.sync += [active.eq(0), drain.eq(0), draining.eq(0)]
 

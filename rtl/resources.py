@@ -35,7 +35,7 @@ NO_COLLISIONS = (
 
 #: Names of array elements ("row[3]") clash with the names abc9 gives to the bits of a wire, and
 #: yosys 0.70 then stops without a message (YosysHQ/yosys#4349). Simulation assertions are no cells.
-HIDE_NAMES = "rename -hide */w:*; chformal -remove"
+HIDE_NAMES = "rename -hide */w:*[[]*; chformal -remove"
 
 
 def have_yosys() -> bool:
