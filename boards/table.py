@@ -150,7 +150,7 @@ BOARDS = {
     for board in (
         Board(
             id="ulx3s-85f", name="Radiona ULX3S 85F", module="ulx3s",
-            platform="ULX3S_85F_Platform", config="ecp5-85f", clock_hz=25_000_000,
+            platform="ULX3S_85F_Platform", config="ecp5-85f-board", clock_hz=50_000_000,
             programmer=("openFPGALoader", "-b", "ulx3s", "-m", "{bit}"), line="USB port US1",
         ),
         Board(
@@ -160,7 +160,7 @@ BOARDS = {
         ),
         Board(
             id="ecpix5-85f", name="LambdaConcept ECPIX-5 85F", module="ecpix5",
-            platform="ECPIX585Platform", config="ecp5-85f", clock_hz=25_000_000,
+            platform="ECPIX585Platform", config="ecp5-85f-board", clock_hz=25_000_000,
             programmer=("openFPGALoader", "-c", "ft2232", "-m", "{bit}"),
             line="the second channel of the micro USB port",
         ),
@@ -172,7 +172,7 @@ BOARDS = {
         ),
         Board(
             id="orangecrab-85f", name="OrangeCrab r0.2 85F", module="orangecrab_r0_2",
-            platform="OrangeCrabR0_2_85FPlatform", config="ecp5-85f", clock_hz=24_000_000,
+            platform="OrangeCrabR0_2_85FPlatform", config="ecp5-85f-board", clock_hz=24_000_000,
             programmer=("dfu-util", "-d", "1209:5af0", "-a", "0", "-D", "{bit}"),
             uart=("io", "0", "1"), line="a 3.3 V serial adapter at pins 0 (receives) and 1 (sends)",
             ecppack="--compress --freq 38.8",

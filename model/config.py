@@ -324,7 +324,13 @@ PRESETS = {
     for config in (
         # Reference: 32 complex lanes, 100 multipliers, whole LeNet on chip of an ECP5-85F.
         AcceleratorConfig(name="ecp5-85f", tile_lanes=4, kernel_lanes=8, onchip_kib=128),
-        # The same array with 16-bit weights.
+        # As many lanes for boards: half of the inverse FFTs, which are much of the logic, and
+        # accumulators that LeNets' sums fit.
+        AcceleratorConfig(
+            name="ecp5-85f-board", tile_lanes=2, kernel_lanes=16, acc_bits=28, port_bits=128,
+            onchip_kib=128,
+        ),
+        # The array of `ecp5-85f` with 16-bit weights.
         AcceleratorConfig(
             name="ecp5-85f-w16", tile_lanes=4, kernel_lanes=8, weight_bits=16, acc_bits=40
         ),

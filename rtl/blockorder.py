@@ -1,10 +1,12 @@
 """Order of the blocks (kernel block, tile block) of a layer, and when each may begin.
 
 The next block is offered while the one before is still being issued, as soon as its tiles are
-loaded and a slot of the sum buffer is free. The tile blocks come in groups of ``resident``, which
-lie one after the other in the ring; the last group takes what is left. For each group all kernel
-blocks, for each of these the group's tile blocks. A tile block gives its words back after its last
-kernel block, so the groups of a layer with one kernel block need not fit the ring.
+loaded and a slot of the sum buffer is free. It is found, and its slot taken, before it is asked
+for, and waits in a register, where the long way of the issue unit's decision ends. The tile blocks
+come in groups of ``resident``, which lie one after the other in the ring; the last group takes what
+is left. For each group all kernel blocks, for each of these the group's tile blocks. A tile block
+gives its words back after its last kernel block, so the groups of a layer with one kernel block
+need not fit the ring.
 
 In a grouped convolution the kernel blocks come part by part, ``part_blocks`` of them for every
 ``part_groups`` rows of channels.
@@ -73,7 +75,7 @@ class BlockOrder(wiring.Component):
     o : Out(stream.Signature(Block(config)))
         The next block; a block per cycle if nothing is waited for.
     wait_tiles, wait_sums : Out(1)
-        What the next block waits for.
+        What the block to be found next waits for.
     """
 
     def __init__(self, config: AcceleratorConfig) -> None:
@@ -88,10 +90,13 @@ class BlockOrder(wiring.Component):
     def elaborate(self, platform) -> Module:
         """Loops: groups of tile blocks, kernel blocks, tile blocks of the group."""
         m = Module()
-        layer, block = self.layer, self.o.payload
+        layer, block = self.layer, Signal(Block(self._config))
+        held, held_valid = Signal(Block(self._config), reset_less=True), Signal()
+        found = Signal()        # ``block`` may begin
         busy, pending = Signal(), Signal()      # a layer is on; it has blocks left to hand out
-        kernel_block = Signal.like(layer.kernel_blocks)
-        tile_block = Signal.like(layer.tile_blocks)     # of the group
+        kernels_left = Signal.like(layer.kernel_blocks)     # kernel blocks after this one
+        tiles_left = Signal.like(layer.tile_blocks)     # tile blocks of the group after this one
+        first_use = Signal()                            # by the first kernel block
         size, rest = Signal.like(layer.tile_blocks), Signal.like(layer.tile_blocks)
         loaded = Signal(block.words.shape())    # tile blocks in the ring that nobody used yet
         slots = Signal(range(SUM_SLOTS + 1), init=SUM_SLOTS)     # free ones
@@ -103,17 +108,18 @@ class BlockOrder(wiring.Component):
         # where the channels of the next part lie.
         part_left = Signal.like(layer.part_blocks)
         part_base = Signal.like(base)
-        first_use, kernel_end, tile_end = Signal(), Signal(), Signal()
-        take = self.o.valid & self.o.ready
+        kernel_end, tile_end = Signal(), Signal()
+        take = found & ~held_valid
         m.d.comb += [
             words.eq(Mux(layer.dot, layer.groups, layer.groups << 5)),
-            first_use.eq(kernel_block == 0),
-            kernel_end.eq(kernel_block == layer.kernel_blocks - 1),
-            tile_end.eq(tile_block == size - 1),
+            kernel_end.eq(kernels_left == 0),
+            tile_end.eq(tiles_left == 0),
 
             self.wait_tiles.eq(pending & first_use & (loaded == 0)),
             self.wait_sums.eq(pending & ~self.wait_tiles & (slots == 0)),
-            self.o.valid.eq(pending & ~self.wait_tiles & (slots != 0)),
+            found.eq(pending & ~self.wait_tiles & (slots != 0)),
+            self.o.valid.eq(found | held_valid),
+            self.o.payload.eq(Mux(held_valid, held.as_value(), block.as_value())),
             block.base.eq(base),
             block.slot.eq(slot),
             block.layer_last.eq(kernel_end & tile_end & (rest == 0)),
@@ -121,6 +127,9 @@ class BlockOrder(wiring.Component):
             block.words.eq(words),
         ]
 
+        m.d.sync += held_valid.eq(self.o.valid & ~self.o.ready)
+        with m.If(~held_valid):
+            m.d.sync += held.eq(block)
         m.d.sync += [
             loaded.eq(loaded + self.block_loaded - (take & first_use)),
             slots.eq(slots + self.slot_free - take),
@@ -130,11 +139,11 @@ class BlockOrder(wiring.Component):
             with m.If(first_use):
                 m.d.sync += ring_end.eq(base + words)
             with m.If(~tile_end):
-                m.d.sync += [tile_block.eq(tile_block + 1), base.eq(base + words)]
+                m.d.sync += [tiles_left.eq(tiles_left - 1), base.eq(base + words)]
             with m.Elif(~kernel_end):
                 m.d.sync += [
-                    tile_block.eq(0), kernel_block.eq(kernel_block + 1), base.eq(group_base),
-                    part_left.eq(part_left - 1),
+                    tiles_left.eq(size - 1), kernels_left.eq(kernels_left - 1), first_use.eq(0),
+                    base.eq(group_base), part_left.eq(part_left - 1),
                 ]
                 with m.If(part_left == 1):
                     m.d.sync += [
@@ -147,7 +156,8 @@ class BlockOrder(wiring.Component):
                 # ``base`` may be that of a later part, ``ring_end`` is not.
                 following = Mux(first_use, base + words, ring_end)
                 m.d.sync += [
-                    tile_block.eq(0), kernel_block.eq(0),
+                    tiles_left.eq(following_size - 1),
+                    kernels_left.eq(layer.kernel_blocks - 1), first_use.eq(1),
                     size.eq(following_size), rest.eq(following_rest),
                     base.eq(following), group_base.eq(following),
                     part_left.eq(layer.part_blocks),
@@ -158,8 +168,9 @@ class BlockOrder(wiring.Component):
         with m.If(self.desc.valid & ~busy):
             m.d.sync += [
                 *(layer[name].eq(self.desc.payload[name]) for name in _USED),
-                busy.eq(1), pending.eq(1), kernel_block.eq(0), tile_block.eq(0),
-                size.eq(self.desc.payload.resident),
+                busy.eq(1), pending.eq(1),
+                kernels_left.eq(self.desc.payload.kernel_blocks - 1), first_use.eq(1),
+                tiles_left.eq(self.desc.payload.resident - 1), size.eq(self.desc.payload.resident),
                 rest.eq(self.desc.payload.tile_blocks - self.desc.payload.resident),
                 base.eq(ring_end), group_base.eq(ring_end),
                 part_left.eq(self.desc.payload.part_blocks),
@@ -173,7 +184,7 @@ class BlockOrder(wiring.Component):
             m.d.sync += busy.eq(0)
         with m.If(self.start):
             m.d.sync += [
-                busy.eq(0), pending.eq(0), loaded.eq(0), slots.eq(SUM_SLOTS), slot.eq(0),
-                ring_end.eq(0),
+                busy.eq(0), pending.eq(0), held_valid.eq(0), loaded.eq(0), slots.eq(SUM_SLOTS),
+                slot.eq(0), ring_end.eq(0),
             ]
         return m

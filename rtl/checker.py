@@ -5,7 +5,8 @@ reported as `model.image.ErrorCode`. The image is read once, section by section 
 KERN), each with its CRC-32 on the fly; only the descriptors are stored.
 
 Throughput: a beat of KERN per cycle, a 64-bit word of HEADER and DESC. A load takes about as many
-cycles as the image has beats.
+cycles as the image has beats. Beats of two words also go word by word, which costs those who load
+an image little, and saves the CRC of a beat.
 """
 
 from __future__ import annotations
@@ -78,7 +79,8 @@ class Checker(wiring.Component):
         m = Module()
         bits, words = self._config.port_bits, self._config.port_words
         m.submodules.crc = word_crc = beat_crc = Crc32(width=64)
-        if words > 1:
+        by_beat = words > 2
+        if by_beat:
             m.submodules.beat_crc = beat_crc = Crc32(width=bits)
         # Whole beats: the last one may have words beyond the last layer.
         store_depth = words * ceil(self._config.max_layers * BEATS / words)
@@ -96,8 +98,8 @@ class Checker(wiring.Component):
         beats = Array((header_beats, header[3][32:], header[5][32:]))[section]
         expected = Array((header[-1], header[4][:32], header[4][32:]))[section]
 
-        # One section: requests run ahead of the data. A beat of KERN is taken whenever it comes, a
-        # beat of the others is shifted out word by word.
+        # One section: requests run ahead of the data. A beat of KERN is taken whenever it comes (if
+        # ``by_beat``), a beat of the others is shifted out word by word.
         ask_addr, ask_left, data_left = Signal(32), Signal(32), Signal(32)
         bus_error, kern = Signal(), Signal()
         s1_left, s1_data = Signal(range(words + 1)), Signal(bits, reset_less=True)
@@ -118,7 +120,7 @@ class Checker(wiring.Component):
         with m.If(self.r.valid & self.r.ready & (data_left != 0)):
             m.d.sync += [
                 data_left.eq(data_left - 1), s1_data.eq(self.r.payload.data),
-                s1_left.eq(Mux(kern, 1, words)),
+                s1_left.eq(Mux(kern, 1, words) if by_beat else words),
             ]
             with m.If(self.r.payload.error):
                 m.d.sync += bus_error.eq(1)
@@ -127,16 +129,19 @@ class Checker(wiring.Component):
         covered = (section != 0) | (s1_index < HEADER_WORDS - 1)
         m.d.comb += [
             word_crc.data.eq(s1_word),
-            word_crc.valid.eq(s1_valid & covered & (~kern if words > 1 else 1)),
+            word_crc.valid.eq(s1_valid & covered & (~kern if by_beat else 1)),
             write_port.addr.eq(s1_index), write_port.data.eq(s1_word),
             write_port.en.eq(s1_valid & (section == 1)),
         ]
-        if words > 1:
+        if by_beat:
             m.d.comb += [beat_crc.data.eq(s1_data), beat_crc.valid.eq(s1_valid & kern)]
         with m.If(s1_valid & in_header):
             m.d.sync += header[s1_index[:4]].eq(s1_word)
-        crc_differs = Signal()
-        m.d.sync += crc_differs.eq(Mux(kern, beat_crc.crc, word_crc.crc) != expected)
+        crc_differs, s1_expected = Signal(), Signal(64, reset_less=True)
+        m.d.sync += s1_expected.eq(expected)
+        m.d.sync += crc_differs.eq(
+            (Mux(kern, beat_crc.crc, word_crc.crc) if by_beat else word_crc.crc) != s1_expected
+        )
 
         fault = self._header_fault(m, header, crc_differs)
         failed = Signal(4)
@@ -149,7 +154,7 @@ class Checker(wiring.Component):
             ))[section],
         ))
 
-        settle = Signal(range(4))
+        settle = Signal(range(5))
         with m.FSM():
             with m.State("IDLE"):
                 m.d.sync += [section.eq(0), bus_error.eq(0)]
@@ -165,7 +170,7 @@ class Checker(wiring.Component):
                 m.d.comb += [word_crc.start.eq(1), beat_crc.start.eq(1)]
                 m.d.sync += [
                     ask_addr.eq(self.image_addr + offset), ask_left.eq(beats),
-                    data_left.eq(beats), s1_index.eq(0), settle.eq(3),
+                    data_left.eq(beats), s1_index.eq(0), settle.eq(4),
                 ]
                 with m.If(section == 2):
                     m.d.sync += self.kernel_base.eq(self.image_addr + offset)

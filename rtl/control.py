@@ -101,9 +101,14 @@ class Controller(wiring.Component):
         with m.If(running):
             m.d.sync += [
                 self.cycles.eq(self.cycles + 1),
-                self.read_beats.eq(self.read_beats + self.r_taken),
-                self.write_beats.eq(self.write_beats + self.w_taken),
             ]
+        # Counted a cycle later: whether a beat is taken is known late. A run never ends with one.
+        s1_read, s1_written = Signal(), Signal()
+        m.d.sync += [
+            s1_read.eq(running & self.r_taken), s1_written.eq(running & self.w_taken),
+            self.read_beats.eq(self.read_beats + s1_read),
+            self.write_beats.eq(self.write_beats + s1_written),
+        ]
 
         # Registered: they reach most flip-flops of the core.
         reset, start = Signal(), Signal()
@@ -115,9 +120,20 @@ class Controller(wiring.Component):
         with m.If(self.abort):
             m.d.sync += aborted.eq(1)
 
+        # ``flush`` reaches all of the port: a register of its own, as long as DRAIN and OWING.
+        m.d.sync += self.flush.eq(0)
+
+        def drain():
+            m.d.sync += self.flush.eq(1)
+            m.next = "DRAIN"
+
         def give_up():
-            m.d.sync += self.error.eq(ErrorCode.TIMEOUT)
+            m.d.sync += [self.error.eq(ErrorCode.TIMEOUT), self.flush.eq(1)]
             m.next = "OWING"
+
+        def end():
+            m.d.sync += self.flush.eq(0)
+            m.next = "IDLE"
 
         with m.FSM() as fsm:
             m.d.comb += [
@@ -145,7 +161,7 @@ class Controller(wiring.Component):
                         outcome.eq(self.checker_error),
                         self.loaded.eq(self.checker_error == ErrorCode.NONE),
                     ]
-                    m.next = "DRAIN"
+                    drain()
                 with m.Elif(self.expired):
                     m.d.sync += self.checker_reset.eq(1)
                     give_up()
@@ -159,10 +175,10 @@ class Controller(wiring.Component):
                 m.d.comb += running.eq(1)
                 with m.If(self.bus_error):
                     m.d.sync += outcome.eq(ErrorCode.BUS)
-                    m.next = "DRAIN"
+                    drain()
                 with m.Elif(aborted):
                     m.d.sync += outcome.eq(ErrorCode.ABORTED)
-                    m.next = "DRAIN"
+                    drain()
                 with m.Elif(self.expired):
                     give_up()
                 with m.Elif(self.finished):
@@ -173,23 +189,25 @@ class Controller(wiring.Component):
                 with m.If(self.w_error):
                     m.d.sync += outcome.eq(ErrorCode.BUS)
                 with m.If(self.output_done & ~self.output_start & ~self.w_busy):
-                    m.next = "DRAIN"
+                    drain()
                 with m.Elif(self.expired):
                     give_up()
             with m.State("DRAIN"):
                 # The engine is silenced first, then the port runs dry. Leaving before the reset
                 # is there would let a unit ask for a last burst, which nobody takes.
-                m.d.comb += [reset.eq(1), self.flush.eq(1)]
+                m.d.comb += reset.eq(1)
+                m.d.sync += self.flush.eq(1)
                 with m.If(self.idle & self.engine_reset):
                     m.d.sync += [self.error.eq(outcome), self.done.eq(outcome == ErrorCode.NONE)]
-                    m.next = "IDLE"
+                    end()
                 with m.Elif(self.expired):
                     give_up()
             with m.State("OWING"):
                 # As DRAIN, but the host has its answer.
-                m.d.comb += [reset.eq(1), self.flush.eq(1)]
+                m.d.comb += reset.eq(1)
+                m.d.sync += self.flush.eq(1)
                 with m.If(self.load | self.run):
                     m.d.sync += self.error.eq(ErrorCode.OWING)
                 with m.If(self.idle & self.engine_reset):
-                    m.next = "IDLE"
+                    end()
         return m

@@ -208,17 +208,16 @@ class Core(wiring.Component):
 
     def _features(self, m: Module, feature: FeatureMemory, input_write, output_read,
                   write, read, output_reads) -> None:
-        """Both ports of a bank of the feature memory have two users, never at the same time.
+        """Give both ports of a bank of the feature memory to two users, never at the same time.
 
         The input DMA, which may still be at work when layer 0 writes, is held off meanwhile, bank
         by bank; the output DMA comes after the layers. A level says that it has: whether it reads
         in this cycle is known too late for the addresses of all block RAMs.
         """
         m.d.comb += [
-            feature.write.valid.eq(input_write.valid | write.valid),
-            feature.write.payload.eq(Mux(
-                input_write.valid, input_write.payload.as_value(), write.payload.as_value()
-            )),
+            feature.write.valid.eq(write.valid), feature.write.payload.eq(write.payload),
+            feature.fill.valid.eq(input_write.valid),
+            feature.fill.payload.eq(input_write.payload),
             feature.read.en.eq(output_read.en | read.en),
         ]
         for name in ("even_addr", "odd_addr", "offset"):

@@ -126,16 +126,18 @@ class Csr(wiring.Component):
                             m.d.sync += register.eq(self.w_data)
         m.d.sync += self.irq.eq(irq_enable & (self.done | (self.error != 0)))
 
-        profile = self._profile(m)
-        with m.If(self.addr >= PROFILE_BASE):
-            m.d.sync += self.r_data.eq(profile)
-        with m.Else():
-            with m.Switch(self.addr):
-                for address, value in {**read_only, **addresses}.items():
-                    with m.Case(address):
-                        m.d.sync += self.r_data.eq(value)
-                with m.Default():
-                    m.d.sync += self.r_data.eq(0)
+        # One register for the profile and one for the others, chosen between after them.
+        s1_profile, s1_register = Signal(32), Signal(32)
+        s1_in_profile = Signal()
+        m.d.sync += [
+            s1_profile.eq(self._profile(m)), s1_register.eq(0),
+            s1_in_profile.eq(self.addr >= PROFILE_BASE),
+        ]
+        with m.Switch(self.addr):
+            for address, value in {**read_only, **addresses}.items():
+                with m.Case(address):
+                    m.d.sync += s1_register.eq(value)
+        m.d.comb += self.r_data.eq(Mux(s1_in_profile, s1_profile, s1_register))
         return m
 
     def _profile(self, m: Module) -> Signal:

@@ -1,8 +1,8 @@
 """Drain: complete accumulators out of the array, combined, rounded and saturated.
 
-The accumulators of all lanes are copied at once into a shadow, which then shifts by D = ``drained``
-kernels a cycle while the array goes on with the next frequency: D kernels of every tile lane, 4 for
-every row that the inverse FFT gives in a cycle, leave per cycle. They are called a quad here.
+The array completes D = ``drained`` kernels of every tile lane per cycle, 4 for every row that the
+inverse FFT gives in a cycle. They are called a quad here. Each quad is taken in its cycle, while
+the lanes before it go on with the next frequency.
 
     complex     re = a1 - a3        im = a1 + a2
     real word   re = a1 + a2        im = a1 - a3        (`rtl.mac` chose the factors so)
@@ -15,7 +15,7 @@ leaves in the first.
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Module, Mux, Signal, signed
+from amaranth.hdl import Array, Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -94,7 +94,7 @@ class Rounder(wiring.Component):
 
 
 class Drain(wiring.Component):
-    """Shadow registers, quad counter and two `Rounder` for D kernels of every tile lane.
+    """Choice of the quad, its counter, and two `Rounder` for D kernels of every tile lane.
 
     Parameters
     ----------
@@ -104,8 +104,8 @@ class Drain(wiring.Component):
     Attributes
     ----------
     i : In(LaneSums(config))
-        Accumulators, at most every ``INTERVAL`` cycles. ``sum_shift`` is 0..31 (`model.lower`
-        gives no other).
+        Accumulators, at most every ``INTERVAL`` cycles; those of quad q are looked at q cycles
+        later. ``sum_shift`` is 0..31 (`model.lower` gives no other).
     o : Out(Event(SumWrite(config)))
         ``INTERVAL`` words on consecutive cycles, the first ``LATENCY`` cycles after ``i``.
         ``block_last`` comes with the last of them if it came with the accumulators.
@@ -113,7 +113,7 @@ class Drain(wiring.Component):
 
     def __init__(self, config: AcceleratorConfig) -> None:
         self._config = config
-        #: Shadow, combination, sum of tile lanes, rounder, exchange.
+        #: Choice, combination, sum of tile lanes, rounder, exchange.
         self.LATENCY = 3 + config.spread + Rounder.LATENCY
         self.INTERVAL = config.kernel_lanes // config.drained
         super().__init__({
@@ -122,10 +122,10 @@ class Drain(wiring.Component):
         })
 
     def elaborate(self, platform) -> Module:
-        """Shift the shadow under the quad counter, delay the tag past the rounders."""
+        """Take quad after quad, delay the tag past the rounders."""
         m = Module()
         s1_valid, s1_how, s1_tag = self._sequence(m)
-        shadow = self._shadow(m)
+        heads = self._heads(m)
 
         across = self._config.spread        # stages from s2 to the rounder
         hows = [s1_how]
@@ -153,7 +153,7 @@ class Drain(wiring.Component):
             # Combined sums of every tile lane, s2, and what the rounders take, s2 + ``across``.
             re, im = [], []
             for tile in range(self._config.tile_lanes):
-                acc, name = shadow[tile * self._config.drained + kernel], f"{tile}_{kernel}"
+                acc, name = heads[tile * self._config.drained + kernel], f"{tile}_{kernel}"
                 re.append(self._register(m, acc[0] - acc[2], f"s2_re{name}"))
                 im.append(self._register(m, acc[0] + acc[1], f"s2_im{name}"))
             tree = re[:self._config.dot_lanes]
@@ -226,21 +226,25 @@ class Drain(wiring.Component):
             ]
         return valid, how, tag
 
-    def _shadow(self, m: Module):
-        """Accumulators of the quad that leaves now, D kernels of each tile lane in turn."""
+    def _heads(self, m: Module):
+        """Accumulators of the quad that leaves now, D kernels of each tile lane."""
         config = self._config
         lane = data.ArrayLayout(signed(config.acc_bits), 3)
+        # Known before the accumulators come: it reaches all of them.
+        turn = Signal(range(max(2, self.INTERVAL)))
+        if self.INTERVAL > 1:
+            with m.If(self.i.valid | (turn != 0)):
+                m.d.sync += turn.eq(Mux(turn == self.INTERVAL - 1, 0, turn + 1))
         heads = []
         for tile in range(config.tile_lanes):
             for kernel in range(config.drained):
-                after = 0
-                for number in reversed(range(kernel, config.kernel_lanes, config.drained)):
-                    shadow = Signal(lane, name=f"s1_acc{tile}_{number}", reset_less=True)
-                    m.d.sync += shadow.eq(
-                        Mux(self.i.valid, self.i.acc[tile][number].as_value(), after)
-                    )
-                    after = shadow.as_value()
-                heads.append(shadow)
+                lanes = Array(
+                    self.i.acc[tile][number].as_value()
+                    for number in range(kernel, config.kernel_lanes, config.drained)
+                )
+                head = Signal(lane, name=f"s1_acc{tile}_{kernel}", reset_less=True)
+                m.d.sync += head.eq(lanes[turn])
+                heads.append(head)
         return heads
 
 

@@ -45,6 +45,9 @@ class FeatureMemory(wiring.Component):
         Read port, ``LATENCY`` cycles.
     write : In(Event(FeatureWrite))
         Write port, one event per cycle.
+    fill : In(Event(FeatureWrite))
+        Whole rows from byte 0 on, which need no rotation: ``offset``, ``count`` and ``vector`` are
+        not looked at. Never in the same cycle as ``write``.
     """
 
     #: Cycles from ``read.en`` to ``read.even`` and ``read.odd``.
@@ -59,6 +62,7 @@ class FeatureMemory(wiring.Component):
         super().__init__({
             "read": In(FeatureReadSignature()),
             "write": In(Event(FeatureWrite)),
+            "fill": In(Event(FeatureWrite)),
         })
 
     def elaborate(self, platform) -> Module:
@@ -67,13 +71,16 @@ class FeatureMemory(wiring.Component):
         read, write = self.read, self.write.payload
         bits = ceil_log2(self._depth)
 
-        # s1: the write rotated to its byte columns.
+        # s1: the write rotated to its byte columns, or what fills a row.
+        fills, fill = self.fill.valid, self.fill.payload
         turn = (-write.offset)[:3]
         s1_data = rotate([write.data[i] for i in range(COLUMNS)], turn)
         s1_below = rotate(
             [Mux(write.pair, write.below[i], write.data[i]) for i in range(COLUMNS)], turn
         )
         s1_columns = []
+        w_onward = Signal(bits)
+        m.d.comb += w_onward.eq(write.addr + 1)
         for column in range(COLUMNS):
             wrapped = Signal(name=f"wrapped{column}")
             byte = Signal(data.ArrayLayout(8, 2), reset_less=True, name=f"s1_byte{column}")
@@ -85,11 +92,15 @@ class FeatureMemory(wiring.Component):
             present = self.write.valid & ((column - write.offset)[:3] < write.count)
             m.d.comb += wrapped.eq(column < write.offset)
             m.d.sync += [
-                byte[0].eq(s1_data[column]),
-                byte[1].eq(s1_below[column]),
-                row.eq(write.addr + onward),
-                enable[0].eq(present & ~parity),
-                enable[1].eq(present & (parity | write.pair)),
+                byte[0].eq(Mux(fills, fill.data[column], s1_data[column])),
+                byte[1].eq(Mux(
+                    fills, Mux(fill.pair, fill.below[column], fill.data[column]), s1_below[column]
+                )),
+                row.eq(Mux(fills, fill.addr, Mux(onward, w_onward, write.addr))),
+                enable[0].eq((fills & ~fill.parity) | (present & ~parity)),
+                enable[1].eq(
+                    (fills & (fill.parity | fill.pair)) | (present & (parity | write.pair))
+                ),
             ]
             s1_columns.append((byte, row, enable))
 

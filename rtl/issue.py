@@ -124,6 +124,8 @@ class Issue(wiring.Component):
         # ``group_rest`` is less than ``hold``.
         offset_end, entries_end = Signal(reset_less=True), Signal(reset_less=True)
         groups_end = Signal(reset_less=True)
+        # ``frequency`` is the block's last; the drain is busy.
+        frequency_last, draining = Signal(reset_less=True), Signal()
         hold_before = Signal.like(layer.hold, reset_less=True)      # last offset but one
         m.d.sync += hold_before.eq(layer.hold - 2)
 
@@ -136,9 +138,7 @@ class Issue(wiring.Component):
                 layer.scatter, entry.last if windowed else entry.select[0][7],
                 group_end & groups_end,
             )),
-            block_end.eq(frequency_end & (
-                layer.dot | (frequency == 31) | (layer.scatter if windowed else 0)
-            )),
+            block_end.eq(frequency_end & (frequency_last | (layer.scatter if windowed else 0))),
             go.eq(active & self.entries.valid & ~blocked),
             self.entries.ready.eq(active & entry_end & ~blocked),
             order.o.ready.eq(~active | (go & block_end)),
@@ -172,8 +172,6 @@ class Issue(wiring.Component):
                     offset.eq(offset + 1), word.eq(next_word), rest.eq(rest - 1),
                     offset_end.eq((offset == hold_before) | (rest == 1)),
                 ]
-            with m.Elif(frequency_end):
-                m.d.sync += [frequency.eq(frequency + 1), *begin_frequency(frequency_word + 1)]
             with m.Elif(~layer.scatter):
                 with m.If(group_end):
                     m.d.sync += [
@@ -192,19 +190,23 @@ class Issue(wiring.Component):
         if windowed:
             self._read_out(m, layer, block, frequency, go & block_end, blocked, block_end)
         else:
-            m.d.comb += blocked.eq(frequency_end & (drain != 0))
+            m.d.comb += blocked.eq(frequency_end & draining)
             with m.If(go & frequency_end):
-                m.d.sync += drain.eq(interval - 1)
-            with m.Elif(drain != 0):
-                m.d.sync += drain.eq(drain - 1)
+                m.d.sync += [drain.eq(interval - 1), draining.eq(interval != 1)]
+            with m.Elif(draining):
+                m.d.sync += [drain.eq(drain - 1), draining.eq(drain != 1)]
+        # A block that is not there may be taken over, too: it does not become active.
+        closes = ~active | block_end
+        with m.If(~active | (go & frequency_end)):
+            m.d.sync += [
+                frequency.eq(Mux(closes, 0, frequency + 1)),
+                frequency_last.eq(layer.dot | (~closes & (frequency == 30))),
+                *begin_frequency(Mux(closes, following.base, frequency_word + 1)),
+            ]
         with m.If(order.o.ready):
-            m.d.sync += active.eq(order.o.valid)
-            with m.If(order.o.valid):
-                m.d.sync += [
-                    block.eq(following), frequency.eq(0), *begin_frequency(following.base)
-                ]
+            m.d.sync += [active.eq(order.o.valid), block.eq(following)]
         with m.If(self.start):
-            m.d.sync += [active.eq(0), drain.eq(0)]
+            m.d.sync += [active.eq(0), drain.eq(0), draining.eq(0)]
 
         decided = Signal(self._decision())
         spread = layer.spread.any() if config.spread else 0
@@ -348,12 +350,13 @@ class Issue(wiring.Component):
         index = Signal(8)
         s1_done, s2_done = Signal(), Signal()
         s1_reasons = Signal(4)
+        idle = ~active & ~order.o.valid
         m.d.sync += [
             s1_reasons.eq(Cat(
                 go,
-                ~active & order.wait_tiles,
+                idle & order.wait_tiles,
                 active & ~self.entries.valid,
-                (active & self.entries.valid & blocked) | (~active & order.wait_sums),
+                (active & self.entries.valid & blocked) | (idle & order.wait_sums),
             )),
             s1_done.eq(order.done), s2_done.eq(s1_done),
             *(count.eq(Mux(s2_done, 0, count + reason))

@@ -78,23 +78,33 @@ class Ring(wiring.Component):
         pointer = range(2 * depth)
         self._w_ptr, self._r_ptr, self._marked = Signal(pointer), Signal(pointer), Signal(pointer)
         self._used = Signal(range(depth + 1))
+        self._available = Signal()
 
     def elaborate(self, platform) -> Module:
-        """Count rows in use: ``room`` reaches the memory port, so it is a bit of a register."""
+        """Count rows in use: ``room`` reaches the memory port, so it is a bit of a register.
+
+        ``available`` says whether ``w_ptr`` and ``r_ptr`` differ, found while they change, because
+        every entry waits for it.
+        """
         m = Module()
         w_ptr, r_ptr, marked, used = self._w_ptr, self._r_ptr, self._marked, self._used
+        r_next = Signal.like(r_ptr)
         m.d.comb += [
             self.room.eq(~used[-1]),
-            self.available.eq(w_ptr != r_ptr),
+            self.available.eq(self._available),
+            r_next.eq(r_ptr + 1),
             self.w_addr.eq(w_ptr), self.r_addr.eq(r_ptr),
         ]
         m.d.sync += [
             w_ptr.eq(w_ptr + self.write),
-            r_ptr.eq(Mux(self.rewind, marked, r_ptr + self.read)),
+            r_ptr.eq(Mux(self.rewind, marked, Mux(self.read, r_next, r_ptr))),
+            self._available.eq(self.write | Mux(
+                self.rewind, w_ptr != marked, Mux(self.read, w_ptr != r_next, self._available)
+            )),
             used.eq(used + self.write - (self.read & ~self.keep)),
         ]
         with m.If(self.mark):
-            m.d.sync += marked.eq(r_ptr + self.read)
+            m.d.sync += marked.eq(Mux(self.read, r_next, r_ptr))
         return m
 
 
@@ -162,6 +172,9 @@ class KernelBuffer(wiring.Component):
         tiles, tiles_each = Signal(16), Signal(16)
         resident, rest = Signal(16), Signal(16)
         left, entries = Signal(ENTRY_BITS), Signal(ENTRY_BITS)
+        # Whether ``left``, ``entries``, ``tiles`` and ``blocks`` are 1, found while they change.
+        left_last, single = Signal(), Signal()
+        last_pass, last_block = Signal(), Signal()
         place = Signal(range(chunk_entries(self._config, 1)))
         chunk_last = Signal.like(place)
         next_block = Signal()                       # take the entry count of a kernel block
@@ -174,7 +187,6 @@ class KernelBuffer(wiring.Component):
                 with m.Case(value):
                     m.d.comb += chunk_last.eq(chunk_entries(self._config, bits) - 1)
 
-        last_pass = tiles == 1
         m.d.comb += [rows.keep.eq(~last_pass), selects.keep.eq(~last_pass)]
         with m.FSM():
             with m.State("LAYER"):
@@ -186,6 +198,7 @@ class KernelBuffer(wiring.Component):
                         tiles.eq(desc.resident), tiles_each.eq(desc.resident),
                         resident.eq(desc.resident),
                         rest.eq(desc.tile_blocks - desc.resident),
+                        last_block.eq(desc.kernel_blocks == 1), last_pass.eq(desc.resident == 1),
                     ]
                     m.next = "BLOCK"
             with m.State("BLOCK"):
@@ -195,33 +208,46 @@ class KernelBuffer(wiring.Component):
                     m.next = "ENTRIES"
             with m.State("ENTRIES"):
                 m.d.comb += [s0_read.eq(go & rows.available), s0_place.eq(place)]
-                end_of_chunk = (place == chunk_last) | (left == 1)
+                end_of_chunk = (place == chunk_last) | left_last
                 with m.If(s0_read):
                     m.d.comb += [rows.read.eq(1), selects.read.eq((code != 0) & end_of_chunk)]
-                    m.d.sync += [left.eq(left - 1), place.eq(Mux(end_of_chunk, 0, place + 1))]
-                    with m.If(left == 1):
+                    m.d.sync += [
+                        left.eq(left - 1), left_last.eq(left == 2),
+                        place.eq(Mux(end_of_chunk, 0, place + 1)),
+                    ]
+                    with m.If(left_last):
                         m.d.comb += [
                             rows.rewind.eq(~last_pass), selects.rewind.eq(~last_pass),
                             rows.mark.eq(last_pass), selects.mark.eq(last_pass),
                         ]
                         with m.If(~last_pass):
-                            m.d.sync += [tiles.eq(tiles - 1), left.eq(entries)]
-                        with m.Elif((blocks == 1) & (rest == 0)):
+                            m.d.sync += [
+                                tiles.eq(tiles - 1), last_pass.eq(tiles == 2),
+                                left.eq(entries), left_last.eq(single),
+                            ]
+                        with m.Elif(last_block & (rest == 0)):
                             m.next = "LAYER"
                         with m.Else():
                             m.d.comb += next_block.eq(1)
-                            m.d.sync += [blocks.eq(blocks - 1), tiles.eq(tiles_each)]
+                            m.d.sync += [
+                                blocks.eq(blocks - 1), last_block.eq(blocks == 2),
+                                tiles.eq(tiles_each), last_pass.eq(tiles_each == 1),
+                            ]
                             with m.If(~counts.r_rdy):
                                 m.next = "BLOCK"
-                            with m.If(blocks == 1):
+                            with m.If(last_block):
                                 size, after = next_group(rest, resident)
                                 m.d.sync += [
-                                    blocks.eq(blocks_each), tiles.eq(size), tiles_each.eq(size),
-                                    rest.eq(after),
+                                    blocks.eq(blocks_each), last_block.eq(blocks_each == 1),
+                                    tiles.eq(size), tiles_each.eq(size), rest.eq(after),
+                                    last_pass.eq((rest == 1) | (resident == 1)),
                                 ]
         m.d.comb += counts.r_en.eq(next_block)
         with m.If(next_block):
-            m.d.sync += [left.eq(counts.r_data), entries.eq(counts.r_data), place.eq(0)]
+            m.d.sync += [
+                left.eq(counts.r_data), entries.eq(counts.r_data), place.eq(0),
+                left_last.eq(counts.r_data == 1), single.eq(counts.r_data == 1),
+            ]
         return s0_read, s0_place, code
 
     def _read(self, m: Module, s0_read, s0_place, code) -> None:

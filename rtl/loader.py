@@ -128,10 +128,10 @@ class Loader(wiring.Component):
 
         # --- the walk: block, group, half, channel (or dot row), lane, phase --------------------
         # With several banks: block, local channel, lane, phase, the channels being a group each.
-        # Where the tile at hand lies, and the first tile of the half and of the block, which the
-        # channels and the groups come back to.
+        # Where the tile at hand lies (``end``: below its last row), and the first tile of the half
+        # and of the block, which the channels and the groups come back to.
         place = data.StructLayout({
-            "y": COORDINATE, "x": COORDINATE, "row_left": 10, "left": 16,
+            "y": COORDINATE, "end": signed(13), "x": COORDINATE, "row_left": 10, "left": 16,
         })
         tile, half_start, block_start = Signal(place), Signal(place), Signal(place)
         tile_next, follow = Signal(place), Signal(place)
@@ -144,31 +144,37 @@ class Loader(wiring.Component):
         base, group_base = Signal(ROW_BITS, reset_less=True), Signal(ROW_BITS, reset_less=True)
         base_next = Signal(ROW_BITS)
         ring = Signal(range(self._config.tile_depth))
-        row_last, lane_last, group_last, half_last = Signal(), Signal(), Signal(), Signal()
-        dot = desc.dot if banks == 1 else Const(0, 1)   # of this walk
+        # Where the walk is: found with the state that says it, because all of it waits for these.
+        row_first, row_last = Signal(), Signal()
+        lane_last, group_last, half_last = Signal(), Signal(), Signal()
         # A dot layer's images are its tiles, and are counted here as blocks.
         channel_last, block_last = Signal(), Signal()
+        dot = desc.dot if banks == 1 else Const(0, 1)   # of this walk
+
+        def place_flags(channel, lane):
+            """Set the flags for the first row pair of the tile of a channel and lane."""
+            ends = channel == channel_end
+            if banks > 1:
+                return [channel_last.eq(ends), lane_last.eq(lane == steps - 1), group_last.eq(1),
+                        half_last.eq(1)]
+            return [
+                channel_last.eq(ends),
+                lane_last.eq(dot | (lane == upper - 1) | (lane == lanes - 1)),
+                group_last.eq(dot | ends | (channel[:3] == 7)),
+                half_last.eq(dot | (lane == lanes - 1)),
+            ]
+
         m.d.comb += [
-            row_last.eq(dot | (phase == 3)),
-            channel_last.eq(channel == channel_end),
             block_last.eq(block_left == 1),
             tile_next.left.eq(Mux(tile.left == 0, 0, tile.left - 1)),
         ]
         if banks == 1:
-            m.d.comb += [
-                lane_last.eq(desc.dot | (lane == upper - 1) | (lane == lanes - 1)),
-                group_last.eq(desc.dot | channel_last | (channel[:3] == 7)),
-                half_last.eq(desc.dot | (lane == lanes - 1)),
-            ]
             # The next image of a dot layer begins at the addresses of the one before.
             group_words = Mux(
                 desc.dot, Mux(channel_last & ~block_last, 1 - desc.groups, 1), self._config.words
             )
         else:
-            m.d.comb += [
-                lane_last.eq(lane == steps - 1), group_last.eq(1), half_last.eq(1),
-                idle.eq(lane >= lanes),
-            ]
+            m.d.comb += idle.eq(lane >= lanes)
             # Sixteen channels are two groups of eight, the last ones perhaps only one.
             group_words = Mux(
                 channel_last & desc.groups[0], self._config.words, self._config.words * banks // 8
@@ -177,13 +183,13 @@ class Loader(wiring.Component):
             m.d.comb += tile_next.eq(tile)
         with m.Elif(tile.row_left == 1):
             m.d.comb += [
-                tile_next.y.eq(tile.y + desc.step),
+                tile_next.y.eq(tile.y + desc.step), tile_next.end.eq(tile.end + desc.step),
                 tile_next.x.eq(-desc.pad_left),
                 tile_next.row_left.eq(desc.tiles_x),
             ]
         with m.Else():
             m.d.comb += [
-                tile_next.y.eq(tile.y),
+                tile_next.y.eq(tile.y), tile_next.end.eq(tile.end),
                 tile_next.x.eq(tile.x + desc.step),
                 tile_next.row_left.eq(tile.row_left - 1),
             ]
@@ -235,12 +241,11 @@ class Loader(wiring.Component):
         wiring.connect(m, wiring.flipped(self.freed), space.freed)
         m.d.comb += [space.start.eq(self.start), space.words.eq(block_words), fits.eq(space.fits)]
 
-        row_first, block_first = Signal(), Signal()
+        block_first = Signal()
         begins, go, flatten = Signal(), Signal(), Signal()
         flattening = Const(0, 1)
         stats = Signal(data.ArrayLayout(32, 3))
         m.d.comb += [
-            row_first.eq(dot | (phase == 0)),
             begins.eq(block_first & row_first),
             go.eq((state == State.RUN) & (~row_first | idle | (input_ok & (fits | ~begins)))
                   & (dot | ~desc.dot)),
@@ -267,7 +272,7 @@ class Loader(wiring.Component):
                 following = desc.input & (self.inputs != 0)
                 waits = following & (pause == late) & ~self.input_done
                 m.d.comb += [
-                    first.y.eq(-desc.pad), first.x.eq(-desc.pad_left),
+                    first.y.eq(-desc.pad), first.end.eq(8 - desc.pad), first.x.eq(-desc.pad_left),
                     first.row_left.eq(desc.tiles_x), first.left.eq(desc.tiles),
                 ]
                 m.d.sync += [
@@ -281,8 +286,9 @@ class Loader(wiring.Component):
                     lane.eq(0), base.eq(desc.in_base), group_base.eq(desc.in_base),
                     block_first.eq(1),
                     block_words.eq(Mux(desc.dot, desc.groups, desc.groups << 5)),
-                    phase.eq(0), stats.eq(0),
-                    asked_channel.eq(0), asked_end.eq(first.y + 8), asked_base.eq(desc.in_base),
+                    phase.eq(0), row_first.eq(1), row_last.eq(dot), stats.eq(0),
+                    *place_flags(Const(0, 13), Const(0, len(lane))),
+                    asked_channel.eq(0), asked_end.eq(first.end), asked_base.eq(desc.in_base),
                     pause.eq(pause + ~waits),
                 ]
                 # By then the flags speak of this layer.
@@ -308,17 +314,19 @@ class Loader(wiring.Component):
                     ]
 
         with m.If(go):
-            m.d.sync += phase.eq(Mux(row_last, 0, phase + 1))
-            m.d.sync += block_first.eq(0)
+            m.d.sync += [
+                phase.eq(Mux(row_last, 0, phase + 1)), block_first.eq(0),
+                row_first.eq(dot | row_last), row_last.eq(dot | (phase == 2)),
+            ]
             with m.If(row_first):
                 m.d.sync += [
-                    asked_channel.eq(channel_next), asked_end.eq(follow.y + 8),
+                    asked_channel.eq(channel_next), asked_end.eq(follow.end),
                     asked_base.eq(base_next),
                 ]
             with m.If(row_last):
                 m.d.sync += [
                     tile.eq(follow), channel.eq(channel_next), lane.eq(lane_next),
-                    base.eq(base_next),
+                    base.eq(base_next), *place_flags(channel_next, lane_next),
                 ]
                 with m.If(lane_last & group_last):
                     m.d.sync += half_start.eq(follow)

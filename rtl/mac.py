@@ -14,6 +14,10 @@ its lanes of the others take zeros; `rtl.drain` adds the sums of the tile lanes.
 
 An idle cycle and a disabled lane are steps with a zero weight, which needs no clock enable.
 
+The drain takes the sums of D = ``drained`` kernels of every tile lane per cycle. D kernel lanes at
+a time work a cycle behind those before them, so that their sums are complete when it is their turn:
+no copy of all sums is kept, and a register of a tile's words drives D lanes, not all of them.
+
 With ``window`` > 1 a lane has not one accumulator of each but a file of them, with a place for
 every frequency; the words of a step may then be of different frequencies.
 Operands have at most 17 bits, so each product is one 18 x 18 multiplier.
@@ -27,11 +31,12 @@ from __future__ import annotations
 import functools
 import operator
 
-from amaranth.hdl import Cat, Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 
 from model.config import AcceleratorConfig
+from rtl.ecp5 import Accumulate, is_ecp5
 from rtl.places import Places
 from rtl.signatures import Complex, Event, LaneSums, Step, SumsTag
 
@@ -90,8 +95,13 @@ class Mac(wiring.Component):
         m.d.sync += product.eq(self.a * self.b)
         if self._window == 1:
             total = Signal(self.acc.shape(), name="total", reset_less=True)
-            m.d.sync += total.eq(Mux(self.first, 0, total) + product)
             m.d.comb += self.acc.eq(total)
+            if is_ecp5(platform):
+                m.submodules.sum = adder = Accumulate(width=len(total))
+                m.d.comb += [adder.a.eq(product), adder.b.eq(total), adder.first.eq(self.first)]
+                m.d.sync += total.eq(adder.o)
+            else:
+                m.d.sync += total.eq(Mux(self.first, 0, total) + product)
             return m
         m.submodules.file = file = memory.Memory(
             shape=self.acc.shape(), depth=self._window, init=[]
@@ -218,7 +228,7 @@ class MacArray(wiring.Component):
         Words read, `TILE_LATENCY` cycles after ``tile_en``.
     o : Out(LaneSums(config))
         Accumulators, valid for one cycle, ``LATENCY`` cycles after a step with ``last``, or
-        ``LATENCY`` - 1 after ``read_out``.
+        ``LATENCY`` - 1 after ``read_out``; those of kernels D·q to D·q + D - 1 q cycles later.
     """
 
     LATENCY = TILE_LATENCY + MacLane.LATENCY
@@ -247,12 +257,15 @@ class MacArray(wiring.Component):
         cycles = TILE_LATENCY + MacLane.FACTOR_LATENCY
         kinds = self._kinds(m, cycles)
         factors = [self._factors(m, lane, kind, cycles) for lane, kind in enumerate(kinds)]
+        words = [
+            self._each(m, self.tile_data[tile], f"words{tile}") for tile in range(config.tile_lanes)
+        ]
         windowed = config.window > 1
         if windowed:
-            firsts, empties, places, out_place = self._files(m)
+            firsts, empties, places, out_places = self._files(m)
         else:
             first = self._delay(m, step.first & self.i.valid, self.LATENCY - 1, "first")
-            firsts = [first] * config.kernel_lanes
+            firsts = self._each(m, first, "first")
 
         for tile in range(config.tile_lanes):
             for kernel in range(config.kernel_lanes):
@@ -263,14 +276,14 @@ class MacArray(wiring.Component):
                 )
                 m.submodules[f"lane{tile}_{kernel}"] = lane
                 m.d.comb += [
-                    lane.words.eq(self.tile_data[tile]),
+                    lane.words.eq(words[tile][kernel]),
                     lane.select.eq(selects[min(tile, config.dot_lanes - 1)][kernel]),
                     lane.factors.eq(factors[kernel]),
                     lane.first.eq(firsts[kernel]),
                 ]
                 if windowed:
                     m.d.comb += [
-                        lane.place.eq(places[kernel]), lane.out_place.eq(out_place),
+                        lane.place.eq(places[kernel]), lane.out_place.eq(out_places[kernel]),
                         self.o.acc[tile][kernel].eq(Mux(empties[kernel], 0, lane.acc.as_value())),
                     ]
                 else:
@@ -293,8 +306,19 @@ class MacArray(wiring.Component):
             value = delayed
         return value
 
+    def _each(self, m: Module, value, name: str) -> list:
+        """``value`` for every kernel lane, a cycle later for each D lanes."""
+        drained, taps = self._config.drained, [value]
+        for quad in range(1, self._config.kernel_lanes // drained):
+            taps.append(self._delay(m, taps[-1], 1, f"quad{quad}_{name}"))
+        return [taps[lane // drained] for lane in range(self._config.kernel_lanes)]
+
+    def _late(self, lane: int) -> int:
+        """Cycles that a kernel lane is behind the first ones."""
+        return lane // self._config.drained
+
     def _files(self, m: Module):
-        """First use, emptiness and place of every kernel lane, the place read out, and its tag."""
+        """First use, emptiness, place and place read out of every kernel lane."""
         step, read_out = self.i.payload, self.read_out
         m.submodules.places = places = Places(self._config)
         m.d.comb += [
@@ -307,12 +331,16 @@ class MacArray(wiring.Component):
             self.o.valid.eq(self._delay(m, read_out.valid, cycles, "read_out", reset_less=False)),
             self.o.payload.eq(tag),
         ]
-        return (
-            self._delay(m, places.first, rest, "first", start=Places.LATENCY),
-            self._delay(m, places.empty, rest, "empty", start=Places.LATENCY),
-            self._delay(m, step.place, cycles, "place"),
-            tag.frequency,
-        )
+        parts = [
+            [self._delay(m, value[lane], stages + self._late(lane), f"{name}{lane}", start=start)
+             for lane in range(self._config.kernel_lanes)]
+            for name, value, stages, start in (
+                ("first", places.first, rest, Places.LATENCY),
+                ("empty", places.empty, rest, Places.LATENCY),
+                ("place", step.place, cycles, 0),
+            )
+        ]
+        return *parts, self._each(m, tag.frequency, "out_place")
 
     def _kinds(self, m: Module, cycles: int) -> list:
         """Kind of each kernel lane's word, one cycle before its factors are formed."""
@@ -321,14 +349,16 @@ class MacArray(wiring.Component):
         if self._config.window == 1:
             kind = Signal(shape, reset_less=True)
             m.d.sync += [kind.real.eq(step.real & ~step.dot), kind.negate.eq(step.real)]
-            return [self._delay(m, kind, cycles - 2, "kind", start=1)] * lanes
+            return self._each(m, self._delay(m, kind, cycles - 2, "kind", start=1), "kind")
         kinds = []
         for lane in range(lanes):
             kind = Signal(shape, name=f"kind{lane}", reset_less=True)
             place = step.place[lane]
             real = (place[:2] == 0) & (place < 8)
             m.d.sync += [kind.real.eq(real & ~step.dot), kind.negate.eq(real | step.dot)]
-            kinds.append(self._delay(m, kind, cycles - 2, f"kind{lane}", start=1))
+            kinds.append(
+                self._delay(m, kind, cycles - 2 + self._late(lane), f"kind{lane}", start=1)
+            )
         return kinds
 
     def _selects(self, m: Module) -> list:
@@ -338,23 +368,25 @@ class MacArray(wiring.Component):
         words is used by nobody.
         """
         config, step = self._config, self.i.payload
-        early = self._delay(m, step.select, TILE_LATENCY - 1, "select")
-        if config.spread:
-            early_lane = self._delay(m, step.lane, TILE_LATENCY - 1, "lane")
-            early_spread = self._delay(m, step.spread, TILE_LATENCY - 1, "spread_select")
-        selects = []
-        for tile in range(config.dot_lanes):
-            onehot = Signal(
+
+        def early(value, lane, name):
+            return self._delay(m, value, TILE_LATENCY - 1 + self._late(lane), f"{name}{lane}")
+
+        selects = [
+            Signal(
                 data.ArrayLayout(config.banks, config.kernel_lanes),
                 name=f"s{TILE_LATENCY}_onehot{tile}", reset_less=True,
-            )
-            for lane in range(config.kernel_lanes):
-                bits = Cat(early[lane] == bank for bank in range(config.banks))
-                if config.spread:
-                    here = ~early_spread | (early_lane[lane] == tile)
-                    bits &= here.replicate(config.banks)
-                m.d.sync += onehot[lane].eq(bits)
-            selects.append(onehot)
+            ) for tile in range(config.dot_lanes)
+        ]
+        for lane in range(config.kernel_lanes):
+            select = early(step.select[lane], lane, "select")
+            bits = Cat(select == bank for bank in range(config.banks))
+            if config.spread:
+                tile_lane = early(step.lane[lane], lane, "lane")
+                everywhere = early(~step.spread, lane, "everywhere")
+            for tile, onehot in enumerate(selects):
+                here = everywhere | (tile_lane == tile) if config.spread else Const(1)
+                m.d.sync += onehot[lane].eq(bits & here.replicate(config.banks))
         return selects
 
     def _factors(self, m: Module, lane: int, kind, cycles: int):
@@ -364,7 +396,9 @@ class MacArray(wiring.Component):
         m.d.sync += weight.eq(
             Mux(self.i.valid & step.enable[lane], step.weight[lane].as_value(), 0)
         )
-        weight = self._delay(m, weight, cycles - 2, f"weight{lane}", start=1)
+        weight = self._delay(
+            m, weight, cycles - 2 + self._late(lane), f"weight{lane}", start=1
+        )
         factors = Signal(
             Factors(self._config.weight_bits), name=f"s{cycles}_factors{lane}", reset_less=True
         )

@@ -97,9 +97,10 @@ class OnChipMemory(wiring.Component):
 
     One access a cycle: the host's first (to a 64-bit word), then a write, then the next beat of a
     read burst. Reads and writes share the address and exclude each other, which maps to bare block
-    RAM. Beats beyond the memory are read as errors and not written.
+    RAM. Beats beyond the memory are read as errors and not written. What an access does is
+    registered before the RAM, because its blocks are many and lie far apart.
 
-    Latency: first beat 5 cycles after its request (4 queued). Throughput: one beat a cycle.
+    Latency: first beat 7 cycles after its request (4 queued). Throughput: one beat a cycle.
 
     Parameters
     ----------
@@ -120,7 +121,7 @@ class OnChipMemory(wiring.Component):
         Word read, ``HOST_LATENCY`` cycles after ``host_en``; held until the next.
     """
 
-    HOST_LATENCY = 2
+    HOST_LATENCY = 3
     #: Beats of room behind the RAM: covers the way from the RAM and back to the credit.
     QUEUE = 8
 
@@ -171,48 +172,64 @@ class OnChipMemory(wiring.Component):
             m.d.sync += [addr.eq(addr + 1), left.eq(left - 1)]
 
         inside = Signal()
-        shared = Signal(range(self.depth))
         place_bits = (words - 1).bit_length()
         host_place = self.host_addr[:place_bits]        # word of the beat
+        s1_addr = Signal(range(self.depth), reset_less=True)
+        s1_write, s1_data = Signal(words), Signal(bits, reset_less=True)
         m.d.comb += [
             bus.w.ready.eq(~self.host_en),
             inside.eq(Mux(writing, bus.w.payload.addr, addr) < self.depth),
-            shared.eq(Mux(self.host_en, self.host_addr[place_bits:],
-                          Mux(writing, bus.w.payload.addr, addr))),
-            write_port.addr.eq(shared),
-            write_port.data.eq(
-                Mux(self.host_en, self.host_w_data.replicate(words), bus.w.payload.data)
-            ),
-            write_port.en.eq(Mux(self.host_en, self.host_w_en << host_place,
-                                 (writing & inside).replicate(words))),
-            read_port.addr.eq(shared),
-            read_port.en.eq(~write_port.en.any()),
+            write_port.addr.eq(s1_addr), write_port.data.eq(s1_data), write_port.en.eq(s1_write),
+            read_port.addr.eq(s1_addr), read_port.en.eq(~s1_write.any()),
+        ]
+        m.d.sync += [
+            s1_addr.eq(Mux(self.host_en, self.host_addr[place_bits:],
+                           Mux(writing, bus.w.payload.addr, addr))),
+            s1_data.eq(Mux(self.host_en, self.host_w_data.replicate(words), bus.w.payload.data)),
+            s1_write.eq(Mux(self.host_en, self.host_w_en << host_place,
+                            (writing & inside).replicate(words))),
         ]
 
-        s1_host, s1_read, s1_last, s1_error = (
-            Signal(name=f"s1_{name}") for name in ("host", "read", "last", "error")
-        )
-        s2_read, s2_last, s2_error = (
-            Signal(name=f"s2_{name}") for name in ("read", "last", "error")
-        )
+        # s1: at the RAM; s2: its output.
+        names = ("host", "read", "last", "error")
+        s1_host, s1_read, s1_last, s1_error = (Signal(name=f"s1_{name}") for name in names)
+        s2_host, s2_read, s2_last, s2_error = (Signal(name=f"s2_{name}") for name in names)
+        s3_read, s3_last, s3_error = (Signal(name=f"s3_{name}") for name in names[1:])
         s1_place = Signal.like(host_place, reset_less=True)
-        s2_data = Signal(bits, reset_less=True)
+        s2_place = Signal.like(host_place, reset_less=True)
+        s3_data = Signal(bits, reset_less=True)
         m.d.sync += [
             s1_host.eq(self.host_en & ~self.host_w_en), s1_place.eq(host_place),
             s1_read.eq(reading), s1_last.eq(left == 0), s1_error.eq(~inside),
+            s2_host.eq(s1_host), s2_place.eq(s1_place),
             s2_read.eq(s1_read), s2_last.eq(s1_last), s2_error.eq(s1_error),
-            s2_data.eq(read_port.data),
+            s3_read.eq(s2_read), s3_last.eq(s2_last), s3_error.eq(s2_error),
+            s3_data.eq(read_port.data),
         ]
-        with m.If(s1_host):
-            m.d.sync += self.host_r_data.eq(read_port.data.word_select(s1_place, 64))
+        with m.If(s2_host):
+            m.d.sync += self.host_r_data.eq(read_port.data.word_select(s2_place, 64))
 
-        taken = bus.r.valid & bus.r.ready
-        m.d.sync += credits.eq(credits - reading + taken)
+        # Behind the queue two registers, so that neither its data nor its state are on the way of
+        # a beat's reader, which is long.
+        out, spare = Signal(bits + 2, reset_less=True), Signal(bits + 2, reset_less=True)
+        out_valid, spare_valid = Signal(), Signal()
+        leaves = ~out_valid | bus.r.ready
+        m.d.sync += [
+            credits.eq(credits - reading + (beats.r_rdy & beats.r_en)),
+            spare_valid.eq(out_valid & ~bus.r.ready & (spare_valid | beats.r_rdy)),
+        ]
+        with m.If(~spare_valid):
+            m.d.sync += spare.eq(beats.r_data)
+        with m.If(leaves):
+            m.d.sync += [
+                out_valid.eq(spare_valid | beats.r_rdy),
+                out.eq(Mux(spare_valid, spare, beats.r_data)),
+            ]
         m.d.comb += [
-            beats.w_en.eq(s2_read),
-            beats.w_data.eq(Cat(s2_data, s2_last, s2_error)),
-            bus.r.valid.eq(beats.r_rdy),
-            bus.r.payload.eq(beats.r_data),
-            beats.r_en.eq(bus.r.ready),
+            beats.w_en.eq(s3_read),
+            beats.w_data.eq(Cat(s3_data, s3_last, s3_error)),
+            beats.r_en.eq(~spare_valid),
+            bus.r.valid.eq(out_valid),
+            bus.r.payload.eq(out),
         ]
         return m

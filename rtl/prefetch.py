@@ -65,7 +65,7 @@ class Prefetch(wiring.Component):
     param_room, param_en, param_data, param_last
         To the parameter memory.
     stats : Out(Event(LayerStats))
-        In the cycle after a layer's last beat: beats, cycles a beat waited for room.
+        Two cycles after a layer's last beat: beats, cycles a beat waited for room.
     error : Out(1)
         A beat arrived with a bus error.
     """
@@ -162,8 +162,16 @@ class Prefetch(wiring.Component):
                 if bits:
                     with m.Case(code):
                         m.d.comb += chunk.eq(chunk_entries(config, bits))
-        row_beats = Mux(blocks == 1, form.row_beats_last, config.row_beats)
-        row_done = row_beat == row_beats - 1
+        # Found beforehand, since the memory waits for what hangs on it: whether this is the last
+        # kernel block of the pass, or ``entries`` or ``in_chunk`` is 1, and the last beat of a row.
+        # Between a new block and its first weights lie its header and parameters.
+        block_last, entries_end, chunk_end = Signal(), Signal(), Signal()
+        row_last = Signal.like(row_beat)
+        m.d.sync += [
+            block_last.eq(blocks == 1),
+            row_last.eq(Mux(blocks == 1, form.row_beats_last, config.row_beats) - 1),
+        ]
+        row_done = row_beat == row_last
         taken = beat.valid & beat.ready
         m.d.comb += [
             kernels.count.payload.eq(value[:ENTRY_BITS]),
@@ -176,11 +184,13 @@ class Prefetch(wiring.Component):
             self.stats.payload.layer.eq(layer),
             self.stats.payload.counts[0].eq(counted), self.stats.payload.counts[1].eq(stalled),
         ]
+        s1_ended, s1_taken, s1_stalled = Signal(), Signal(), Signal()
         m.d.sync += [
-            self.stats.valid.eq(ended),
+            s1_ended.eq(ended), s1_taken.eq(taken), s1_stalled.eq(beat.valid & ~beat.ready),
+            self.stats.valid.eq(s1_ended),
             layer.eq(layer + self.stats.valid),
-            counted.eq(Mux(self.stats.valid, 0, counted) + taken),
-            stalled.eq(Mux(self.stats.valid, 0, stalled) + (beat.valid & ~beat.ready)),
+            counted.eq(Mux(self.stats.valid, 0, counted) + s1_taken),
+            stalled.eq(Mux(self.stats.valid, 0, stalled) + s1_stalled),
         ]
 
         with m.FSM():
@@ -200,7 +210,7 @@ class Prefetch(wiring.Component):
             with m.State("PARAMETERS"):
                 m.d.comb += [beat.ready.eq(1), self.param_en.eq(beat.valid)]
                 with m.If(taken):
-                    m.d.sync += param.eq(param + 1)
+                    m.d.sync += [param.eq(param + 1), entries_end.eq(entries == 1)]
                     with m.If(self.param_last):
                         with m.If(form.select_code == 0):
                             m.next = "WEIGHTS"
@@ -211,7 +221,7 @@ class Prefetch(wiring.Component):
                     beat.ready.eq(kernels.select.ready), kernels.select.valid.eq(beat.valid),
                 ]
                 with m.If(taken):
-                    m.d.sync += in_chunk.eq(chunk)
+                    m.d.sync += [in_chunk.eq(chunk), chunk_end.eq(chunk == 1)]
                     m.next = "WEIGHTS"
             with m.State("WEIGHTS"):
                 m.d.comb += [
@@ -220,10 +230,13 @@ class Prefetch(wiring.Component):
                 with m.If(taken):
                     m.d.sync += row_beat.eq(Mux(row_done, 0, row_beat + 1))
                     with m.If(row_done):
-                        m.d.sync += [entries.eq(entries - 1), in_chunk.eq(in_chunk - 1)]
-                        with m.If(entries == 1):
+                        m.d.sync += [
+                            entries.eq(entries - 1), entries_end.eq(entries == 2),
+                            in_chunk.eq(in_chunk - 1), chunk_end.eq(in_chunk == 2),
+                        ]
+                        with m.If(entries_end):
                             m.d.sync += blocks.eq(blocks - 1)
-                            with m.If(blocks != 1):
+                            with m.If(~block_last):
                                 m.next = "HEADER"
                             with m.Elif(rest != 0):
                                 m.d.sync += [
@@ -236,7 +249,7 @@ class Prefetch(wiring.Component):
                                 m.next = "IDLE"
                                 with m.If(formats.valid):
                                     m.next = "HEADER"
-                        with m.Elif((form.select_code != 0) & (in_chunk == 1)):
+                        with m.Elif((form.select_code != 0) & chunk_end):
                             m.next = "SELECT"
 
         # After the machine, so that it wins in the cycle in which a layer ends.

@@ -13,6 +13,7 @@ from pathlib import Path
 from amaranth.back import rtlil
 
 from model.errors import UserError
+from rtl.ecp5 import ECP5
 
 __all__ = ["ECP5_85F", "ECP5_TABLES", "INSTALL", "ecp5_resources", "have_yosys", "run_yosys"]
 
@@ -34,7 +35,7 @@ NO_COLLISIONS = (
 
 #: Names of array elements ("row[3]") clash with the names abc9 gives to the bits of a wire, and
 #: yosys 0.70 then stops without a message (YosysHQ/yosys#4349). Simulation assertions are no cells.
-HIDE_NAMES = "rename -hide */w:*; chformal -remove"
+HIDE_NAMES = "rename -hide */w:*[[]*; chformal -remove"
 
 
 def have_yosys() -> bool:
@@ -60,7 +61,7 @@ def run_yosys(script: str, folder: Path) -> str:
 
 def ecp5_resources(component, *, name: str = "top") -> dict[str, int]:
     """LUT4, FF, MULT18X18D and DP16KD of a component after `synth_ecp5`."""
-    text = rtlil.convert(component, name=name, emit_src=False)
+    text = rtlil.convert(component, name=name, emit_src=False, platform=ECP5)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         (folder / "top.il").write_text(text)

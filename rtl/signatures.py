@@ -198,7 +198,8 @@ class LaneSums(wiring.Signature):
     """Complete sums of one frequency: a valid-only transfer of all accumulators.
 
     ``acc[p]``: a1, a2, a3 of every kernel lane of tile lane p; a port each, since Amaranth limits
-    a signal to 65536 bits.
+    a signal to 65536 bits. Those of kernels D·q to D·q + D - 1, D being ``drained``, are there q
+    cycles after ``valid``.
     """
 
     def __init__(self, config: AcceleratorConfig) -> None:

@@ -273,20 +273,23 @@ class SumReader(wiring.Component):
             entries = Mux(layer.pool | layer.dot, layer.out_step, layer.out_step >> 1)
         # A bank's turn comes every F kernels: with several, its room may be known a cycle later.
         # One dot product after the other has only itself in the way; those of a batch, which are
-        # written one by one, leave room for the one before.
-        free, needed = Signal(), entries
+        # written one by one, leave room for the one before. With one bank, room is found for both
+        # cases, with and without a start now.
+        free = Signal()
         if banks > 1:
             m.d.sync += free.eq(layer.dot & (layer.tiles == 1))
-            needed = Mux(layer.dot, 2, entries)
-        domain = m.d.comb if banks == 1 else m.d.sync
         for index in range(banks):
             credits = Signal(range(SEGMENT_ROWS + 1), name=f"credits{index}")
-            taken = Mux(start & (bank == index), entries, 0)
+            taken = start & (bank == index)
             with m.If(~free):
-                m.d.sync += credits.eq(credits - taken + self.credit[index])
-            domain += room[index].eq((credits >= needed) | free)
+                m.d.sync += credits.eq(credits - Mux(taken, entries, 0) + self.credit[index])
+            if banks > 1:
+                m.d.sync += room[index].eq((credits >= Mux(layer.dot, 2, entries)) | free)
+            else:
+                after = credits + self.credit[index]
+                m.d.sync += room[index].eq(Mux(taken, after >= entries << 1, after >= entries))
             with m.If(self.begin):
-                m.d.sync += credits.eq(SEGMENT_ROWS)
+                m.d.sync += [credits.eq(SEGMENT_ROWS), room[index].eq(banks == 1)]
 
         # One register stage between the decision and the RAM.
         marks = Signal(TileMarks)

@@ -35,9 +35,9 @@ def writing_lanes(config: AcceleratorConfig, layer):
 class TileWalker(wiring.Component):
     """Places of the tiles of a block, one per lane, and of the next block in reserve.
 
-    One tile per cycle; a set is ready P' + 2 cycles after it was begun.  A set is begun as soon as
-    the last bank has left an older one.  ``rotate``, ``advance``, ``reserve`` and ``spare`` have a
-    bit per feature bank.
+    One tile per cycle; a set is ready P' + 2 cycles after it was begun, and the next one may begin
+    P' + 1 cycles after it.  A set is begun as soon as the last bank has left an older one.
+    ``rotate``, ``advance``, ``reserve`` and ``spare`` have a bit per feature bank.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ class TileWalker(wiring.Component):
     layer : In(Descriptor)
         Constant from ``begin`` on.
     begin : In(1)
-        Start at tile 0; the first places are there 2·P' + 4 cycles later at most.
+        Start at tile 0; the first places are there 2·P' + 5 cycles later at most.
     rotate : In(F)
         To the next of the `writing_lanes`.
     advance : In(F)
@@ -153,27 +153,34 @@ class TileWalker(wiring.Component):
         size, rest = Signal(16), Signal(16)         # tile blocks of the group and of later ones
         kernel_block = Signal(13)
         tile = Signal(data.StructLayout({
-            "number": 17, "tile_x": 10, "x": 11, "y": 11, "y_position": PLACE_BITS,
+            "number": 17, "row_left": 10, "x": 11, "y": 11, "y_position": PLACE_BITS,
         }))
         following = Signal.like(tile)
         group = Signal.like(tile)                   # first tile of the group
         lane_last, start = Signal(), Signal()
         m.d.comb += [
             lane_last.eq(lane == self._lanes - 1),
-            start.eq((~s0_valid | lane_last) & ((room != 0) | released)),
+            start.eq(~s0_valid & ((room != 0) | released)),
+        ]
+        # Of the set being begun: its state is there since the cycle before at least.
+        block_last, kernel_last = Signal(), Signal()
+        m.d.sync += [
+            block_last.eq(block + 1 == size),
+            kernel_last.eq((kernel_block + 1 == layer.kernel_blocks) | (size == 1)),
         ]
         m.d.sync += room.eq(room + released - start)
         m.d.comb += [following.eq(tile), following.number.eq(tile.number + 1)]
-        with m.If(tile.tile_x + 1 == layer.tiles_x):
+        with m.If(tile.row_left == 1):
             m.d.comb += [
-                following.tile_x.eq(0),
+                following.row_left.eq(layer.tiles_x),
                 following.x.eq(0),
                 following.y.eq(tile.y + layer.out_step),
                 following.y_position.eq(tile.y_position + layer.out_tile_row),
             ]
         with m.Else():
             m.d.comb += [
-                following.tile_x.eq(tile.tile_x + 1), following.x.eq(tile.x + layer.out_step),
+                following.row_left.eq(tile.row_left - 1),
+                following.x.eq(tile.x + layer.out_step),
             ]
         with m.If(s0_valid):
             m.d.sync += [lane.eq(lane + 1), tile.eq(following)]
@@ -183,9 +190,9 @@ class TileWalker(wiring.Component):
                 m.d.sync += [
                     s0_valid.eq(0), s0_set.eq(s0_set + 1), lane.eq(0), block.eq(block + 1),
                 ]
-                with m.If(block + 1 == size):
+                with m.If(block_last):
                     m.d.sync += [block.eq(0), kernel_block.eq(kernel_block + 1), tile.eq(group)]
-                    with m.If((kernel_block + 1 == layer.kernel_blocks) | (size == 1)):
+                    with m.If(kernel_last):
                         following_size, following_rest = next_group(rest, layer.resident)
                         m.d.sync += [
                             kernel_block.eq(0), tile.eq(following), group.eq(following),
@@ -243,4 +250,7 @@ class TileWalker(wiring.Component):
                 room.eq((1 << set_bits) - 1), lane.eq(0), block.eq(0), kernel_block.eq(0),
                 size.eq(layer.resident), rest.eq(layer.tile_blocks - layer.resident),
                 tile.eq(0), group.eq(0),
+                tile.row_left.eq(layer.tiles_x), group.row_left.eq(layer.tiles_x),
+                block_last.eq(layer.resident == 1),
+                kernel_last.eq((layer.kernel_blocks == 1) | (layer.resident == 1)),
             ]

@@ -89,10 +89,11 @@ def synthesise(component: Any) -> Synthesis:
     """
     from amaranth.back import rtlil
 
+    from rtl.ecp5 import ECP5
     from rtl.resources import HIDE_NAMES, NO_COLLISIONS, run_yosys
 
     version = _version()
-    text = rtlil.convert(component, name="top", emit_src=False)
+    text = rtlil.convert(component, name="top", emit_src=False, platform=ECP5)
     script = (f"read_rtlil top.il; {HIDE_NAMES}; {NO_COLLISIONS}; synth_ecp5 -top top; "
               "write_json top.json")
     reader = Path(__file__).with_name("ecp5.py").read_text()

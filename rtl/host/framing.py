@@ -88,13 +88,19 @@ class FrameReceiver(wiring.Component):
         with m.Elif(timer != 0):
             m.d.sync += timer.eq(timer - 1)
 
+        # Known before the next byte comes.
+        long_enough, full, right = Signal(), Signal(), Signal()
+        m.d.sync += [
+            long_enough.eq(self.size >= HEADER_BYTES + CRC_BYTES),
+            full.eq(self.size == MOST_BYTES), right.eq(crc.crc == RESIDUE),
+        ]
         lost = Signal()
         with m.If(self.hold):
             m.d.comb += lost.eq(1)
         with m.Elif(self.i_valid & self.i_error):
             m.d.comb += [lost.eq(1), self.dropped.eq(begun)]
         with m.Elif(self.i_valid & (self.i_data == FLAG)):
-            whole = (self.size >= HEADER_BYTES + CRC_BYTES) & ~escaped & (crc.crc == RESIDUE)
+            whole = long_enough & ~escaped & right
             m.d.comb += [
                 crc.start.eq(1), self.done.eq(begun & whole), self.dropped.eq(begun & ~whole),
             ]
@@ -102,7 +108,7 @@ class FrameReceiver(wiring.Component):
         with m.Elif(self.i_valid & inside):
             with m.If((self.i_data == ESCAPE) & ~escaped):
                 m.d.sync += escaped.eq(1)
-            with m.Elif(self.size == MOST_BYTES):
+            with m.Elif(full):
                 m.d.comb += [lost.eq(1), self.dropped.eq(1)]
             with m.Else():
                 m.d.comb += self.content_valid.eq(1)

@@ -20,7 +20,7 @@ from model.hostlink import (
     Status,
 )
 from rtl.csr import ADDRESS_BITS, ID
-from rtl.host.framing import FrameReceiver, FrameSender
+from rtl.host.framing import FrameReceiver, FrameSender, LastByte
 from rtl.memory import OnChipMemory
 
 __all__ = ["Header", "HostLink"]
@@ -102,10 +102,24 @@ class HostLink(wiring.Component):
             m.d.sync += shifted.eq(Cat(shifted[8:], receiver.content))
 
         accepted, dropped = Signal(32), Signal(32)
+        s1_done, s1_dropped = Signal(), Signal()
         m.d.sync += [
-            accepted.eq(accepted + receiver.done), dropped.eq(dropped + receiver.dropped),
+            s1_done.eq(receiver.done), s1_dropped.eq(receiver.dropped),
+            accepted.eq(accepted + s1_done), dropped.eq(dropped + s1_dropped),
         ]
-        self._execute(m, header, receiver, sender, read_port, self._info(accepted, dropped))
+        # A byte waits in a register, where the way from the state to the line is cut.
+        waiting, byte = stream.Signature(LastByte()).create(), Signal(LastByte())
+        full = Signal()
+        m.d.comb += [
+            waiting.ready.eq(~full), sender.i.valid.eq(full), sender.i.payload.eq(byte),
+        ]
+        with m.If(~full):
+            m.d.sync += [full.eq(waiting.valid), byte.eq(waiting.payload)]
+        with m.Elif(sender.i.ready):
+            m.d.sync += full.eq(0)
+        busy = sender.busy | full
+        self._execute(m, header, receiver, waiting, busy, read_port,
+                      self._info(accepted, dropped))
         return m
 
     def _info(self, accepted: Signal, dropped: Signal) -> dict:
@@ -144,12 +158,12 @@ class HostLink(wiring.Component):
             m.d.comb += status.eq(Status.ADDRESS)
         return status
 
-    def _execute(self, m: Module, header, receiver: FrameReceiver, sender: FrameSender,
-                 payload, info: dict) -> None:
+    def _execute(self, m: Module, header, receiver: FrameReceiver, out, busy, payload,
+                 info: dict) -> None:
         """One request at a time: check, write, reply, read while replying."""
         size = Signal.like(receiver.size)
-        status = self._check(m, header, size)
-        memory_side = header.command >> 1 == Space.MEMORY
+        status, found = Signal(Status), self._check(m, header, size)
+        memory_side = Signal()
         last_byte = Mux(memory_side, 7, 3)
         address, left = Signal(32), Signal(16)
         word, place, fetched = Signal(64), Signal(4), Signal(range(MAX_PAYLOAD))
@@ -166,12 +180,18 @@ class HostLink(wiring.Component):
                 with m.Case(key):
                     m.d.comb += fixed.eq(value)
 
+        m.d.sync += [self.csr_w_en.eq(0), self.host_en.eq(0), self.host_w_en.eq(0)]
         with m.FSM() as fsm:
             m.d.comb += receiver.hold.eq(~fsm.ongoing("IDLE"))
             with m.State("IDLE"):
                 with m.If(receiver.done):
                     m.d.sync += size.eq(receiver.size)
-                    m.next = "CHECK"
+                    m.next = "JUDGE"
+            with m.State("JUDGE"):
+                m.d.sync += [
+                    status.eq(found), memory_side.eq(header.command >> 1 == Space.MEMORY),
+                ]
+                m.next = "CHECK"
             with m.State("CHECK"):
                 good = status == Status.OK
                 m.d.sync += [
@@ -196,20 +216,22 @@ class HostLink(wiring.Component):
                 with m.If(place == last_byte):
                     m.next = "WRITE"
             with m.State("WRITE"):
-                m.d.comb += [
+                m.d.sync += [
                     self.csr_w_en.eq(~memory_side),
                     self.host_en.eq(memory_side), self.host_w_en.eq(memory_side),
                 ]
+                m.next = "WRITTEN"
+            with m.State("WRITTEN"):
                 m.d.sync += [address.eq(address + 1), left.eq(left - 1), place.eq(0)]
                 m.next = "FETCH"
                 with m.If(left == 1):
                     m.next = "HEADER"
             with m.State("HEADER"):
                 m.d.comb += [
-                    sender.i.valid.eq(1), sender.i.payload.data.eq(reply.as_value()[:8]),
-                    sender.i.payload.last.eq((place == HEADER_BYTES - 1) & ~reading),
+                    out.valid.eq(1), out.payload.data.eq(reply.as_value()[:8]),
+                    out.payload.last.eq((place == HEADER_BYTES - 1) & ~reading),
                 ]
-                with m.If(sender.i.ready):
+                with m.If(out.ready):
                     m.d.sync += [reply.as_value().eq(reply.as_value() >> 8), place.eq(place + 1)]
                     with m.If(place == HEADER_BYTES - 1):
                         m.d.sync += place.eq(0)
@@ -217,9 +239,8 @@ class HostLink(wiring.Component):
                         with m.If(reading):
                             m.next = "READ"
             with m.State("READ"):
-                m.d.comb += self.host_en.eq(memory_side & (place == 0))
-                m.d.sync += place.eq(place + 1)
-                with m.If(place == OnChipMemory.HOST_LATENCY):
+                m.d.sync += [self.host_en.eq(memory_side & (place == 0)), place.eq(place + 1)]
+                with m.If(place == 1 + OnChipMemory.HOST_LATENCY):
                     m.d.sync += [place.eq(0), address.eq(address + 1), left.eq(left - 1)]
                     with m.If(memory_side):
                         m.d.sync += word.eq(self.host_r_data)
@@ -230,10 +251,10 @@ class HostLink(wiring.Component):
                     m.next = "ITEM"
             with m.State("ITEM"):
                 m.d.comb += [
-                    sender.i.valid.eq(1), sender.i.payload.data.eq(word[:8]),
-                    sender.i.payload.last.eq((place == last_byte) & (left == 0)),
+                    out.valid.eq(1), out.payload.data.eq(word[:8]),
+                    out.payload.last.eq((place == last_byte) & (left == 0)),
                 ]
-                with m.If(sender.i.ready):
+                with m.If(out.ready):
                     m.d.sync += [word.eq(word >> 8), place.eq(place + 1)]
                     with m.If(place == last_byte):
                         m.d.sync += place.eq(0)
@@ -241,5 +262,5 @@ class HostLink(wiring.Component):
                         with m.If(left == 0):
                             m.next = "END"
             with m.State("END"):
-                with m.If(~sender.busy):
+                with m.If(~busy):
                     m.next = "IDLE"

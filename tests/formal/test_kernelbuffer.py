@@ -58,6 +58,7 @@ class Spec:
             used.eq(ring._w_ptr - oldest), ahead.eq(ring._r_ptr - oldest),
             Assert(used == ring._used), Assert(used <= depth), Assert(ahead <= used),
             Assert(~fresh | (ring._r_ptr == ring._marked)),
+            Assert(ring._available == (ring._w_ptr != ring._r_ptr)),
         ]
         for row in range(depth):
             place = Signal(range(depth), name=f"place{row}")

@@ -130,9 +130,59 @@ def PackedSums(config):  # noqa: N802
 
 
 def packed_sums(port):
-    """A `LaneSums` port as an event port of `PackedSums`, for `drive` and `collect`."""
+    """A `LaneSums` port as an event port of `PackedSums`."""
     accumulators = [Value.cast(lane) for lane in port.acc]
     return SimpleNamespace(valid=port.valid, payload=Cat(*accumulators, Value.cast(port.payload)))
+
+
+def _quad_masks(config):
+    """Bits of each quad's accumulators in `PackedSums`."""
+    lane = [-1] * 3
+    return [
+        pack(PackedSums(config)["acc"].shape, [
+            [lane if kernel // config.drained == quad else [0] * 3
+             for kernel in range(config.kernel_lanes)]
+            for _ in range(config.tile_lanes)
+        ])
+        for quad in range(config.kernel_lanes // config.drained)
+    ]
+
+
+def drive_sums(port, items, config):
+    """Testbench that sends `PackedSums` (or `None`) per cycle, quad q its q cycles later."""
+    masks = _quad_masks(config)
+
+    async def testbench(ctx):
+        target = packed_sums(port)
+        every = sum(masks)
+        for cycle, item in enumerate([*items, *[None] * len(masks)]):
+            bits = (item or 0) & ~every
+            for quad, mask in enumerate(masks[:cycle + 1]):
+                source = items[cycle - quad] if cycle - quad < len(items) else None
+                bits |= (source or 0) & mask
+            ctx.set(target.payload, bits)
+            ctx.set(port.valid, item is not None)
+            await ctx.tick()
+    return testbench
+
+
+def collect_sums(port, config, got, stamps):
+    """Monitor of a `LaneSums` port: as `collect`, quad q from q cycles later."""
+    masks = _quad_masks(config)
+
+    async def process(ctx):
+        target = packed_sums(port)
+        pending = []        # (quad to come, bits so far)
+        cycle = 0
+        async for _, _, valid, word in ctx.tick().sample(port.valid, target.payload):
+            if valid:
+                pending.append((0, word & ~sum(masks)))
+                stamps.append(cycle)
+            pending = [(quad + 1, bits | word & masks[quad]) for quad, bits in pending]
+            got.extend(bits for quad, bits in pending if quad == len(masks))
+            pending = [item for item in pending if item[0] < len(masks)]
+            cycle += 1
+    return process
 
 
 def until_count(got, count):

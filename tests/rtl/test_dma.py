@@ -35,7 +35,7 @@ def bench_module(config):
     m.submodules.out = out = OutputDma(config=config)
     for bank in range(config.feature_banks):
         m.submodules[f"feature{bank}"] = feature = FeatureMemory(config=config)
-        connect(m, into.write[bank], feature.write)
+        connect(m, into.write[bank], feature.fill)
         connect(m, out.read[bank], feature.read)
     return m, into, out
 

@@ -15,9 +15,9 @@ from tests.rtl.helpers import (
     PackedSums,
     collect,
     drive,
+    drive_sums,
     idle,
     pack,
-    packed_sums,
     simulate,
 )
 from tests.rtl.test_mac import (
@@ -126,7 +126,7 @@ def test_drain_rounds_and_orders(config, count, gaps):
         want += pack_writes(across(sums, config) if spread else sums, meta, config)
     got, stamps = [], []
     simulate(
-        dut, drive(packed_sums(dut.i), items), idle(len(items) + dut.LATENCY + dut.INTERVAL),
+        dut, drive_sums(dut.i, items, config), idle(len(items) + dut.LATENCY + dut.INTERVAL),
         monitors=[collect(dut.o, got, stamps)],
     )
     assert got == want

@@ -68,7 +68,7 @@ def test_random_writes_then_reads_match_the_array(vector, depth, pairs):
     dut = FeatureMemory(config=config)
     rng = random.Random(5 + vector)
     memory = np.zeros((depth, 2, 8), np.int64)
-    writes = list(fill(memory, rng))
+    fills, writes = list(fill(memory, rng)), []
     rows = depth - 1                            # no step into the row beyond the depth
     for number in range(600):
         write = {
@@ -85,6 +85,7 @@ def test_random_writes_then_reads_match_the_array(vector, depth, pairs):
 
     async def reader(ctx):
         nonlocal checked
+        await drive(dut.fill, fills)(ctx)
         await drive(dut.write, writes)(ctx)     # one per cycle
         await ctx.tick().repeat(dut.WRITE_LATENCY - 1)
         expected = []

@@ -13,10 +13,10 @@ from rtl.signatures import Step
 from tests.rtl.helpers import (
     PackedSums,
     collect,
+    collect_sums,
     drive,
     idle,
     pack,
-    packed_sums,
     raw,
     simulate,
     unpack,
@@ -191,9 +191,9 @@ def test_array_against_numpy(config, count, gaps):
     dut = MacArray(config)
     got, stamps, sent, sent_stamps = [], [], [], []
     simulate(
-        dut, drive(dut.i, items), idle(len(items) + dut.LATENCY + 2),
+        dut, drive(dut.i, items), idle(len(items) + dut.LATENCY + config.drain_interval + 1),
         monitors=[
-            collect(packed_sums(dut.o), got, stamps), collect(dut.i, sent, sent_stamps),
+            collect_sums(dut.o, config, got, stamps), collect(dut.i, sent, sent_stamps),
             tile_memory(dut, packed),
         ],
     )

@@ -9,7 +9,7 @@ from amaranth.sim import Simulator
 from model.config import PRESETS
 from rtl.mac import Mac, MacArray
 from rtl.signatures import Step, SumsTag
-from tests.rtl.helpers import PackedSums, collect, drive, idle, pack, packed_sums, simulate
+from tests.rtl.helpers import PackedSums, collect_sums, drive, idle, pack, simulate
 from tests.rtl.test_mac import extreme, random_memory, tile_memory, wrap
 
 WINDOW = PRESETS["tiny-window"]
@@ -119,7 +119,7 @@ def test_array_against_numpy(config, cycles, gaps):
         drive(dut.i, [step and pack(Step(config), step) for step in steps]),
         drive(dut.read_out, [read and pack(SumsTag, read) for read in reads]),
         idle(cycles + dut.LATENCY + 2),
-        monitors=[collect(packed_sums(dut.o), got, stamps), tile_memory(dut, packed)],
+        monitors=[collect_sums(dut.o, config, got, stamps), tile_memory(dut, packed)],
     )
     want = expected(words, steps, reads, config)
     assert len(want) > 40

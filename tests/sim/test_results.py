@@ -195,12 +195,13 @@ def test_boards_show_what_is_known_of_them(tmp_path):
             "fmax_hz": fmax, "clock_hz": 25_000_000, "bytes": 900_000 + seed, "tools": tools,
             "resources": {name: {"used": number + seed} for name, number in used.items()},
         }))
-    (tmp_path / "synthesis-ecp5-85f-ecp5.json").write_text(json.dumps(
+    (tmp_path / "synthesis-ecp5-85f-board-ecp5.json").write_text(json.dumps(
         {"whole": True, "resources": used, "tools": tools}))
     (tmp_path / "synthesis-zcu104-xcup.json").write_text(json.dumps({
         "whole": False, "tools": tools, "resources": {
             "DSP48E2": 714, "LUT": 200_000, "FF": 1, "BRAM36": 10, "BRAM18": 3, "URAM": 86}}))
-    for config, cycles in (("ecp5-45f", 20_000), ("ecp5-85f", 8_000)):
+    for config, cycles in (("ecp5-45f", 20_000), ("ecp5-85f", 8_000),
+                           ("ecp5-85f-board", 10_000)):
         (tmp_path / f"cycles-{config}.json").write_text(json.dumps(
             {"cycles": [cycles - 1, cycles], "tools": {"verilator": "5.48"}}))
     lines = {line.split(" | ")[0]: line for line in render(tmp_path).splitlines()}
@@ -208,7 +209,8 @@ def test_boards_show_what_is_known_of_them(tmp_path):
         "| `ulx3s-45f` | `ecp5-45f` | 31002 | 29002 | 28 | 81 | 25 | 52.0 | 44.0 of 3 | 20000 | "
         "1250 | 2600 | 900002 |")
     assert lines["| `ulx3s-85f`"] == (
-        "| `ulx3s-85f` | `ecp5-85f` | 31000 | 29000 | 26 | 79 | 25 | not placed |  | 8000 | 3125 | "
+        "| `ulx3s-85f` | `ecp5-85f-board` | 31000 | 29000 | 26 | 79 | 50 | not placed |  | 10000 | "
+        "5000 | "
         " |  |")
     assert lines["| `kc705`"].split(" | ")[7:11] == ["needs Vivado", "", "8000", "12500"]
     assert lines["| `zcu104`"].startswith(
