@@ -310,7 +310,8 @@ class Loader(wiring.Component):
                 with m.If(pause == 7):
                     m.d.comb += self.stats.valid.eq(1)
                     m.d.sync += [
-                        state.eq(State.IDLE), layer.eq(layer + 1), pooled.eq(desc.pool_op != 0),
+                        state.eq(State.IDLE), pause.eq(0), layer.eq(layer + 1),
+                        pooled.eq(desc.pool_op != 0),
                     ]
 
         with m.If(go):

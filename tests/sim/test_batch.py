@@ -84,6 +84,15 @@ def test_the_next_image_waits_for_the_pooling_of_a_map(config):
     check(toy, config, 2)
 
 
+@pytest.mark.parametrize("latency", [1, 40])
+def test_kernels_without_room_do_not_hold_up_the_next_input(latency):
+    """Else the next image's kernels would fill the port before its input can be asked for."""
+    layers = [Conv("conv1", 1, 12, 5, pool=2), Conv("conv2", 12, 4, 3), Linear("fc1", 16, 3)]
+    toy = toy_network(layers, ["channel 1:4", "channel 1:8", "channel 1:4"], (1, 12, 12), 7)
+    config = dataclasses.replace(CONFIG, kernel_depth=128, select_depth=128)
+    check(toy, config, 2, options=MemoryOptions(latency=latency))
+
+
 def test_images_without_a_fully_connected_layer():
     toy = network(Conv("conv1", 1, 6, 5, pool=2), Conv("conv2", 6, 5, 3))
     check(toy, CONFIG, 3)

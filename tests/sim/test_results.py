@@ -137,6 +137,19 @@ def test_whole_alexnets_have_a_section(tmp_path):
     assert "| fc6 | 7000 | 7070 | +1.0 % |" in text
 
 
+def test_batches_stand_beside_single_images(tmp_path):
+    alone = run("lenet", "channel 4") | {"read_bytes": [44_000, 44_000]}
+    (tmp_path / "run-lenet-channel-a4.json").write_text(json.dumps(alone))
+    batch = alone | {"batch": 4, "cycles": [16_000], "clock_hz": 100_000_000,
+                     "read_bytes": [80_000]}
+    layer, = alone["layers"]
+    batch["layers"] = [layer | {"name": name, "cycles": 4000, "estimated_cycles": 4040}
+                       for name in ("conv1, 0", "conv1, 1", "conv1, 2", "fc1")]
+    (tmp_path / "batch-lenet.json").write_text(json.dumps(batch))
+    assert ("| lenet | `ecp5-85f` | channel 4 | 4 | 16000 | 4000 | 7010 | 25000 | 1000 | 0.020 | "
+            "0.044 | +1.0 % | 99 |") in render(tmp_path)
+
+
 def test_whole_alexnets_on_boards_have_their_rates(tmp_path):
     content = run("alexnet", "channel 1:4, channel 1:16") | {
         "config": "zcu104-alexnet", "clock_hz": 200_000_000, "multipliers": 926,
