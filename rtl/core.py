@@ -210,7 +210,7 @@ class Core(wiring.Component):
                   write, read, output_reads) -> None:
         """Give both ports of a bank of the feature memory to two users, never at the same time.
 
-        The input DMA, which may still be at work when layer 0 writes, is held off meanwhile, bank
+        The input DMA, which may still be at work when a layer writes, is held off meanwhile, bank
         by bank; the output DMA comes after the layers. A level says that it has: whether it reads
         in this cycle is known too late for the addresses of all block RAMs.
         """

@@ -60,7 +60,7 @@ class Flatten(wiring.Component):
     #: Cycles from a step of the walk to the row it completes.
     LATENCY = 1 + FeatureMemory.LATENCY + 3
     #: Cycles from the last row of an image to the first read of the next: the pipeline runs empty.
-    GAP = 8
+    GAP = LATENCY + 2
 
     def __init__(self, *, config: AcceleratorConfig) -> None:
         if not isinstance(config, AcceleratorConfig):

@@ -141,7 +141,7 @@ class RowQueue(wiring.Component):
         """Build the queue; whether a row may leave is found while the one before is written."""
         m = Module()
         lanes = self._config.tile_lanes
-        # No dot product has ``advance``: all of them leave as they come.
+        # A dot layer is one tile block, which is never left: no dot product has ``advance``.
         m.submodules.queue = queue = Memory(
             shape=SegmentRow(self._config), depth=SEGMENT_ROWS, init=[]
         )

@@ -153,6 +153,35 @@ def test_the_next_input_of_a_batch(config):
     assert len(before) == len(after) > 0 and min(after) >= pulse + 300
 
 
+@pytest.mark.parametrize("banks", [1, 8, 16])
+def test_the_next_input_is_wanted_after_the_last_read(banks):
+    """Even if nothing else holds it up: no bank reads the input before any more."""
+    config = replace(PRESETS["tiny"], tile_depth=1024) if banks == 1 else replace(
+        WIDE, tile_lanes=banks, kernel_lanes=16, feature_banks=banks, tile_depth=1024)
+    dut = Loader(config=config)
+    layer = Conv(config, np.random.default_rng(3), 0, size=(26, 26), kernel=3, channels=16, input=1)
+    reads, wanted = [], []
+
+    async def watch(ctx):
+        cycle = 0
+        async for _, _, pulse, *reading in ctx.tick().sample(
+                dut.next_input, *(port.en for port in dut.feature)):
+            reads.extend([cycle] * sum(reading))
+            wanted.extend([cycle] * pulse)
+            cycle += 1
+
+    async def bench(ctx):
+        ctx.set(dut.input_row, layer.rows)
+        ctx.set(dut.input_done, 1)
+        await ctx.tick().repeat(2400)
+
+    simulate(dut, bench, source(dut.desc, [pack(Descriptor, layer.desc)] * 2), monitors=[watch])
+    (pulse,) = wanted
+    assert len(reads) % 2 == 0 and reads[len(reads) // 2 - 1] < pulse
+    # The gap of two layers, and once more until the last bank has read.
+    assert reads[len(reads) // 2] - pulse < 16
+
+
 def test_the_input_is_loaded_as_it_comes():
     config = PRESETS["tiny"]
     layer = Conv(config, np.random.default_rng(3), 7, size=(11, 9), kernel=3, pad=1, channels=2,

@@ -10,6 +10,7 @@ from model import golden
 from model.compile import compile_network
 from model.config import PRESETS
 from model.cost import estimate
+from model.descriptor import SPREAD_CODE
 from model.network import Conv, Linear, Pool
 from model.zoo import zoo_network
 from sim.faults import flip_bit
@@ -71,6 +72,29 @@ def test_several_banks(batch):
         Conv("conv1", 1, 6, 5, pool=2), Conv("conv2", 6, 7, 3, padding=1), Linear("fc1", 112, 21),
         Linear("fc2", 21, 10, relu=False), weight_bits=16)
     check(toy, WIDE, batch)
+
+
+def test_a_batch_on_a_core_whose_lanes_share_an_input():
+    """A lane has rows of one image, or the image of a batch; the selects have five bits in both."""
+    config = dataclasses.replace(WIDE, dot_lanes=4)
+    layers = [Conv("conv1", 1, 8, 5, pool=2), Linear("fc1", 128, 25), Linear("fc2", 25, 80),
+              Linear("fc3", 80, 11, relu=False)]
+    patterns = ["channel 1:4", "channel 1:32", "channel 1:16", "channel 1:16"]
+    toy = toy_network(layers, patterns, (1, 12, 12), 7, 16)
+    for batch, spreads in ((1, [2, 1, 1]), (4, [0, 0, 0])):
+        _, program = check(toy, config, batch)
+        dots = [layer.descriptor for layer in program.layers if layer.lowered.dot]
+        assert [fields["spread"] for fields in dots] == spreads
+        assert dots[0]["select_code"] == SPREAD_CODE
+
+
+def test_a_batch_behind_irregular_kernels():
+    """Convolutions for a window, two rows of an inverse FFT a cycle."""
+    config = PRESETS["tiny-window"]
+    layers = [Conv("conv1", 1, 8, 5, pool=2), Linear("fc1", 128, 25),
+              Linear("fc2", 25, 9, relu=False)]
+    toy = toy_network(layers, ["kernel 4", "channel 1:4", "channel 1:8"], (1, 12, 12), 7, 16)
+    check(toy, config, config.tile_lanes)
 
 
 @pytest.mark.parametrize("config", [
