@@ -150,7 +150,7 @@ BOARDS = {
     for board in (
         Board(
             id="ulx3s-85f", name="Radiona ULX3S 85F", module="ulx3s",
-            platform="ULX3S_85F_Platform", config="ecp5-85f-board", clock_hz=50_000_000,
+            platform="ULX3S_85F_Platform", config="ecp5-85f-board", clock_hz=25_000_000,
             programmer=("openFPGALoader", "-b", "ulx3s", "-m", "{bit}"), line="USB port US1",
         ),
         Board(

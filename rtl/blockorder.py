@@ -100,6 +100,7 @@ class BlockOrder(wiring.Component):
         size, rest = Signal.like(layer.tile_blocks), Signal.like(layer.tile_blocks)
         loaded = Signal(block.words.shape())    # tile blocks in the ring that nobody used yet
         slots = Signal(range(SUM_SLOTS + 1), init=SUM_SLOTS)     # free ones
+        some_loaded, some_slots = Signal(), Signal(init=1)      # whether there are any of them
         slot = Signal(range(SUM_SLOTS))
         base = Signal(block.base.shape())
         group_base, ring_end = Signal.like(base), Signal.like(base)
@@ -115,9 +116,9 @@ class BlockOrder(wiring.Component):
             kernel_end.eq(kernels_left == 0),
             tile_end.eq(tiles_left == 0),
 
-            self.wait_tiles.eq(pending & first_use & (loaded == 0)),
-            self.wait_sums.eq(pending & ~self.wait_tiles & (slots == 0)),
-            found.eq(pending & ~self.wait_tiles & (slots != 0)),
+            self.wait_tiles.eq(pending & first_use & ~some_loaded),
+            self.wait_sums.eq(pending & ~self.wait_tiles & ~some_slots),
+            found.eq(pending & ~self.wait_tiles & some_slots),
             self.o.valid.eq(found | held_valid),
             self.o.payload.eq(Mux(held_valid, held.as_value(), block.as_value())),
             block.base.eq(base),
@@ -133,6 +134,8 @@ class BlockOrder(wiring.Component):
         m.d.sync += [
             loaded.eq(loaded + self.block_loaded - (take & first_use)),
             slots.eq(slots + self.slot_free - take),
+            some_loaded.eq(self.block_loaded | Mux(take & first_use, loaded > 1, some_loaded)),
+            some_slots.eq(self.slot_free | Mux(take, slots > 1, some_slots)),
         ]
         with m.If(take):
             m.d.sync += [slot.eq(slot + 1), pending.eq(~block.layer_last)]
@@ -184,7 +187,7 @@ class BlockOrder(wiring.Component):
             m.d.sync += busy.eq(0)
         with m.If(self.start):
             m.d.sync += [
-                busy.eq(0), pending.eq(0), held_valid.eq(0), loaded.eq(0), slots.eq(SUM_SLOTS),
-                slot.eq(0), ring_end.eq(0),
+                busy.eq(0), pending.eq(0), held_valid.eq(0), loaded.eq(0), some_loaded.eq(0),
+                slots.eq(SUM_SLOTS), some_slots.eq(1), slot.eq(0), ring_end.eq(0),
             ]
         return m

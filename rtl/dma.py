@@ -93,16 +93,20 @@ class InputDma(wiring.Component):
         beats_log2 = exact_log2(ROW * self._banks // self._bits)    # of a row
         ask_addr = Signal(32)
         ask_left, data_left = Signal(ROW_BITS + beats_log2), Signal(ROW_BITS + beats_log2)
+        asking, more = Signal(), Signal()       # something is left to ask for, more than a burst
         count = Signal(range(BURST + 1))
         beat = self.r.valid & self.r.ready & (data_left != 0)
         m.d.comb += [
-            count.eq(Mux(ask_left > BURST, BURST, ask_left)),
-            self.asking.eq(ask_left != 0), self.ar.valid.eq(self.asking),
+            more.eq(ask_left > BURST),
+            count.eq(Mux(more, BURST, ask_left)),
+            self.asking.eq(asking), self.ar.valid.eq(asking),
             self.ar.payload.addr.eq(ask_addr),
             self.ar.payload.len.eq(count - 1),
         ]
         with m.If(self.ar.valid & self.ar.ready):
-            m.d.sync += [ask_addr.eq(ask_addr + count), ask_left.eq(ask_left - count)]
+            m.d.sync += [
+                ask_addr.eq(ask_addr + count), ask_left.eq(ask_left - count), asking.eq(more),
+            ]
         m.d.sync += self.error.eq(beat & self.r.payload.error)
         with m.If(beat):
             m.d.sync += data_left.eq(data_left - 1)
@@ -120,6 +124,7 @@ class InputDma(wiring.Component):
         with m.If(self.start | self.again):
             m.d.sync += [
                 started.eq(1), settled.eq(0), ask_left.eq(self.rows << beats_log2),
+                asking.eq(self.rows != 0),
                 data_left.eq(self.rows << beats_log2), self.row.eq(self.base),
             ]
         with m.If(self.start):

@@ -103,23 +103,27 @@ class Prefetch(wiring.Component):
         first, length = Signal(32), Signal(32)      # the pass
         rest, resident = Signal(16), Signal(16)     # tile blocks of later passes, of a pass
         held, held_valid = Signal(_Format), Signal()
+        asking = Signal()                           # ``beats`` is not 0
         inputs, closed = Signal.like(self.inputs), Signal()     # `closed`: the input goes before
         in_flight = Signal(range(self.OUTSTANDING + 1))
         size = Mux(beats > self.burst, self.burst, beats[:self.burst.bit_length()])
         last = beats <= self.burst
         issued = self.ar.valid & self.ar.ready
         m.d.comb += [
-            self.ar.valid.eq((beats != 0) & (in_flight != self.OUTSTANDING) & ~closed),
+            self.ar.valid.eq(asking & (in_flight != self.OUTSTANDING) & ~closed),
             self.ar.payload.addr.eq(addr),
             self.ar.payload.len.eq(size - 1),
-            self.desc.ready.eq((beats == 0) & ~held_valid),
+            self.desc.ready.eq(~asking & ~held_valid),
             formats.valid.eq(held_valid), formats.payload.eq(held),
         ]
         m.d.sync += in_flight.eq(
             in_flight + issued - (self.r.valid & self.r.ready & self.r.payload.last)
         )
         with m.If(issued):
-            m.d.sync += [addr.eq(addr + self.burst), beats.eq(Mux(last, 0, beats - self.burst))]
+            m.d.sync += [
+                addr.eq(addr + self.burst), beats.eq(Mux(last, 0, beats - self.burst)),
+                asking.eq(~last | (rest != 0)),
+            ]
             with m.If(last & (rest != 0)):
                 m.d.sync += [
                     addr.eq(first), beats.eq(length), rest.eq(next_group(rest, resident)[1]),
@@ -135,6 +139,7 @@ class Prefetch(wiring.Component):
                 inputs.eq(inputs + desc.input), closed.eq(desc.input & (inputs != 0)),
                 addr.eq(begin), first.eq(begin),
                 beats.eq(desc.stream_beats), length.eq(desc.stream_beats),
+                asking.eq(desc.stream_beats != 0),
                 resident.eq(desc.resident), rest.eq(desc.tile_blocks - desc.resident),
                 held_valid.eq(1),
                 *(held[name].eq(desc[name]) for name in _Format.members),
