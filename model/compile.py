@@ -173,9 +173,11 @@ def compile_network(
     return Program(config, lowered, tuple(layers), image, source, out, batch)
 
 
-def compile_outline(network: LoweredNetwork, config: AcceleratorConfig) -> Outline:
+def compile_outline(
+    network: LoweredNetwork, config: AcceleratorConfig, *, batch: int = 1
+) -> Outline:
     """Compile a network whose weights have a shape only (`model.outline`); errors as above."""
-    places, layers, _ = _compile_layers(network, config, None, 1)
+    places, layers, _ = _compile_layers(network, config, None, batch)
     return Outline(config, network, tuple(layers), places.source, places.out)
 
 

@@ -48,9 +48,10 @@ def rebuild(run: Mapping[str, Any]) -> Program | Outline:
     """Compile what ran again."""
     network, config = NETWORKS[run["network"]], PRESETS[run["config"]]
     kind, _, alpha = run["pattern"].partition(" ")
+    batch = run.get("batch", 1)
     stored = ROOT / "model" / "zoo" / f"{network.name}-{kind}-a{alpha}.npz"
     if stored.exists():
-        return compile_network(load_network(stored), config)
+        return compile_network(load_network(stored), config, batch=batch)
     patterns = run.get("patterns") or _patterns(network, run["pattern"])
     regular = {name: isinstance(parse(text), ChannelPattern) for name, text in patterns.items()}
     lowered = outline(network, STAND_IN, config.weight_bits)
@@ -58,7 +59,7 @@ def rebuild(run: Mapping[str, Any]) -> Program | Outline:
         dataclasses.replace(layer, pattern=patterns[layer.name] if regular[layer.name]
                             else STAND_IN)
         for layer in lowered.layers
-    )), config)
+    )), config, batch=batch)
     arriving = config.map_row_beats * compiled.input_region.rows
     return dataclasses.replace(compiled, layers=tuple(
         layer if regular[layer.name]
