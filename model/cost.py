@@ -113,7 +113,7 @@ class _Core:
         self._config, self._feed = config, feed
         self._loader = Loader(config)
         self._array = self._store = 0.0
-        self._written = -NEXT_STORE             # when the layer before is
+        self._written: float = -NEXT_STORE      # when the layer before is
         self._slots: deque[float] = deque([0.0] * SUM_SLOTS)
 
     def asks(self) -> float:
