@@ -62,7 +62,7 @@ def rebuild(run: Mapping[str, Any]) -> Program | Outline:
     )), config, batch=batch)
     arriving = config.map_row_beats * compiled.input_region.rows
     return dataclasses.replace(compiled, layers=tuple(
-        layer if regular[layer.name]
+        layer if regular[layer.lowered.name]
         else _spread(config, layer, measured, 0 if index else arriving)
         for index, (layer, measured) in enumerate(zip(compiled.layers, run["layers"], strict=True))
     ))
