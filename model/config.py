@@ -396,8 +396,7 @@ PRESETS |= {
         # descriptors for batches of three.
         replace(PRESETS["vgg16-144"], name="alexnet-144", feature_depth=32768, map_pool=1,
                 max_layers=32),
-        # AlexNet on the two boards, 8-bit weights: what `model.explore` chose for fully connected
-        # layers of 1:16 (docs/explore.md).
+        # AlexNet on the two boards, 8-bit weights (docs/explore.md).
         replace(PRESETS["zcu104"], name="zcu104-alexnet", tile_lanes=4, kernel_lanes=64,
                 weight_bits=8, acc_bits=31, select_depth=2048, feature_depth=3200, map_pool=1,
                 ultra_ram=0, port_bits=1024, dot_lanes=4),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 import multiprocessing
 import os
 import shlex
@@ -224,14 +225,16 @@ def _workload(args: argparse.Namespace) -> Workload:
         raise UserError(f"pattern {args.pattern!r}: the steps of irregular patterns depend on the "
                         "weights, only 'channel' can be explored")
     for name in ("clock", "bandwidth", "at_least"):
-        if getattr(args, name) is not None and not getattr(args, name) > 0:
-            raise UserError(f"--{name.replace('_', '-')} must be positive, not "
+        if getattr(args, name) is not None and not 0 < getattr(args, name) < math.inf:
+            raise UserError(f"--{name.replace('_', '-')} must be positive and finite, not "
                             f"{getattr(args, name):g}")
     if not 0 < args.fill <= 1:
         raise UserError(f"--fill must be above 0 and at most 1, not {args.fill:g}")
     if args.jobs < 1 or args.rows < 2:
         raise UserError("--jobs must be at least 1 and --rows at least 2")
     if args.clock is not None:
+        if 1e6 * args.clock < 1:
+            raise UserError(f"--clock must be at least 1 Hz, not {args.clock:g} MHz")
         platform = dataclasses.replace(platform, clock_hz=round(1e6 * args.clock))
     if args.bandwidth is not None:
         platform = dataclasses.replace(platform, bandwidth=1e9 * args.bandwidth)
@@ -247,7 +250,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     for path in (args.json, args.plot, args.out):
         check_target(path)
     if args.plot is not None:
-        require()
+        require(args.plot)
+    if args.out is not None and args.out.suffix != ".json":
+        raise UserError(f"--out {args.out}: the name of a config must end in .json")
     workload = _workload(args)
     bits = sorted(set(args.weight_bits.split(",")))
     if not set(bits) <= {"8", "16"}:

@@ -11,8 +11,10 @@ from model.errors import UserError
 __all__ = ["draw_front", "require"]
 
 
-def require() -> None:
-    """Refuse a plot, before the work for it, where matplotlib is missing."""
+def require(path: Path) -> None:
+    """Refuse a plot, before the work for it, where matplotlib or a known suffix is missing."""
+    if path.suffix not in (".png", ".svg", ".pdf"):
+        raise UserError(f"--plot {path}: the name must end in .png, .svg or .pdf")
     if find_spec("matplotlib") is None:
         raise UserError("plots need matplotlib: pip install 'matplotlib>=3.8'")
 
@@ -27,7 +29,7 @@ def draw_front(path: Path, result: dict[str, Any]) -> None:
     result : dict
         What `model.explore.as_json` gives.
     """
-    require()
+    require(path)
     import matplotlib
 
     matplotlib.use("Agg")

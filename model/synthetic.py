@@ -80,7 +80,9 @@ def synthetic_network(
             weight_scale=scale, bias=rng.normal(0, 1, outputs), out_scale=OUT_SCALE,
             pattern=f"channel 1:{part}",
         ))
-    return QuantisedNetwork(network, tuple(layers), weight_bits, IN_SCALE, in_signed=True)
+    # Photographs without their mean are signed, digits are not.
+    return QuantisedNetwork(network, tuple(layers), weight_bits, IN_SCALE,
+                            in_signed=network.input_shape[0] > 1)
 
 
 def add_synthetic(parser: argparse.ArgumentParser) -> None:

@@ -113,8 +113,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(prog="python -m sim.recorded", description=__doc__)
     parser.add_argument("--results", type=Path, default=ROOT / "docs" / "results", metavar="DIR")
     args = parser.parse_args(argv)
-    for path, run in recorded(args.results):
-        costs = estimates(run)
+    if not args.results.is_dir():
+        raise UserError(f"--results {args.results}: no such folder")
+    runs = list(recorded(args.results))
+    estimated = []
+    for path, run in runs:
+        try:
+            estimated.append(estimates(run))
+            if len(estimated[-1]) != len(run["layers"]):
+                raise ValueError(f"{len(run['layers'])} layers, {len(estimated[-1])} were compiled")
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from error
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            raise UserError(f"{path} lacks something or has a wrong value ({type(error).__name__}: "
+                            f"{error}); record the run again") from error
+    for (path, run), costs in zip(runs, estimated, strict=True):
         for layer, cost in zip(run["layers"], costs, strict=True):
             layer["estimated_cycles"] = cost.cycles
         said, was = (sum(layer[key] for layer in run["layers"])

@@ -13,7 +13,7 @@ from typing import Any
 from model.compile import compile_network
 from model.config import PRESETS
 from model.cost import estimate
-from model.errors import Parser, command
+from model.errors import Parser, UserError, command
 from model.files import check_target, read_json, write_output
 from model.netfile import load_network
 from model.storage import storage
@@ -325,7 +325,20 @@ def render(folder: Path) -> str:
     """Text of the results page from the JSON files of ``folder``."""
     head = ("# Results\n\nWritten by `python -m sim.results` from the files in `docs/results/`, "
             "each written by a command named below. Cycles are exact.\n")
-    return "\n".join([head, *(section(folder) for section in SECTIONS)])
+    return "\n".join([head, *(_section(section, folder) for section in SECTIONS)])
+
+
+def _section(section: Callable[[Path], str], folder: Path) -> str:
+    """Text of a section; a file without what it needs is an error of the user's."""
+    try:
+        return section(folder)
+    except UserError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{folder}: a result file of section {section.__name__.strip('_')!r} lacks something "
+            f"or has a wrong value ({type(error).__name__}: {error}): make it again"
+        ) from error
 
 
 @command
@@ -336,6 +349,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results.md", metavar="FILE")
     args = parser.parse_args(argv)
     check_target(args.out)
+    if not args.results.is_dir():
+        raise UserError(f"--results {args.results}: no such folder")
     write_output(args.out, render(args.results))
     print(f"results written to {args.out}")
     return 0

@@ -30,6 +30,7 @@ def batches(folder: Path, read: Read, table: Table) -> str:
         rows.append((
             run["network"], f"`{run['config']}`", run["pattern"], batch, cycles,
             round(cycles / batch), max(single["cycles"]), f"{clock * batch / cycles:.0f}",
+            f"{clock / 1e6:g}",
             f"{sum(layer['cycles'] for layer in dense) / batch:.0f}",
             f"{max(run['read_bytes']) / batch / 1e6:.3f}", f"{max(single['read_bytes']) / 1e6:.3f}",
             f"{100 * (estimated / cycles - 1):+.1f} %",
@@ -42,7 +43,7 @@ def batches(folder: Path, read: Read, table: Table) -> str:
         "## Batches\nSeveral images in a run, simulated in RTL: the convolutions image after "
         "image, the fully connected layers for all images at once, one in each tile lane.\n\n"
         + table(("network", "config", "pattern", "batch", "cycles of a batch", "cycles of an image",
-                 "alone", "images/s", "fully connected cycles of an image", "MB read for an image",
-                 "alone", "estimate's error", "words equal"), rows)
+                 "cycles alone", "images/s", "clock MHz", "fully connected cycles of an image",
+                 "MB read for an image", "MB alone", "estimate's error", "words equal"), rows)
         + "\n\nCommands: " + "; ".join(commands) + ".\n"
     )

@@ -130,7 +130,8 @@ def _front(name: str, result: dict, table: Table) -> str:
     return (
         f"### {result['network']} on {board['name']} ({board['device']}), "
         f"{board['clock_hz'] / 1e6:g} MHz\n"
-        f"Estimated, batch 1, {result['pattern']}, accumulators {where}: {result['configs']} "
+        f"Estimated, batch 1, convolutions {result['pattern']}, fully connected layers "
+        f"{result['linear']}, accumulators {where}: {result['configs']} "
         f"configs, {len(result['front'])} on the front of time, multipliers and RAM; here the "
         "fastest ones by multipliers, and in bold the choice.\n\n"
         + table(("ms", "images/s", "GOPS dense", "lanes", "F, R", "weights", "port",

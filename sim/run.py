@@ -216,12 +216,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.fix_crc and args.flip_bit is None:
         raise UserError("--fix-crc needs --flip-bit")
     options = _options(args)
+    if args.batch < 1:
+        raise UserError(f"--batch must be at least 1, not {args.batch}")
+    if args.dense_alpha is not None and not args.weights:
+        raise UserError("--dense-alpha is for --weights synthetic")
     config = load_config(args.config or LARGE.get(args.network, "ecp5-85f"))
     network = _load_network(args, config)
     first, stop = _layers(args, network)
     digits = _inputs(args, network)
     inputs = [as_input(digit, network.network.input_shape) for digit in digits]
-    if args.batch < 1 or len(inputs) % args.batch:
+    if len(inputs) % args.batch:
         raise UserError(f"--batch {args.batch}: give a number of images that is a multiple of it, "
                         f"not {len(inputs)}")
     program = compile_network(network.part(first, stop), config, batch=args.batch)

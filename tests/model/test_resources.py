@@ -30,10 +30,11 @@ WHOLE = [path.name for path in sorted(RESULTS.glob("*-resources.json"))
 
 def _whole(report):
     """Totals of a file of `rtl.xilinx`, in the model's units."""
-    total = report["total"]
+    total, large = report["total"], report.get("family", "xcup") == "xcup"
     return {"LUT": total["LUT"] + total["SRL"] + 8 * total["LUTRAM"], "FF": total["FF"],
-            "DSP": total["DSP48E2"], "BRAM36": total["BRAM36"] + total["BRAM18"] / 2,
-            "URAM": total["URAM"]}
+            "DSP": total["DSP48E2" if large else "DSP48E1"],
+            "BRAM36": total["BRAM36"] + total["BRAM18"] / 2,
+            **({"URAM": total["URAM"]} if large else {})}
 
 
 def test_there_are_whole_cores_to_compare_with():
@@ -43,10 +44,13 @@ def test_there_are_whole_cores_to_compare_with():
 @pytest.mark.parametrize("name", WHOLE)
 def test_large_cores_are_within_ten_percent_of_yosys(name):
     report = json.loads((RESULTS / name).read_text())
-    counted, said = _whole(report), resources(PRESETS[report["config"]], "xcup")
+    family = report.get("family", "xcup")
+    counted, said = _whole(report), resources(PRESETS[report["config"]], family)
     said["BRAM36"] += said["BRAM18"] / 2
+    # yosys finds fewer flip-flops for 7 series than for UltraScale+, of which the model was made.
+    bounds = {"LUT": 0.1, "FF": 0.1 if family == "xcup" else 0.25}
     for what, value in counted.items():
-        assert abs(said[what] / value - 1) <= (0.1 if what in ("LUT", "FF") else 0), what
+        assert abs(said[what] / value - 1) <= bounds.get(what, 0), what
 
 
 def test_a_core_on_an_ecp5_is_within_ten_percent_of_yosys():

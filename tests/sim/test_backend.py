@@ -40,7 +40,7 @@ def library():
 
 def image(magic=MAGIC):
     beats = np.zeros(20, dtype="<u8")
-    beats[0], beats[6], beats[7] = magic, ROWS << 32, ROWS << 32
+    beats[0], beats[6], beats[7], beats[8] = magic, ROWS << 32, ROWS << 32, 1
     return beats.tobytes()
 
 

@@ -146,8 +146,8 @@ def test_batches_stand_beside_single_images(tmp_path):
     batch["layers"] = [layer | {"name": name, "cycles": 4000, "estimated_cycles": 4040}
                        for name in ("conv1, 0", "conv1, 1", "conv1, 2", "fc1")]
     (tmp_path / "batch-lenet.json").write_text(json.dumps(batch))
-    assert ("| lenet | `ecp5-85f` | channel 4 | 4 | 16000 | 4000 | 7010 | 25000 | 1000 | 0.020 | "
-            "0.044 | +1.0 % | 99 |") in render(tmp_path)
+    assert ("| lenet | `ecp5-85f` | channel 4 | 4 | 16000 | 4000 | 7010 | 25000 | 100 | 1000 "
+            "| 0.020 | 0.044 | +1.0 % | 99 |") in render(tmp_path)
 
 
 def test_whole_alexnets_on_boards_have_their_rates(tmp_path):
@@ -262,6 +262,7 @@ def test_searches_and_the_errors_of_their_models_have_a_section(tmp_path):
     smaller = slower | {"used": point["used"] | {"DSP": 20}}
     (tmp_path / "explore-x.json").write_text(json.dumps({
         "command": "python -m model.explore", "network": "alexnet", "pattern": "channel 1:4",
+        "linear": "channel 1:32",
         "board": {"name": "zc706", "device": "XC7Z045", "clock_hz": 10**8, "rams": {"BRAM36": 545}},
         "dsp_accumulators": False, "configs": 9, "chosen": point,
         "front": [point, slower, smaller]}))
@@ -336,3 +337,19 @@ def test_blocks_and_layers_of_others(tmp_path):
     maia, other = cells(text, "maia-hdl")[0], cells(text, "dblclockfft")[0]
     assert maia[11:13] == ["150.7 MHz", "1.10×"] and other[12] == "1.07×"
     assert maia[8] == "0" and "placed and routed" in maia[13]
+
+
+@pytest.mark.parametrize("content", ["[1]", "{}", '{"batch": 0}'])
+def test_a_result_file_of_wrong_content_is_one_line(content, tmp_path, capsys):
+    (tmp_path / "run-lenet-channel-a4.json").write_text(json.dumps(run("lenet", "channel 4")))
+    (tmp_path / "batch-lenet.json").write_text(
+        content if content != "{}" else json.dumps({"batch": "x"}))
+    assert main(["--results", str(tmp_path), "--out", str(tmp_path / "r.md")]) == 2
+    text = capsys.readouterr().err
+    assert "a result file of section 'batches'" in text and text.count("\n") == 1
+    assert not (tmp_path / "r.md").exists()
+
+
+def test_a_folder_that_is_not_there_is_one_line(tmp_path, capsys):
+    assert main(["--results", str(tmp_path / "no"), "--out", str(tmp_path / "r.md")]) == 2
+    assert "no such folder" in capsys.readouterr().err
