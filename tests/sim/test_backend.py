@@ -87,7 +87,7 @@ def test_backends_agree_on_a_wide_port(name):
     wanted = rows.reshape(beats, -1).copy()
     wanted[:, 0] += np.uint64(1)
     head = np.zeros(4 * 32, dtype="<u8")
-    head[0], head[6], head[7] = MAGIC, ROWS << 32, ROWS << 32
+    head[0], head[6], head[7], head[8] = MAGIC, ROWS << 32, ROWS << 32, 1
     library = build_library(design_verilog(StandIn(config)))
     arguments = {"config": config, "memory_beats": 1024,
                  "options": MemoryOptions(stall=0.4, seed=5, latency=6)}
