@@ -118,20 +118,25 @@ def test_every_bank_is_waited_for():
     bench.run()
 
 
-@pytest.mark.parametrize("config", [PRESETS["tiny"], WIDE], ids=["one bank", "eight banks"])
-def test_the_next_input_of_a_batch(config):
-    """It is wanted when all banks have read the one before, and not read before it has come."""
-    dut = Loader(config=config)
-    layer = Conv(config, np.random.default_rng(3), 0, size=(8, 8), kernel=5, channels=9, input=1)
-    reads, wanted = [], []
-
-    async def watch(ctx):
+def watch_inputs(dut, reads, wanted):
+    """Monitor of the cycles of every bank's reads, and of those in which an input is wanted."""
+    async def process(ctx):
         cycle = 0
         async for _, _, pulse, *reading in ctx.tick().sample(
                 dut.next_input, *(port.en for port in dut.feature)):
             reads.extend([cycle] * sum(reading))
             wanted.extend([cycle] * pulse)
             cycle += 1
+
+    return process
+
+
+@pytest.mark.parametrize("config", [PRESETS["tiny"], WIDE], ids=["one bank", "eight banks"])
+def test_the_next_input_of_a_batch(config):
+    """It is wanted when all banks have read the one before, and not read before it has come."""
+    dut = Loader(config=config)
+    layer = Conv(config, np.random.default_rng(3), 0, size=(8, 8), kernel=5, channels=9, input=1)
+    reads, wanted = [], []
 
     async def dma(ctx):
         ctx.set(dut.input_row, layer.rows)      # all that is needed, but not the end
@@ -146,7 +151,8 @@ def test_the_next_input_of_a_batch(config):
         await ctx.tick().repeat(400)
         assert ctx.get(dut.inputs) == 2
 
-    simulate(dut, dma, source(dut.desc, [pack(Descriptor, layer.desc)] * 2), monitors=[watch])
+    simulate(dut, dma, source(dut.desc, [pack(Descriptor, layer.desc)] * 2), monitors=[
+        watch_inputs(dut, reads, wanted)])
     (pulse,) = wanted
     assert pulse >= 500
     before, after = ([cycle for cycle in reads if (cycle > pulse) == late] for late in (0, 1))
@@ -162,20 +168,13 @@ def test_the_next_input_is_wanted_after_the_last_read(banks):
     layer = Conv(config, np.random.default_rng(3), 0, size=(26, 26), kernel=3, channels=16, input=1)
     reads, wanted = [], []
 
-    async def watch(ctx):
-        cycle = 0
-        async for _, _, pulse, *reading in ctx.tick().sample(
-                dut.next_input, *(port.en for port in dut.feature)):
-            reads.extend([cycle] * sum(reading))
-            wanted.extend([cycle] * pulse)
-            cycle += 1
-
     async def bench(ctx):
         ctx.set(dut.input_row, layer.rows)
         ctx.set(dut.input_done, 1)
         await ctx.tick().repeat(2400)
 
-    simulate(dut, bench, source(dut.desc, [pack(Descriptor, layer.desc)] * 2), monitors=[watch])
+    simulate(dut, bench, source(dut.desc, [pack(Descriptor, layer.desc)] * 2), monitors=[
+        watch_inputs(dut, reads, wanted)])
     (pulse,) = wanted
     assert len(reads) % 2 == 0 and reads[len(reads) // 2 - 1] < pulse
     # The gap of two layers, and once more until the last bank has read.
