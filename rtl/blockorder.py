@@ -73,7 +73,7 @@ class BlockOrder(wiring.Component):
     rows : Out(10)
         Rows of r channels that a kernel block walks: ``groups``, or those of a part.
     o : Out(stream.Signature(Block(config)))
-        The next block; a block per cycle if nothing is waited for.
+        The next block; one every two cycles if nothing is waited for.
     wait_tiles, wait_sums : Out(1)
         What the block to be found next waits for.
     """
@@ -88,12 +88,18 @@ class BlockOrder(wiring.Component):
         })
 
     def elaborate(self, platform) -> Module:
-        """Loops: groups of tile blocks, kernel blocks, tile blocks of the group."""
+        """Loops: groups of tile blocks, kernel blocks, tile blocks of the group.
+
+        A block is offered in one cycle at least, and the next one found in the cycle after it is
+        taken (``steps``). What decides about it is found while its state changes, sums and the size
+        of the next group in the cycle of the offer.
+        """
         m = Module()
         layer, block = self.layer, Signal(Block(self._config))
         held, held_valid = Signal(Block(self._config), reset_less=True), Signal()
         found = Signal()        # ``block`` may begin
-        busy, pending = Signal(), Signal()      # a layer is on; it has blocks left to hand out
+        busy, pending = Signal(), Signal()      # a layer is on; ``block`` is one to hand out
+        take, steps = Signal(), Signal()
         kernels_left = Signal.like(layer.kernel_blocks)     # kernel blocks after this one
         tiles_left = Signal.like(layer.tile_blocks)     # tile blocks of the group after this one
         first_use = Signal()                            # by the first kernel block
@@ -109,21 +115,32 @@ class BlockOrder(wiring.Component):
         # where the channels of the next part lie.
         part_left = Signal.like(layer.part_blocks)
         part_base = Signal.like(base)
-        kernel_end, tile_end = Signal(), Signal()
-        take = found & ~held_valid
+        # Whether ``kernels_left``, ``tiles_left`` and ``rest`` are 0 and ``part_left`` is 1.
+        kernel_end, tile_end, group_end, part_end = Signal(), Signal(), Signal(), Signal()
+        # Of the offer, for ``steps``: the end of ``block``; a group of one, the next group and its
+        # rest; what every group begins with.
+        after = Signal.like(base)
+        size_single, next_size, next_rest = Signal(), Signal.like(size), Signal.like(rest)
+        next_single, next_last = Signal(), Signal()
+        single_kernel, single_part = Signal(), Signal()
+        group_size, group_rest = next_group(rest, layer.resident)
+        m.d.sync += [
+            after.eq(base + words), size_single.eq(size == 1),
+            next_size.eq(group_size), next_rest.eq(group_rest),
+            next_single.eq((rest == 1) | (layer.resident == 1)),
+            next_last.eq(rest <= layer.resident),
+            single_kernel.eq(layer.kernel_blocks == 1), single_part.eq(layer.part_blocks == 1),
+        ]
         m.d.comb += [
-            words.eq(Mux(layer.dot, layer.groups, layer.groups << 5)),
-            kernel_end.eq(kernels_left == 0),
-            tile_end.eq(tiles_left == 0),
-
             self.wait_tiles.eq(pending & first_use & ~some_loaded),
             self.wait_sums.eq(pending & ~self.wait_tiles & ~some_slots),
             found.eq(pending & ~self.wait_tiles & some_slots),
+            take.eq(found & ~held_valid),
             self.o.valid.eq(found | held_valid),
             self.o.payload.eq(Mux(held_valid, held.as_value(), block.as_value())),
             block.base.eq(base),
             block.slot.eq(slot),
-            block.layer_last.eq(kernel_end & tile_end & (rest == 0)),
+            block.layer_last.eq(kernel_end & tile_end & group_end),
             block.frees.eq(kernel_end),
             block.words.eq(words),
         ]
@@ -132,62 +149,70 @@ class BlockOrder(wiring.Component):
         with m.If(~held_valid):
             m.d.sync += held.eq(block)
         m.d.sync += [
-            loaded.eq(loaded + self.block_loaded - (take & first_use)),
-            slots.eq(slots + self.slot_free - take),
-            some_loaded.eq(self.block_loaded | Mux(take & first_use, loaded > 1, some_loaded)),
-            some_slots.eq(self.slot_free | Mux(take, slots > 1, some_slots)),
+            steps.eq(take),
+            loaded.eq(loaded + self.block_loaded - (steps & first_use)),
+            slots.eq(slots + self.slot_free - steps),
+            some_loaded.eq(self.block_loaded | Mux(steps & first_use, loaded > 1, some_loaded)),
+            some_slots.eq(self.slot_free | Mux(steps, slots > 1, some_slots)),
         ]
         with m.If(take):
+            m.d.sync += pending.eq(0)
+        with m.If(steps):
             m.d.sync += [slot.eq(slot + 1), pending.eq(~block.layer_last)]
             with m.If(first_use):
-                m.d.sync += ring_end.eq(base + words)
+                m.d.sync += ring_end.eq(after)
             with m.If(~tile_end):
-                m.d.sync += [tiles_left.eq(tiles_left - 1), base.eq(base + words)]
+                m.d.sync += [
+                    tiles_left.eq(tiles_left - 1), tile_end.eq(tiles_left == 1), base.eq(after),
+                ]
             with m.Elif(~kernel_end):
                 m.d.sync += [
-                    tiles_left.eq(size - 1), kernels_left.eq(kernels_left - 1), first_use.eq(0),
-                    base.eq(group_base), part_left.eq(part_left - 1),
+                    tiles_left.eq(size - 1), tile_end.eq(size_single),
+                    kernels_left.eq(kernels_left - 1), kernel_end.eq(kernels_left == 1),
+                    first_use.eq(0), base.eq(group_base),
+                    part_left.eq(part_left - 1), part_end.eq(part_left == 2),
                 ]
-                with m.If(part_left == 1):
+                with m.If(part_end):
                     m.d.sync += [
-                        part_left.eq(layer.part_blocks), base.eq(part_base),
-                        group_base.eq(part_base),
+                        part_left.eq(layer.part_blocks), part_end.eq(single_part),
+                        base.eq(part_base), group_base.eq(part_base),
                         part_base.eq(part_base + (layer.part_groups << 5)),
                     ]
             with m.Else():
-                following_size, following_rest = next_group(rest, layer.resident)
                 # ``base`` may be that of a later part, ``ring_end`` is not.
-                following = Mux(first_use, base + words, ring_end)
+                following = Mux(first_use, after, ring_end)
                 m.d.sync += [
-                    tiles_left.eq(following_size - 1),
-                    kernels_left.eq(layer.kernel_blocks - 1), first_use.eq(1),
-                    size.eq(following_size), rest.eq(following_rest),
+                    tiles_left.eq(next_size - 1), tile_end.eq(next_single),
+                    kernels_left.eq(layer.kernel_blocks - 1), kernel_end.eq(single_kernel),
+                    first_use.eq(1),
+                    size.eq(next_size), rest.eq(next_rest), group_end.eq(next_last),
                     base.eq(following), group_base.eq(following),
-                    part_left.eq(layer.part_blocks),
+                    part_left.eq(layer.part_blocks), part_end.eq(single_part),
                     part_base.eq(following + (layer.part_groups << 5)),
                 ]
 
         m.d.comb += self.desc.ready.eq(~busy)
+        desc = self.desc.payload
         with m.If(self.desc.valid & ~busy):
             m.d.sync += [
-                *(layer[name].eq(self.desc.payload[name]) for name in _USED),
-                busy.eq(1), pending.eq(1),
-                kernels_left.eq(self.desc.payload.kernel_blocks - 1), first_use.eq(1),
-                tiles_left.eq(self.desc.payload.resident - 1), size.eq(self.desc.payload.resident),
-                rest.eq(self.desc.payload.tile_blocks - self.desc.payload.resident),
+                *(layer[name].eq(desc[name]) for name in _USED),
+                busy.eq(1), pending.eq(1), words.eq(Mux(desc.dot, desc.groups, desc.groups << 5)),
+                kernels_left.eq(desc.kernel_blocks - 1), kernel_end.eq(desc.kernel_blocks == 1),
+                tiles_left.eq(desc.resident - 1), tile_end.eq(desc.resident == 1),
+                first_use.eq(1), size.eq(desc.resident),
+                rest.eq(desc.tile_blocks - desc.resident),
+                group_end.eq(desc.tile_blocks == desc.resident),
                 base.eq(ring_end), group_base.eq(ring_end),
-                part_left.eq(self.desc.payload.part_blocks),
-                part_base.eq(ring_end + (self.desc.payload.part_groups << 5)),
-                self.rows.eq(Mux(
-                    self.desc.payload.part_blocks == 0, self.desc.payload.groups,
-                    self.desc.payload.part_groups,
-                )),
+                part_left.eq(desc.part_blocks), part_end.eq(desc.part_blocks == 1),
+                part_base.eq(ring_end + (desc.part_groups << 5)),
+                self.rows.eq(Mux(desc.part_blocks == 0, desc.groups, desc.part_groups)),
             ]
         with m.If(self.done):
             m.d.sync += busy.eq(0)
         with m.If(self.start):
             m.d.sync += [
-                busy.eq(0), pending.eq(0), held_valid.eq(0), loaded.eq(0), some_loaded.eq(0),
-                slots.eq(SUM_SLOTS), some_slots.eq(1), slot.eq(0), ring_end.eq(0),
+                busy.eq(0), pending.eq(0), steps.eq(0), held_valid.eq(0), loaded.eq(0),
+                some_loaded.eq(0), slots.eq(SUM_SLOTS), some_slots.eq(1), slot.eq(0),
+                ring_end.eq(0),
             ]
         return m
