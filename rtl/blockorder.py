@@ -69,7 +69,7 @@ class BlockOrder(wiring.Component):
     block_loaded, slot_free : In(1)
         One more tile block is in the ring; one more slot of the sum buffer is free.
     layer : Out(Layer)
-        The layer being issued, until ``done``.
+        The layer being issued, until ``done``; then whatever ``desc`` offers.
     rows : Out(10)
         Rows of r channels that a kernel block walks: ``groups``, or those of a part.
     o : Out(stream.Signature(Block(config)))
@@ -191,12 +191,14 @@ class BlockOrder(wiring.Component):
                     part_base.eq(following + (layer.part_groups << 5)),
                 ]
 
+        # Taken over in every cycle until it is valid: so many registers wait for a register only.
         m.d.comb += self.desc.ready.eq(~busy)
         desc = self.desc.payload
-        with m.If(self.desc.valid & ~busy):
+        with m.If(~busy):
             m.d.sync += [
                 *(layer[name].eq(desc[name]) for name in _USED),
-                busy.eq(1), pending.eq(1), words.eq(Mux(desc.dot, desc.groups, desc.groups << 5)),
+                busy.eq(self.desc.valid), pending.eq(self.desc.valid),
+                words.eq(Mux(desc.dot, desc.groups, desc.groups << 5)),
                 kernels_left.eq(desc.kernel_blocks - 1), kernel_end.eq(desc.kernel_blocks == 1),
                 tiles_left.eq(desc.resident - 1), tile_end.eq(desc.resident == 1),
                 first_use.eq(1), size.eq(desc.resident),

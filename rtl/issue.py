@@ -107,7 +107,7 @@ class Issue(wiring.Component):
         block = Signal(Block(config), reset_less=True)
         interval = config.drain_interval
         drain = Signal(range(max(2, interval)))                     # cycles it is still busy
-        opening = Signal(reset_less=True)                           # first step of a frequency
+        opening = Signal(init=1)                                    # first step of a frequency
         frequency = Signal(5, reset_less=True)
         entries_left = Signal(6, reset_less=True)
         channel = Signal(3, reset_less=True)
@@ -121,92 +121,98 @@ class Issue(wiring.Component):
 
         # What the step ends, found with the state that says it, because most of a layer's control
         # hangs on it: ``offset`` is the last of ``hold``, or ``rest`` is 0; ``entries_left`` is 0;
-        # ``group_rest`` is less than ``hold``.
-        offset_end, entries_end = Signal(reset_less=True), Signal(reset_less=True)
-        groups_end = Signal(reset_less=True)
+        # ``group_rest`` is less than ``hold``, or than twice that. Always with ``scatter``, where
+        # the entry says it.
+        entry_end, entries_end = Signal(reset_less=True), Signal(reset_less=True)
+        groups_end, groups_near = Signal(reset_less=True), Signal(reset_less=True)
         # ``frequency`` is the block's last; the drain is busy.
         frequency_last, draining = Signal(reset_less=True), Signal()
-        hold_before = Signal.like(layer.hold, reset_less=True)      # last offset but one
-        m.d.sync += hold_before.eq(layer.hold - 2)
+        first = self._first(m, order)
 
-        entry_end, group_end, frequency_end, block_end = Signal(), Signal(), Signal(), Signal()
-        blocked, go = Signal(), Signal()
+        frequency_end, blocked = Signal(), Signal()
+        # A step; the last one of a frequency, of a block.
+        go, ends, block_ends = Signal(), Signal(), Signal()
+        marked = entry.last if windowed else entry.select[0][7]
         m.d.comb += [
-            entry_end.eq(layer.scatter | offset_end),
-            group_end.eq(offset_end & entries_end),
-            frequency_end.eq(Mux(
-                layer.scatter, entry.last if windowed else entry.select[0][7],
-                group_end & groups_end,
-            )),
-            block_end.eq(frequency_end & (frequency_last | (layer.scatter if windowed else 0))),
+            frequency_end.eq(entry_end & entries_end & groups_end & (~layer.scatter | marked)),
             go.eq(active & self.entries.valid & ~blocked),
+            block_ends.eq(ends & frequency_last),
             self.entries.ready.eq(active & entry_end & ~blocked),
-            order.o.ready.eq(~active | (go & block_end)),
-            order.done.eq(go & block_end & block.layer_last),
+            order.o.ready.eq(~active | block_ends),
+            order.done.eq(block_ends & block.layer_last),
         ]
 
         def begin_entries(is_last):
             """State at the first entry of ``hold`` groups."""
-            count = Mux(is_last, layer.entries_last, layer.entries)
-            return [entries_left.eq(count - 1), entries_end.eq(count == 1)]
-
-        def begin_entry(no_more):
-            """State at the first step of an entry, which may have no further groups."""
-            return [offset.eq(0), offset_end.eq((layer.hold == 1) | no_more)]
+            return [
+                entries_left.eq(Mux(is_last, layer.entries_last - 1, layer.entries - 1)),
+                entries_end.eq(
+                    layer.scatter | Mux(is_last, layer.entries_last == 1, layer.entries == 1)
+                ),
+            ]
 
         def begin_frequency(at):
             """State at the first step of the frequency whose group 0 lies at ``at``."""
-            last = order.rows <= layer.hold
             return [
-                opening.eq(1), channel.eq(0),
+                channel.eq(0), offset.eq(0), entry_end.eq(first.entry_end),
                 frequency_word.eq(at), group_word.eq(at), word.eq(at),
-                rest.eq(order.rows - 1), group_rest.eq(order.rows - 1), groups_end.eq(last),
-                *begin_entry(order.rows == 1), *begin_entries(last),
+                rest.eq(order.rows - 1), group_rest.eq(order.rows - 1),
+                groups_end.eq(first.groups_end), groups_near.eq(first.groups_near),
+                *begin_entries(first.groups_end),
             ]
 
         next_word = word + Mux(layer.dot, 1, 32)
         with m.If(go):
-            m.d.sync += opening.eq(0)
-            with m.If(~entry_end):
+            m.d.sync += opening.eq(frequency_end)
+        # Whether the step is done is known late: the state after it must not hang on that.
+        with m.If(~active | go):
+            with m.If(~active | frequency_end):
+                # A block that is not there may be taken over, too: it does not become active.
+                closes = ~active | frequency_last
                 m.d.sync += [
-                    offset.eq(offset + 1), word.eq(next_word), rest.eq(rest - 1),
-                    offset_end.eq((offset == hold_before) | (rest == 1)),
+                    frequency.eq(Mux(closes, 0, frequency + 1)),
+                    frequency_last.eq(first.frequency_last | (~closes & (frequency == 30))),
+                    *begin_frequency(Mux(closes, following.base, frequency_word + 1)),
                 ]
             with m.Elif(~layer.scatter):
-                with m.If(group_end):
+                with m.If(~entry_end):
                     m.d.sync += [
-                        channel.eq(0), word.eq(next_word), group_word.eq(next_word),
-                        rest.eq(rest - 1), group_rest.eq(rest - 1),
-                        groups_end.eq(rest <= layer.hold),
-                        *begin_entry(rest == 1), *begin_entries(group_rest < (layer.hold << 1)),
+                        offset.eq(offset + 1), word.eq(next_word), rest.eq(rest - 1),
+                        entry_end.eq((offset == first.hold_before) | (rest == 1)),
+                    ]
+                with m.Elif(entries_end):
+                    m.d.sync += [
+                        channel.eq(0), offset.eq(0), word.eq(next_word),
+                        group_word.eq(next_word), rest.eq(rest - 1), group_rest.eq(rest - 1),
+                        entry_end.eq(first.single | (rest == 1)),
+                        groups_end.eq(groups_near), groups_near.eq(rest <= (layer.hold << 1)),
+                        *begin_entries(groups_near),
                     ]
                 with m.Else():
                     m.d.sync += [
-                        channel.eq(channel + (Const(1) << layer.sub_log2)),
+                        channel.eq(channel + (Const(1) << layer.sub_log2)), offset.eq(0),
                         word.eq(group_word), rest.eq(group_rest),
+                        entry_end.eq(first.single | (group_rest == 0)),
                         entries_left.eq(entries_left - 1), entries_end.eq(entries_left == 1),
-                        *begin_entry(group_rest == 0),
                     ]
         if windowed:
-            self._read_out(m, layer, block, frequency, go & block_end, blocked, block_end)
+            m.d.comb += ends.eq(go & frequency_end)
+            self._read_out(
+                m, layer, block, frequency, block_ends, blocked, frequency_end & frequency_last
+            )
         else:
-            m.d.comb += blocked.eq(frequency_end & draining)
-            with m.If(go & frequency_end):
+            m.d.comb += [
+                blocked.eq(frequency_end & draining),
+                ends.eq(active & self.entries.valid & frequency_end & ~draining),
+            ]
+            with m.If(ends):
                 m.d.sync += [drain.eq(interval - 1), draining.eq(interval != 1)]
             with m.Elif(draining):
                 m.d.sync += [drain.eq(drain - 1), draining.eq(drain != 1)]
-        # A block that is not there may be taken over, too: it does not become active.
-        closes = ~active | block_end
-        with m.If(~active | (go & frequency_end)):
-            m.d.sync += [
-                frequency.eq(Mux(closes, 0, frequency + 1)),
-                frequency_last.eq(layer.dot | (~closes & (frequency == 30))),
-                *begin_frequency(Mux(closes, following.base, frequency_word + 1)),
-            ]
         with m.If(order.o.ready):
             m.d.sync += [active.eq(order.o.valid), block.eq(following)]
         with m.If(self.start):
-            m.d.sync += [active.eq(0), drain.eq(0), draining.eq(0)]
+            m.d.sync += [active.eq(0), opening.eq(1), drain.eq(0), draining.eq(0)]
 
         decided = Signal(self._decision())
         spread = layer.spread.any() if config.spread else 0
@@ -214,17 +220,18 @@ class Issue(wiring.Component):
             "spread": spread,
             "real": layer.dot | (frequency[:2] == 0) & (frequency < 8), "first": opening,
             "last": frequency_end, "dot": layer.dot, "sum_shift": layer.sum_shift,
-            "frequency": frequency, "slot": block.slot, "block_last": block_end,
+            "frequency": frequency, "slot": block.slot,
+            "block_last": frequency_end & frequency_last,
         }
         m.d.comb += [
             *(decided.tag[name].eq(tag[name]) for name in decided.tag.shape().members),
-            decided.frees.eq(block_end & block.frees), decided.words.eq(block.words),
+            decided.frees.eq(tag["block_last"] & block.frees), decided.words.eq(block.words),
             decided.word.eq(word), decided.weight.eq(entry.weight),
             decided.select.eq(entry.select), decided.offset.eq(offset),
             # Dot layers stay at frequency 0; scatter selects are whole channels.
             decided.skew.eq(frequency[:3] + Mux(layer.scatter, 0, channel)),
             decided.scatter.eq(layer.scatter),
-            decided.everyone.eq(layer.scatter | (layer.hold == 1)),
+            decided.everyone.eq(first.single),
         ]
         if windowed:
             m.d.comb += [
@@ -234,6 +241,34 @@ class Issue(wiring.Component):
         self._steps(m, go, decided)
         self._count(m, order, go, active, blocked)
         return m
+
+    def _first(self, m: Module, order: BlockOrder) -> data.View:
+        """Find the state at the first step of a frequency, with the layer.
+
+        ``single``: an entry has one step.
+        """
+        first = Signal(data.StructLayout({
+            "single": 1, "entry_end": 1, "groups_end": 1, "groups_near": 1, "frequency_last": 1,
+            "hold_before": 6,       # last offset but one
+        }), reset_less=True)
+        desc = self.desc.payload
+        single = desc.scatter | (desc.hold == 1)
+        parts = desc.part_blocks != 0
+
+        def rows(holds):
+            """Whether a property holds for the rows of channels that a kernel block walks."""
+            return Mux(parts, holds(desc.part_groups), holds(desc.groups))
+
+        with m.If(order.desc.ready):
+            m.d.sync += [
+                first.single.eq(single),
+                first.entry_end.eq(single | rows(lambda count: count == 1)),
+                first.groups_end.eq(desc.scatter | rows(lambda count: count <= desc.hold)),
+                first.groups_near.eq(rows(lambda count: count <= (desc.hold << 1))),
+                first.frequency_last.eq(desc.dot | (desc.scatter & (self._config.window > 1))),
+                first.hold_before.eq(desc.hold - 2),
+            ]
+        return first
 
     def _read_out(self, m: Module, layer, block, frequency, ends, blocked, block_end) -> None:
         """Let the sums of a block leave after its end; hold steps that come too early."""
