@@ -125,6 +125,7 @@ class Issue(wiring.Component):
         # the entry says it.
         entry_end, entries_end = Signal(reset_less=True), Signal(reset_less=True)
         groups_end, groups_near = Signal(reset_less=True), Signal(reset_less=True)
+        walk_end = Signal(reset_less=True)      # all three: without ``scatter``, of the frequency
         # ``frequency`` is the block's last; the drain is busy.
         frequency_last, draining = Signal(reset_less=True), Signal()
         first = self._first(m, order)
@@ -134,7 +135,7 @@ class Issue(wiring.Component):
         go, ends, block_ends = Signal(), Signal(), Signal()
         marked = entry.last if windowed else entry.select[0][7]
         m.d.comb += [
-            frequency_end.eq(entry_end & entries_end & groups_end & (~layer.scatter | marked)),
+            frequency_end.eq(walk_end & (first.by_steps | marked)),
             go.eq(active & self.entries.valid & ~blocked),
             block_ends.eq(ends & frequency_last),
             self.entries.ready.eq(active & entry_end & ~blocked),
@@ -142,23 +143,29 @@ class Issue(wiring.Component):
             order.done.eq(block_ends & block.layer_last),
         ]
 
+        # State at the first entry of the groups after these, at that of a frequency.
+        entries_single = Mux(groups_near, layer.entries_last == 1, layer.entries == 1)
+        first_single = Mux(first.groups_end, layer.entries_last == 1, layer.entries == 1)
+
         def begin_entries(is_last):
-            """State at the first entry of ``hold`` groups."""
+            """Entries of ``hold`` groups."""
+            return entries_left.eq(Mux(is_last, layer.entries_last - 1, layer.entries - 1))
+
+        def ends_are(entry, entries, groups):
+            """Set what the next step ends."""
             return [
-                entries_left.eq(Mux(is_last, layer.entries_last - 1, layer.entries - 1)),
-                entries_end.eq(
-                    layer.scatter | Mux(is_last, layer.entries_last == 1, layer.entries == 1)
-                ),
+                entry_end.eq(entry), entries_end.eq(entries), groups_end.eq(groups),
+                walk_end.eq(entry & entries & groups),
             ]
 
         def begin_frequency(at):
             """State at the first step of the frequency whose group 0 lies at ``at``."""
             return [
-                channel.eq(0), offset.eq(0), entry_end.eq(first.entry_end),
+                channel.eq(0), offset.eq(0),
                 frequency_word.eq(at), group_word.eq(at), word.eq(at),
                 rest.eq(order.rows - 1), group_rest.eq(order.rows - 1),
-                groups_end.eq(first.groups_end), groups_near.eq(first.groups_near),
-                *begin_entries(first.groups_end),
+                groups_near.eq(first.groups_near), begin_entries(first.groups_end),
+                *ends_are(first.entry_end, ~first.by_steps | first_single, first.groups_end),
             ]
 
         next_word = word + Mux(layer.dot, 1, 32)
@@ -174,26 +181,26 @@ class Issue(wiring.Component):
                     frequency_last.eq(first.frequency_last | (~closes & (frequency == 30))),
                     *begin_frequency(Mux(closes, following.base, frequency_word + 1)),
                 ]
-            with m.Elif(~layer.scatter):
+            with m.Elif(first.by_steps):
                 with m.If(~entry_end):
                     m.d.sync += [
                         offset.eq(offset + 1), word.eq(next_word), rest.eq(rest - 1),
-                        entry_end.eq((offset == first.hold_before) | (rest == 1)),
+                        *ends_are((offset == first.hold_before) | (rest == 1),
+                                  entries_end, groups_end),
                     ]
                 with m.Elif(entries_end):
                     m.d.sync += [
                         channel.eq(0), offset.eq(0), word.eq(next_word),
                         group_word.eq(next_word), rest.eq(rest - 1), group_rest.eq(rest - 1),
-                        entry_end.eq(first.single | (rest == 1)),
-                        groups_end.eq(groups_near), groups_near.eq(rest <= (layer.hold << 1)),
-                        *begin_entries(groups_near),
+                        groups_near.eq(rest <= (layer.hold << 1)), begin_entries(groups_near),
+                        *ends_are(first.single | (rest == 1), entries_single, groups_near),
                     ]
                 with m.Else():
                     m.d.sync += [
                         channel.eq(channel + (Const(1) << layer.sub_log2)), offset.eq(0),
                         word.eq(group_word), rest.eq(group_rest),
-                        entry_end.eq(first.single | (group_rest == 0)),
-                        entries_left.eq(entries_left - 1), entries_end.eq(entries_left == 1),
+                        entries_left.eq(entries_left - 1),
+                        *ends_are(first.single | (group_rest == 0), entries_left == 1, groups_end),
                     ]
         if windowed:
             m.d.comb += ends.eq(go & frequency_end)
@@ -245,11 +252,12 @@ class Issue(wiring.Component):
     def _first(self, m: Module, order: BlockOrder) -> data.View:
         """Find the state at the first step of a frequency, with the layer.
 
-        ``single``: an entry has one step.
+        ``single``: an entry has one step. ``by_steps``: without ``scatter``, so that a frequency
+        ends by its steps.
         """
         first = Signal(data.StructLayout({
-            "single": 1, "entry_end": 1, "groups_end": 1, "groups_near": 1, "frequency_last": 1,
-            "hold_before": 6,       # last offset but one
+            "single": 1, "by_steps": 1, "entry_end": 1, "groups_end": 1, "groups_near": 1,
+            "frequency_last": 1, "hold_before": 6,      # last offset but one
         }), reset_less=True)
         desc = self.desc.payload
         single = desc.scatter | (desc.hold == 1)
@@ -261,7 +269,7 @@ class Issue(wiring.Component):
 
         with m.If(order.desc.ready):
             m.d.sync += [
-                first.single.eq(single),
+                first.single.eq(single), first.by_steps.eq(~desc.scatter),
                 first.entry_end.eq(single | rows(lambda count: count == 1)),
                 first.groups_end.eq(desc.scatter | rows(lambda count: count <= desc.hold)),
                 first.groups_near.eq(rows(lambda count: count <= (desc.hold << 1))),
