@@ -25,9 +25,8 @@ from rtl.signatures import SUM_SLOTS, Descriptor
 __all__ = ["Layer", "Block", "BlockOrder", "next_group"]
 
 _USED = (
-    "dot", "scatter", "groups", "kernel_blocks", "tile_blocks", "resident", "entries",
-    "entries_last", "sub_log2", "hold", "sum_shift", "part_blocks", "part_groups",
-    "spread",
+    "dot", "scatter", "groups", "kernel_blocks", "tile_blocks", "resident", "sub_log2",
+    "hold", "sum_shift", "part_blocks", "part_groups", "spread",
 )
 #: The fields of a descriptor that matter here.
 Layer = data.StructLayout({name: unsigned(bits) for name, bits in FIELDS if name in _USED})
@@ -111,21 +110,20 @@ class BlockOrder(wiring.Component):
         base = Signal(block.base.shape())
         group_base, ring_end = Signal.like(base), Signal.like(base)
         words = Signal(block.words.shape())
-        # Kernel blocks of the part that come after this one (without parts: none is the last), and
-        # where the channels of the next part lie.
+        # Kernel blocks of the part that come after this one (without parts: none is the last).
         part_left = Signal.like(layer.part_blocks)
-        part_base = Signal.like(base)
         # Whether ``kernels_left``, ``tiles_left`` and ``rest`` are 0 and ``part_left`` is 1.
         kernel_end, tile_end, group_end, part_end = Signal(), Signal(), Signal(), Signal()
-        # Of the offer, for ``steps``: the end of ``block``; a group of one, the next group and its
-        # rest; what every group begins with.
-        after = Signal.like(base)
+        # Of the offer, for ``steps``: the end of ``block``, where the next part's channels lie; a
+        # group of one, the next group and its rest; what every group begins with.
+        after, part_base = Signal.like(base), Signal.like(base)
         size_single, next_size, next_rest = Signal(), Signal.like(size), Signal.like(rest)
         next_single, next_last = Signal(), Signal()
         single_kernel, single_part = Signal(), Signal()
         group_size, group_rest = next_group(rest, layer.resident)
         m.d.sync += [
-            after.eq(base + words), size_single.eq(size == 1),
+            after.eq(base + words), part_base.eq(group_base + (layer.part_groups << 5)),
+            size_single.eq(size == 1),
             next_size.eq(group_size), next_rest.eq(group_rest),
             next_single.eq((rest == 1) | (layer.resident == 1)),
             next_last.eq(rest <= layer.resident),
@@ -176,7 +174,6 @@ class BlockOrder(wiring.Component):
                     m.d.sync += [
                         part_left.eq(layer.part_blocks), part_end.eq(single_part),
                         base.eq(part_base), group_base.eq(part_base),
-                        part_base.eq(part_base + (layer.part_groups << 5)),
                     ]
             with m.Else():
                 # ``base`` may be that of a later part, ``ring_end`` is not.
@@ -188,17 +185,22 @@ class BlockOrder(wiring.Component):
                     size.eq(next_size), rest.eq(next_rest), group_end.eq(next_last),
                     base.eq(following), group_base.eq(following),
                     part_left.eq(layer.part_blocks), part_end.eq(single_part),
-                    part_base.eq(following + (layer.part_groups << 5)),
                 ]
 
-        # Taken over in every cycle until it is valid: so many registers wait for a register only.
-        m.d.comb += self.desc.ready.eq(~busy)
+        # Taken over in every cycle until it is valid: so many registers wait for a register only,
+        # those of the layer for another one than the loops.
+        ready = Signal(init=1)          # not busy
+        m.d.comb += self.desc.ready.eq(ready)
         desc = self.desc.payload
+        with m.If(ready):
+            m.d.sync += [
+                *(layer[name].eq(desc[name]) for name in _USED), ready.eq(~self.desc.valid),
+                words.eq(Mux(desc.dot, desc.groups, desc.groups << 5)),
+                self.rows.eq(Mux(desc.part_blocks == 0, desc.groups, desc.part_groups)),
+            ]
         with m.If(~busy):
             m.d.sync += [
-                *(layer[name].eq(desc[name]) for name in _USED),
                 busy.eq(self.desc.valid), pending.eq(self.desc.valid),
-                words.eq(Mux(desc.dot, desc.groups, desc.groups << 5)),
                 kernels_left.eq(desc.kernel_blocks - 1), kernel_end.eq(desc.kernel_blocks == 1),
                 tiles_left.eq(desc.resident - 1), tile_end.eq(desc.resident == 1),
                 first_use.eq(1), size.eq(desc.resident),
@@ -206,14 +208,12 @@ class BlockOrder(wiring.Component):
                 group_end.eq(desc.tile_blocks == desc.resident),
                 base.eq(ring_end), group_base.eq(ring_end),
                 part_left.eq(desc.part_blocks), part_end.eq(desc.part_blocks == 1),
-                part_base.eq(ring_end + (desc.part_groups << 5)),
-                self.rows.eq(Mux(desc.part_blocks == 0, desc.groups, desc.part_groups)),
             ]
         with m.If(self.done):
-            m.d.sync += busy.eq(0)
+            m.d.sync += [busy.eq(0), ready.eq(1)]
         with m.If(self.start):
             m.d.sync += [
-                busy.eq(0), pending.eq(0), steps.eq(0), held_valid.eq(0), loaded.eq(0),
+                busy.eq(0), ready.eq(1), pending.eq(0), steps.eq(0), held_valid.eq(0), loaded.eq(0),
                 some_loaded.eq(0), slots.eq(SUM_SLOTS), some_slots.eq(1), slot.eq(0),
                 ring_end.eq(0),
             ]

@@ -125,54 +125,56 @@ class Issue(wiring.Component):
         # the entry says it.
         entry_end, entries_end = Signal(reset_less=True), Signal(reset_less=True)
         groups_end, groups_near = Signal(reset_less=True), Signal(reset_less=True)
-        walk_end = Signal(reset_less=True)      # all three: without ``scatter``, of the frequency
-        # ``frequency`` is the block's last; the drain is busy.
-        frequency_last, draining = Signal(reset_less=True), Signal()
+        # All three: without ``scatter``, of the frequency.
+        walk_end, walk_end_next = Signal(reset_less=True), Signal()
+        frequency_last = Signal(reset_less=True)        # ``frequency`` is the block's last
+        drain_stalls = Signal()     # the drain is busy, and ``walk_end``
         first = self._first(m, order)
 
         frequency_end, blocked = Signal(), Signal()
-        # A step; the last one of a frequency, of a block.
-        go, ends, block_ends = Signal(), Signal(), Signal()
+        # A step; the last one of a block; a step or no block: the state is that of the next one.
+        go, block_ends, moves = Signal(), Signal(), Signal()
         marked = entry.last if windowed else entry.select[0][7]
         m.d.comb += [
             frequency_end.eq(walk_end & (first.by_steps | marked)),
-            go.eq(active & self.entries.valid & ~blocked),
-            block_ends.eq(ends & frequency_last),
+            moves.eq(~(active & (~self.entries.valid | blocked))),
+            go.eq(active & moves),
+            block_ends.eq(go & frequency_end & frequency_last),
             self.entries.ready.eq(active & entry_end & ~blocked),
             order.o.ready.eq(~active | block_ends),
             order.done.eq(block_ends & block.layer_last),
         ]
 
-        # State at the first entry of the groups after these, at that of a frequency.
-        entries_single = Mux(groups_near, layer.entries_last == 1, layer.entries == 1)
-        first_single = Mux(first.groups_end, layer.entries_last == 1, layer.entries == 1)
-
-        def begin_entries(is_last):
-            """Entries of ``hold`` groups."""
-            return entries_left.eq(Mux(is_last, layer.entries_last - 1, layer.entries - 1))
+        # Entries after the first, of the groups after these and of the first groups.
+        near_left = Mux(groups_near, first.entries_last, first.entries)
+        first_left = Mux(first.groups_end, first.entries_last, first.entries)
 
         def ends_are(entry, entries, groups):
             """Set what the next step ends."""
-            return [
-                entry_end.eq(entry), entries_end.eq(entries), groups_end.eq(groups),
-                walk_end.eq(entry & entries & groups),
-            ]
+            m.d.comb += walk_end_next.eq(entry & entries & groups)
+            return [entry_end.eq(entry), entries_end.eq(entries), groups_end.eq(groups)]
 
         def begin_frequency(at):
             """State at the first step of the frequency whose group 0 lies at ``at``."""
             return [
-                channel.eq(0), offset.eq(0),
                 frequency_word.eq(at), group_word.eq(at), word.eq(at),
                 rest.eq(order.rows - 1), group_rest.eq(order.rows - 1),
-                groups_near.eq(first.groups_near), begin_entries(first.groups_end),
-                *ends_are(first.entry_end, ~first.by_steps | first_single, first.groups_end),
+                groups_near.eq(first.groups_near), entries_left.eq(first_left),
+                *ends_are(first.entry_end, ~first.by_steps | (first_left == 0), first.groups_end),
             ]
 
         next_word = word + Mux(layer.dot, 1, 32)
         with m.If(go):
             m.d.sync += opening.eq(frequency_end)
+        m.d.comb += walk_end_next.eq(walk_end)
+        m.d.sync += walk_end.eq(walk_end_next)
         # Whether the step is done is known late: the state after it must not hang on that.
-        with m.If(~active | go):
+        with m.If(moves):
+            m.d.sync += offset.eq(Mux(~active | entry_end, 0, offset + 1))
+            with m.If(~active | entry_end):
+                m.d.sync += channel.eq(
+                    Mux(~active | entries_end, 0, channel + (Const(1) << layer.sub_log2))
+                )
             with m.If(~active | frequency_end):
                 # A block that is not there may be taken over, too: it does not become active.
                 closes = ~active | frequency_last
@@ -184,42 +186,38 @@ class Issue(wiring.Component):
             with m.Elif(first.by_steps):
                 with m.If(~entry_end):
                     m.d.sync += [
-                        offset.eq(offset + 1), word.eq(next_word), rest.eq(rest - 1),
+                        word.eq(next_word), rest.eq(rest - 1),
                         *ends_are((offset == first.hold_before) | (rest == 1),
                                   entries_end, groups_end),
                     ]
                 with m.Elif(entries_end):
                     m.d.sync += [
-                        channel.eq(0), offset.eq(0), word.eq(next_word),
-                        group_word.eq(next_word), rest.eq(rest - 1), group_rest.eq(rest - 1),
-                        groups_near.eq(rest <= (layer.hold << 1)), begin_entries(groups_near),
-                        *ends_are(first.single | (rest == 1), entries_single, groups_near),
+                        word.eq(next_word), group_word.eq(next_word),
+                        rest.eq(rest - 1), group_rest.eq(rest - 1),
+                        groups_near.eq(rest <= (layer.hold << 1)), entries_left.eq(near_left),
+                        *ends_are(first.single | (rest == 1), near_left == 0, groups_near),
                     ]
                 with m.Else():
                     m.d.sync += [
-                        channel.eq(channel + (Const(1) << layer.sub_log2)), offset.eq(0),
                         word.eq(group_word), rest.eq(group_rest),
                         entries_left.eq(entries_left - 1),
                         *ends_are(first.single | (group_rest == 0), entries_left == 1, groups_end),
                     ]
         if windowed:
-            m.d.comb += ends.eq(go & frequency_end)
             self._read_out(
                 m, layer, block, frequency, block_ends, blocked, frequency_end & frequency_last
             )
         else:
-            m.d.comb += [
-                blocked.eq(frequency_end & draining),
-                ends.eq(active & self.entries.valid & frequency_end & ~draining),
+            ends = go & frequency_end
+            m.d.comb += blocked.eq(drain_stalls & (first.by_steps | marked))
+            m.d.sync += [
+                drain.eq(Mux(ends, interval - 1, Mux(drain == 0, 0, drain - 1))),
+                drain_stalls.eq(Mux(ends, interval != 1, drain > 1) & walk_end_next),
             ]
-            with m.If(ends):
-                m.d.sync += [drain.eq(interval - 1), draining.eq(interval != 1)]
-            with m.Elif(draining):
-                m.d.sync += [drain.eq(drain - 1), draining.eq(drain != 1)]
         with m.If(order.o.ready):
             m.d.sync += [active.eq(order.o.valid), block.eq(following)]
         with m.If(self.start):
-            m.d.sync += [active.eq(0), opening.eq(1), drain.eq(0), draining.eq(0)]
+            m.d.sync += [active.eq(0), opening.eq(1), drain.eq(0), drain_stalls.eq(0)]
 
         decided = Signal(self._decision())
         spread = layer.spread.any() if config.spread else 0
@@ -253,11 +251,12 @@ class Issue(wiring.Component):
         """Find the state at the first step of a frequency, with the layer.
 
         ``single``: an entry has one step. ``by_steps``: without ``scatter``, so that a frequency
-        ends by its steps.
+        ends by its steps. ``entries``, ``entries_last``: those of the layer, less the first.
         """
         first = Signal(data.StructLayout({
             "single": 1, "by_steps": 1, "entry_end": 1, "groups_end": 1, "groups_near": 1,
-            "frequency_last": 1, "hold_before": 6,      # last offset but one
+            "frequency_last": 1, "entries": 6, "entries_last": 6,
+            "hold_before": 6,       # last offset but one
         }), reset_less=True)
         desc = self.desc.payload
         single = desc.scatter | (desc.hold == 1)
@@ -274,6 +273,8 @@ class Issue(wiring.Component):
                 first.groups_end.eq(desc.scatter | rows(lambda count: count <= desc.hold)),
                 first.groups_near.eq(rows(lambda count: count <= (desc.hold << 1))),
                 first.frequency_last.eq(desc.dot | (desc.scatter & (self._config.window > 1))),
+                first.entries.eq(desc.entries - 1),
+                first.entries_last.eq(desc.entries_last - 1),
                 first.hold_before.eq(desc.hold - 2),
             ]
         return first
