@@ -205,7 +205,7 @@ class BlockOrder(wiring.Component):
                 tiles_left.eq(desc.resident - 1), tile_end.eq(desc.resident == 1),
                 first_use.eq(1), size.eq(desc.resident),
                 rest.eq(desc.tile_blocks - desc.resident),
-                group_end.eq(desc.tile_blocks == desc.resident),
+                group_end.eq(desc.tile_blocks <= desc.resident),
                 base.eq(ring_end), group_base.eq(ring_end),
                 part_left.eq(desc.part_blocks), part_end.eq(desc.part_blocks == 1),
             ]

@@ -103,7 +103,7 @@ class Issue(wiring.Component):
             order.slot_free.eq(self.slot_free),
         ]
 
-        active = Signal()
+        active, idle = Signal(), Signal(init=1)     # not active: a register apart, see ``moves``
         block = Signal(Block(config), reset_less=True)
         interval = config.drain_interval
         drain = Signal(range(max(2, interval)))                     # cycles it is still busy
@@ -132,16 +132,18 @@ class Issue(wiring.Component):
         first = self._first(m, order)
 
         frequency_end, blocked = Signal(), Signal()
-        # A step; the last one of a block; a step or no block: the state is that of the next one.
+        # A step; the last one of a block. A step or no block, so that the state is of the next one:
+        # that enables many registers, so synthesis must not find it by way of ``go``.
         go, block_ends, moves = Signal(), Signal(), Signal()
+        last = frequency_end & frequency_last
         marked = entry.last if windowed else entry.select[0][7]
         m.d.comb += [
             frequency_end.eq(walk_end & (first.by_steps | marked)),
             moves.eq(~(active & (~self.entries.valid | blocked))),
-            go.eq(active & moves),
-            block_ends.eq(go & frequency_end & frequency_last),
+            go.eq(~idle & moves),
+            block_ends.eq(go & last),
             self.entries.ready.eq(active & entry_end & ~blocked),
-            order.o.ready.eq(~active | block_ends),
+            order.o.ready.eq(moves & (idle | last)),
             order.done.eq(block_ends & block.layer_last),
         ]
 
@@ -204,9 +206,7 @@ class Issue(wiring.Component):
                         *ends_are(first.single | (group_rest == 0), entries_left == 1, groups_end),
                     ]
         if windowed:
-            self._read_out(
-                m, layer, block, frequency, block_ends, blocked, frequency_end & frequency_last
-            )
+            self._read_out(m, layer, block, frequency, block_ends, blocked, last)
         else:
             ends = go & frequency_end
             m.d.comb += blocked.eq(drain_stalls & (first.by_steps | marked))
@@ -215,9 +215,9 @@ class Issue(wiring.Component):
                 drain_stalls.eq(Mux(ends, interval != 1, drain > 1) & walk_end_next),
             ]
         with m.If(order.o.ready):
-            m.d.sync += [active.eq(order.o.valid), block.eq(following)]
+            m.d.sync += [active.eq(order.o.valid), idle.eq(~order.o.valid), block.eq(following)]
         with m.If(self.start):
-            m.d.sync += [active.eq(0), opening.eq(1), drain.eq(0), drain_stalls.eq(0)]
+            m.d.sync += [active.eq(0), idle.eq(1), opening.eq(1), drain.eq(0), drain_stalls.eq(0)]
 
         decided = Signal(self._decision())
         spread = layer.spread.any() if config.spread else 0
@@ -225,12 +225,11 @@ class Issue(wiring.Component):
             "spread": spread,
             "real": layer.dot | (frequency[:2] == 0) & (frequency < 8), "first": opening,
             "last": frequency_end, "dot": layer.dot, "sum_shift": layer.sum_shift,
-            "frequency": frequency, "slot": block.slot,
-            "block_last": frequency_end & frequency_last,
+            "frequency": frequency, "slot": block.slot, "block_last": last,
         }
         m.d.comb += [
             *(decided.tag[name].eq(tag[name]) for name in decided.tag.shape().members),
-            decided.frees.eq(tag["block_last"] & block.frees), decided.words.eq(block.words),
+            decided.frees.eq(last & block.frees), decided.words.eq(block.words),
             decided.word.eq(word), decided.weight.eq(entry.weight),
             decided.select.eq(entry.select), decided.offset.eq(offset),
             # Dot layers stay at frequency 0; scatter selects are whole channels.
