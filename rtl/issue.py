@@ -126,7 +126,7 @@ class Issue(wiring.Component):
         entry_end, entries_end = Signal(reset_less=True), Signal(reset_less=True)
         groups_end, groups_near = Signal(reset_less=True), Signal(reset_less=True)
         # All three: without ``scatter``, of the frequency.
-        walk_end, walk_end_next = Signal(reset_less=True), Signal()
+        walk_end = Signal(reset_less=True)
         frequency_last = Signal(reset_less=True)        # ``frequency`` is the block's last
         drain_stalls = Signal()     # the drain is busy, and ``walk_end``
         first = self._first(m, order)
@@ -147,64 +147,64 @@ class Issue(wiring.Component):
             order.done.eq(block_ends & block.layer_last),
         ]
 
-        # Entries after the first, of the groups after these and of the first groups.
+        # What the step after this one ends.
+        entry_end_next, entries_end_next, groups_end_next = Signal(), Signal(), Signal()
+        # Entries after the first: of the groups after these, of the first groups.
         near_left = Mux(groups_near, first.entries_last, first.entries)
         first_left = Mux(first.groups_end, first.entries_last, first.entries)
-
-        def ends_are(entry, entries, groups):
-            """Set what the next step ends."""
-            m.d.comb += walk_end_next.eq(entry & entries & groups)
-            return [entry_end.eq(entry), entries_end.eq(entries), groups_end.eq(groups)]
-
-        def begin_frequency(at):
-            """State at the first step of the frequency whose group 0 lies at ``at``."""
-            return [
-                frequency_word.eq(at), group_word.eq(at), word.eq(at),
-                rest.eq(order.rows - 1), group_rest.eq(order.rows - 1),
-                groups_near.eq(first.groups_near), entries_left.eq(first_left),
-                *ends_are(first.entry_end, ~first.by_steps | (first_left == 0), first.groups_end),
-            ]
-
-        next_word = word + Mux(layer.dot, 1, 32)
+        # A block that is not there may be taken over, too: it does not become active.
+        begins, closes = idle | frequency_end, idle | frequency_last
+        base = Mux(closes, following.base, frequency_word + 1)
+        next_word = word + first.stride
         with m.If(go):
             m.d.sync += opening.eq(frequency_end)
-        m.d.comb += walk_end_next.eq(walk_end)
-        m.d.sync += walk_end.eq(walk_end_next)
+        m.d.comb += [
+            entry_end_next.eq(entry_end), entries_end_next.eq(entries_end),
+            groups_end_next.eq(groups_end),
+        ]
         # Whether the step is done is known late: the state after it must not hang on that.
         with m.If(moves):
-            m.d.sync += offset.eq(Mux(~active | entry_end, 0, offset + 1))
-            with m.If(~active | entry_end):
-                m.d.sync += channel.eq(
-                    Mux(~active | entries_end, 0, channel + (Const(1) << layer.sub_log2))
-                )
-            with m.If(~active | frequency_end):
-                # A block that is not there may be taken over, too: it does not become active.
-                closes = ~active | frequency_last
+            m.d.sync += [
+                entry_end.eq(entry_end_next), entries_end.eq(entries_end_next),
+                groups_end.eq(groups_end_next), offset.eq(Mux(idle | entry_end, 0, offset + 1)),
+                walk_end.eq(entry_end_next & entries_end_next & groups_end_next),
+            ]
+            with m.If(begins):
                 m.d.sync += [
                     frequency.eq(Mux(closes, 0, frequency + 1)),
                     frequency_last.eq(first.frequency_last | (~closes & (frequency == 30))),
-                    *begin_frequency(Mux(closes, following.base, frequency_word + 1)),
+                    frequency_word.eq(base), word.eq(base), rest.eq(order.rows - 1),
                 ]
-            with m.Elif(first.by_steps):
-                with m.If(~entry_end):
-                    m.d.sync += [
-                        word.eq(next_word), rest.eq(rest - 1),
-                        *ends_are((offset == first.hold_before) | (rest == 1),
-                                  entries_end, groups_end),
-                    ]
+                m.d.comb += entry_end_next.eq(first.entry_end)
+            with m.Elif(~entry_end):
+                m.d.sync += [word.eq(next_word), rest.eq(rest - 1)]
+                m.d.comb += entry_end_next.eq((offset == first.hold_before) | (rest == 1))
+            with m.Elif(entries_end):
+                m.d.sync += [word.eq(next_word), rest.eq(rest - 1)]
+                m.d.comb += entry_end_next.eq(first.single | (rest == 1))
+            with m.Else():
+                m.d.sync += [word.eq(group_word), rest.eq(group_rest)]
+                m.d.comb += entry_end_next.eq(first.single | (group_rest == 0))
+            with m.If(idle | entry_end):
+                m.d.sync += channel.eq(
+                    Mux(idle | entries_end, 0, channel + (Const(1) << layer.sub_log2))
+                )
+                with m.If(begins):
+                    m.d.sync += entries_left.eq(first_left)
+                    m.d.comb += entries_end_next.eq(first_left == 0)
                 with m.Elif(entries_end):
-                    m.d.sync += [
-                        word.eq(next_word), group_word.eq(next_word),
-                        rest.eq(rest - 1), group_rest.eq(rest - 1),
-                        groups_near.eq(rest <= (layer.hold << 1)), entries_left.eq(near_left),
-                        *ends_are(first.single | (rest == 1), near_left == 0, groups_near),
-                    ]
+                    m.d.sync += entries_left.eq(near_left)
+                    m.d.comb += entries_end_next.eq(near_left == 0)
                 with m.Else():
-                    m.d.sync += [
-                        word.eq(group_word), rest.eq(group_rest),
-                        entries_left.eq(entries_left - 1),
-                        *ends_are(first.single | (group_rest == 0), entries_left == 1, groups_end),
-                    ]
+                    m.d.sync += entries_left.eq(entries_left - 1)
+                    m.d.comb += entries_end_next.eq(entries_left == 1)
+            with m.If(idle | (entry_end & entries_end)):
+                m.d.sync += [
+                    group_word.eq(Mux(begins, base, next_word)),
+                    group_rest.eq(Mux(begins, order.rows - 1, rest - 1)),
+                    groups_near.eq(Mux(begins, first.groups_near, rest <= first.near)),
+                ]
+                m.d.comb += groups_end_next.eq(Mux(begins, first.groups_end, groups_near))
         if windowed:
             self._read_out(m, layer, block, frequency, block_ends, blocked, last)
         else:
@@ -212,7 +212,10 @@ class Issue(wiring.Component):
             m.d.comb += blocked.eq(drain_stalls & (first.by_steps | marked))
             m.d.sync += [
                 drain.eq(Mux(ends, interval - 1, Mux(drain == 0, 0, drain - 1))),
-                drain_stalls.eq(Mux(ends, interval != 1, drain > 1) & walk_end_next),
+                drain_stalls.eq(
+                    Mux(ends, interval != 1, drain > 1)
+                    & entry_end_next & entries_end_next & groups_end_next
+                ),
             ]
         with m.If(order.o.ready):
             m.d.sync += [active.eq(order.o.valid), idle.eq(~order.o.valid), block.eq(following)]
@@ -250,11 +253,13 @@ class Issue(wiring.Component):
         """Find the state at the first step of a frequency, with the layer.
 
         ``single``: an entry has one step. ``by_steps``: without ``scatter``, so that a frequency
-        ends by its steps. ``entries``, ``entries_last``: those of the layer, less the first.
+        ends by its steps; with it the other fields are such that no step changes the state.
+        ``entries``, ``entries_last``: those of the layer, less the first. ``stride``: from a row of
+        channels to the next. ``near``: that many groups are the last two times ``hold``.
         """
         first = Signal(data.StructLayout({
             "single": 1, "by_steps": 1, "entry_end": 1, "groups_end": 1, "groups_near": 1,
-            "frequency_last": 1, "entries": 6, "entries_last": 6,
+            "frequency_last": 1, "entries": 6, "entries_last": 6, "stride": 6, "near": 10,
             "hold_before": 6,       # last offset but one
         }), reset_less=True)
         desc = self.desc.payload
@@ -270,10 +275,14 @@ class Issue(wiring.Component):
                 first.single.eq(single), first.by_steps.eq(~desc.scatter),
                 first.entry_end.eq(single | rows(lambda count: count == 1)),
                 first.groups_end.eq(desc.scatter | rows(lambda count: count <= desc.hold)),
-                first.groups_near.eq(rows(lambda count: count <= (desc.hold << 1))),
+                first.groups_near.eq(
+                    desc.scatter | rows(lambda count: count <= (desc.hold << 1))
+                ),
                 first.frequency_last.eq(desc.dot | (desc.scatter & (self._config.window > 1))),
-                first.entries.eq(desc.entries - 1),
-                first.entries_last.eq(desc.entries_last - 1),
+                first.entries.eq(Mux(desc.scatter, 0, desc.entries - 1)),
+                first.entries_last.eq(Mux(desc.scatter, 0, desc.entries_last - 1)),
+                first.stride.eq(Mux(desc.scatter, 0, Mux(desc.dot, 1, 32))),
+                first.near.eq(Mux(desc.scatter, -1, desc.hold << 1)),
                 first.hold_before.eq(desc.hold - 2),
             ]
         return first
