@@ -114,15 +114,18 @@ class BlockOrder(wiring.Component):
         part_left = Signal.like(layer.part_blocks)
         # Whether ``kernels_left``, ``tiles_left`` and ``rest`` are 0 and ``part_left`` is 1.
         kernel_end, tile_end, group_end, part_end = Signal(), Signal(), Signal(), Signal()
-        # Of the offer, for ``steps``: the end of ``block``, where the next part's channels lie; a
-        # group of one, the next group and its rest; what every group begins with.
-        after, part_base = Signal.like(base), Signal.like(base)
+        # Of the offer, for ``steps``. Where the next tile block lies, the group again for the next
+        # kernel block, and the next group: ``base`` may be that of a later part, ``ring_end`` is
+        # not. A group of one, the next group and its rest; what every group begins with.
+        after, again, following = Signal.like(base), Signal.like(base), Signal.like(base)
         size_single, next_size, next_rest = Signal(), Signal.like(size), Signal.like(rest)
         next_single, next_last = Signal(), Signal()
         single_kernel, single_part = Signal(), Signal()
         group_size, group_rest = next_group(rest, layer.resident)
         m.d.sync += [
-            after.eq(base + words), part_base.eq(group_base + (layer.part_groups << 5)),
+            after.eq(base + words),
+            again.eq(group_base + Mux(part_end, layer.part_groups << 5, 0)),
+            following.eq(Mux(first_use, base + words, ring_end)),
             size_single.eq(size == 1),
             next_size.eq(group_size), next_rest.eq(group_rest),
             next_single.eq((rest == 1) | (layer.resident == 1)),
@@ -167,17 +170,12 @@ class BlockOrder(wiring.Component):
                 m.d.sync += [
                     tiles_left.eq(size - 1), tile_end.eq(size_single),
                     kernels_left.eq(kernels_left - 1), kernel_end.eq(kernels_left == 1),
-                    first_use.eq(0), base.eq(group_base),
+                    first_use.eq(0), base.eq(again), group_base.eq(again),
                     part_left.eq(part_left - 1), part_end.eq(part_left == 2),
                 ]
                 with m.If(part_end):
-                    m.d.sync += [
-                        part_left.eq(layer.part_blocks), part_end.eq(single_part),
-                        base.eq(part_base), group_base.eq(part_base),
-                    ]
+                    m.d.sync += [part_left.eq(layer.part_blocks), part_end.eq(single_part)]
             with m.Else():
-                # ``base`` may be that of a later part, ``ring_end`` is not.
-                following = Mux(first_use, after, ring_end)
                 m.d.sync += [
                     tiles_left.eq(next_size - 1), tile_end.eq(next_single),
                     kernels_left.eq(layer.kernel_blocks - 1), kernel_end.eq(single_kernel),

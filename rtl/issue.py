@@ -125,8 +125,8 @@ class Issue(wiring.Component):
         # the entry says it.
         entry_end, entries_end = Signal(reset_less=True), Signal(reset_less=True)
         groups_end, groups_near = Signal(reset_less=True), Signal(reset_less=True)
-        # All three: without ``scatter``, of the frequency.
-        walk_end = Signal(reset_less=True)
+        # All three: without ``scatter``, of the frequency; and that is the last one.
+        walk_end, block_walk_end = Signal(reset_less=True), Signal(reset_less=True)
         frequency_last = Signal(reset_less=True)        # ``frequency`` is the block's last
         drain_stalls = Signal()     # the drain is busy, and ``walk_end``
         first = self._first(m, order)
@@ -135,8 +135,8 @@ class Issue(wiring.Component):
         # A step; the last one of a block. A step or no block, so that the state is of the next one:
         # that enables many registers, so synthesis must not find it by way of ``go``.
         go, block_ends, moves = Signal(), Signal(), Signal()
-        last = frequency_end & frequency_last
         marked = entry.last if windowed else entry.select[0][7]
+        last = block_walk_end & (first.by_steps | marked)
         m.d.comb += [
             frequency_end.eq(walk_end & (first.by_steps | marked)),
             moves.eq(~(active & (~self.entries.valid | blocked))),
@@ -147,8 +147,6 @@ class Issue(wiring.Component):
             order.done.eq(block_ends & block.layer_last),
         ]
 
-        # What the step after this one ends.
-        entry_end_next, entries_end_next, groups_end_next = Signal(), Signal(), Signal()
         # Entries after the first: of the groups after these, of the first groups.
         near_left = Mux(groups_near, first.entries_last, first.entries)
         first_left = Mux(first.groups_end, first.entries_last, first.entries)
@@ -156,55 +154,61 @@ class Issue(wiring.Component):
         begins, closes = idle | frequency_end, idle | frequency_last
         base = Mux(closes, following.base, frequency_word + 1)
         next_word = word + first.stride
+        # What the step after this one ends.
+        entry_end_next, entries_end_next, groups_end_next = Signal(), Signal(), Signal()
+        walk_end_next, frequency_last_next = Signal(), Signal()
+        m.d.comb += [
+            entry_end_next.eq(Mux(begins, first.entry_end, Mux(
+                entry_end,
+                first.single | Mux(entries_end, rest == 1, group_rest == 0),
+                (offset == first.hold_before) | (rest == 1),
+            ))),
+            entries_end_next.eq(Mux(begins, first_left == 0, Mux(
+                entry_end, Mux(entries_end, near_left == 0, entries_left == 1), entries_end
+            ))),
+            groups_end_next.eq(Mux(begins, first.groups_end, Mux(
+                entry_end & entries_end, groups_near, groups_end
+            ))),
+            walk_end_next.eq(entry_end_next & entries_end_next & groups_end_next),
+            frequency_last_next.eq(Mux(
+                begins, first.frequency_last | (~closes & (frequency == 30)), frequency_last
+            )),
+        ]
         with m.If(go):
             m.d.sync += opening.eq(frequency_end)
-        m.d.comb += [
-            entry_end_next.eq(entry_end), entries_end_next.eq(entries_end),
-            groups_end_next.eq(groups_end),
-        ]
         # Whether the step is done is known late: the state after it must not hang on that.
         with m.If(moves):
             m.d.sync += [
                 entry_end.eq(entry_end_next), entries_end.eq(entries_end_next),
-                groups_end.eq(groups_end_next), offset.eq(Mux(idle | entry_end, 0, offset + 1)),
-                walk_end.eq(entry_end_next & entries_end_next & groups_end_next),
+                groups_end.eq(groups_end_next), walk_end.eq(walk_end_next),
+                frequency_last.eq(frequency_last_next),
+                block_walk_end.eq(walk_end_next & frequency_last_next),
+                offset.eq(Mux(idle | entry_end, 0, offset + 1)),
             ]
             with m.If(begins):
                 m.d.sync += [
                     frequency.eq(Mux(closes, 0, frequency + 1)),
-                    frequency_last.eq(first.frequency_last | (~closes & (frequency == 30))),
                     frequency_word.eq(base), word.eq(base), rest.eq(order.rows - 1),
                 ]
-                m.d.comb += entry_end_next.eq(first.entry_end)
-            with m.Elif(~entry_end):
+            with m.Elif(~entry_end | entries_end):
                 m.d.sync += [word.eq(next_word), rest.eq(rest - 1)]
-                m.d.comb += entry_end_next.eq((offset == first.hold_before) | (rest == 1))
-            with m.Elif(entries_end):
-                m.d.sync += [word.eq(next_word), rest.eq(rest - 1)]
-                m.d.comb += entry_end_next.eq(first.single | (rest == 1))
             with m.Else():
                 m.d.sync += [word.eq(group_word), rest.eq(group_rest)]
-                m.d.comb += entry_end_next.eq(first.single | (group_rest == 0))
             with m.If(idle | entry_end):
-                m.d.sync += channel.eq(
-                    Mux(idle | entries_end, 0, channel + (Const(1) << layer.sub_log2))
-                )
-                with m.If(begins):
-                    m.d.sync += entries_left.eq(first_left)
-                    m.d.comb += entries_end_next.eq(first_left == 0)
-                with m.Elif(entries_end):
-                    m.d.sync += entries_left.eq(near_left)
-                    m.d.comb += entries_end_next.eq(near_left == 0)
-                with m.Else():
-                    m.d.sync += entries_left.eq(entries_left - 1)
-                    m.d.comb += entries_end_next.eq(entries_left == 1)
+                m.d.sync += [
+                    channel.eq(
+                        Mux(idle | entries_end, 0, channel + (Const(1) << layer.sub_log2))
+                    ),
+                    entries_left.eq(Mux(begins, first_left, Mux(
+                        entries_end, near_left, entries_left - 1
+                    ))),
+                ]
             with m.If(idle | (entry_end & entries_end)):
                 m.d.sync += [
                     group_word.eq(Mux(begins, base, next_word)),
                     group_rest.eq(Mux(begins, order.rows - 1, rest - 1)),
                     groups_near.eq(Mux(begins, first.groups_near, rest <= first.near)),
                 ]
-                m.d.comb += groups_end_next.eq(Mux(begins, first.groups_end, groups_near))
         if windowed:
             self._read_out(m, layer, block, frequency, block_ends, blocked, last)
         else:
@@ -213,8 +217,7 @@ class Issue(wiring.Component):
             m.d.sync += [
                 drain.eq(Mux(ends, interval - 1, Mux(drain == 0, 0, drain - 1))),
                 drain_stalls.eq(
-                    Mux(ends, interval != 1, drain > 1)
-                    & entry_end_next & entries_end_next & groups_end_next
+                    Mux(ends, interval != 1, drain > 1) & Mux(moves, walk_end_next, walk_end)
                 ),
             ]
         with m.If(order.o.ready):
