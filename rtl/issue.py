@@ -141,10 +141,10 @@ class Issue(wiring.Component):
             frequency_end.eq(walk_end & (first.by_steps | marked)),
             moves.eq(~(active & (~self.entries.valid | blocked))),
             go.eq(~idle & moves),
-            block_ends.eq(go & last),
+            block_ends.eq(moves & (~idle & last)),
             self.entries.ready.eq(active & entry_end & ~blocked),
             order.o.ready.eq(moves & (idle | last)),
-            order.done.eq(block_ends & block.layer_last),
+            order.done.eq(moves & (~idle & last & block.layer_last)),
         ]
 
         # Entries after the first: of the groups after these, of the first groups.
@@ -154,22 +154,22 @@ class Issue(wiring.Component):
         begins, closes = idle | frequency_end, idle | frequency_last
         base = Mux(closes, following.base, frequency_word + 1)
         next_word = word + first.stride
-        # What the step after this one ends.
-        entry_end_next, entries_end_next, groups_end_next = Signal(), Signal(), Signal()
+        # What the step after this one ends, in the same frequency.
+        entry_end_stays = Mux(
+            entry_end,
+            first.single | Mux(entries_end, rest == 1, group_rest == 0),
+            (offset == first.hold_before) | (rest == 1),
+        )
+        entries_end_stays = Mux(
+            entry_end, Mux(entries_end, near_left == 0, entries_left == 1), entries_end
+        )
+        groups_end_stays = Mux(entry_end & entries_end, groups_near, groups_end)
         walk_end_next, frequency_last_next = Signal(), Signal()
         m.d.comb += [
-            entry_end_next.eq(Mux(begins, first.entry_end, Mux(
-                entry_end,
-                first.single | Mux(entries_end, rest == 1, group_rest == 0),
-                (offset == first.hold_before) | (rest == 1),
-            ))),
-            entries_end_next.eq(Mux(begins, first_left == 0, Mux(
-                entry_end, Mux(entries_end, near_left == 0, entries_left == 1), entries_end
-            ))),
-            groups_end_next.eq(Mux(begins, first.groups_end, Mux(
-                entry_end & entries_end, groups_near, groups_end
-            ))),
-            walk_end_next.eq(entry_end_next & entries_end_next & groups_end_next),
+            walk_end_next.eq(Mux(
+                begins, first.entry_end & (first_left == 0) & first.groups_end,
+                entry_end_stays & entries_end_stays & groups_end_stays,
+            )),
             frequency_last_next.eq(Mux(
                 begins, first.frequency_last | (~closes & (frequency == 30)), frequency_last
             )),
@@ -179,8 +179,10 @@ class Issue(wiring.Component):
         # Whether the step is done is known late: the state after it must not hang on that.
         with m.If(moves):
             m.d.sync += [
-                entry_end.eq(entry_end_next), entries_end.eq(entries_end_next),
-                groups_end.eq(groups_end_next), walk_end.eq(walk_end_next),
+                entry_end.eq(Mux(begins, first.entry_end, entry_end_stays)),
+                entries_end.eq(Mux(begins, first_left == 0, entries_end_stays)),
+                groups_end.eq(Mux(begins, first.groups_end, groups_end_stays)),
+                walk_end.eq(walk_end_next),
                 frequency_last.eq(frequency_last_next),
                 block_walk_end.eq(walk_end_next & frequency_last_next),
                 offset.eq(Mux(idle | entry_end, 0, offset + 1)),
@@ -212,7 +214,7 @@ class Issue(wiring.Component):
         if windowed:
             self._read_out(m, layer, block, frequency, block_ends, blocked, last)
         else:
-            ends = go & frequency_end
+            ends = moves & (~idle & frequency_end)
             m.d.comb += blocked.eq(drain_stalls & (first.by_steps | marked))
             m.d.sync += [
                 drain.eq(Mux(ends, interval - 1, Mux(drain == 0, 0, drain - 1))),
