@@ -43,8 +43,8 @@ class Rounder(wiring.Component):
     ----------
     value : In(signed(in_bits))
         Value to round.
-    coarse, fine : In(2), In(3)
-        Upper bits of the shift, in the cycle of ``value``, and lower bits one later.
+    shift : In(5)
+        Shift, in the cycle of ``value``.
     o : Out(signed(sum_bits))
         Result, ``LATENCY`` cycles after ``value``.
     """
@@ -56,15 +56,16 @@ class Rounder(wiring.Component):
             raise ValueError(f"in_bits must be at least {sum_bits + 8}, not {in_bits!r}")
         self._in_bits, self._sum_bits = in_bits, sum_bits
         super().__init__({
-            "value": In(signed(in_bits)), "coarse": In(2), "fine": In(3),
-            "o": Out(signed(sum_bits)),
+            "value": In(signed(in_bits)), "shift": In(5), "o": Out(signed(sum_bits)),
         })
 
     def elaborate(self, platform) -> Module:
-        """Stages: s1 and s2 shift, s3 clamp, s4 round."""
+        """Stages: s1 and s2 shift, s3 clamp, s4 round; what s2 does is decided in s1."""
         m = Module()
         bits = self._sum_bits       # of the magnitude with half an LSB
         s1 = Signal(signed(self._in_bits + 1), reset_less=True)
+        s1_fine = Signal(3, reset_less=True)
+        s1_up_to = Signal(7, reset_less=True)       # bit n: the fine shift is at most n
         s2_low = Signal(bits, reset_less=True)
         s2_sign, s2_over = Signal(reset_less=True), Signal(reset_less=True)
         s3 = Signal(signed(bits + 1), reset_less=True)
@@ -75,13 +76,14 @@ class Rounder(wiring.Component):
         # The bits of the magnitude that remain above the result after the fine shift.
         over = above[7:].any()
         for count in range(7):
-            over |= above[count] & (self.fine <= count)
+            over |= above[count] & s1_up_to[count]
         # One that would round up to a positive overflow.
         top = Signal()
         m.d.comb += top.eq(s2_low.all() & ~s2_sign)
         m.d.sync += [
-            s1.eq((self.value << 1) >> (self.coarse << 3)),
-            s2_low.eq(s1 >> self.fine), s2_sign.eq(sign), s2_over.eq(over),
+            s1.eq((self.value << 1) >> (self.shift[3:] << 3)), s1_fine.eq(self.shift[:3]),
+            s1_up_to.eq(Cat(self.shift[:3] <= count for count in range(7))),
+            s2_low.eq(s1 >> s1_fine), s2_sign.eq(sign), s2_over.eq(over),
             s3.eq(Cat(
                 Mux(s2_over, 0, s2_low[0] & ~top),
                 Mux(s2_over, (~s2_sign).replicate(bits - 1), s2_low[1:]),
@@ -129,10 +131,9 @@ class Drain(wiring.Component):
 
         across = self._config.spread        # stages from s2 to the rounder
         hows = [s1_how]
-        for stage in range(2, across + 4):
+        for stage in range(2, across + 3):
             hows.append(Signal.like(s1_how, name=f"s{stage}_how", reset_less=True))
             m.d.sync += hows[-1].eq(hows[-2])
-        coarse, fine = hows[across + 1].shift[3:5], hows[across + 2].shift[:3]
 
         valid, tag, real, dot = s1_valid, s1_tag, s1_how.real, s1_how.dot
         for stage in range(2, self.LATENCY + 1):
@@ -177,7 +178,7 @@ class Drain(wiring.Component):
                     rounder = Rounder(in_bits=len(value), sum_bits=self._config.sum_bits)
                     m.submodules[f"round_{part}{name}"] = rounder
                     m.d.comb += [
-                        rounder.value.eq(value), rounder.coarse.eq(coarse), rounder.fine.eq(fine)
+                        rounder.value.eq(value), rounder.shift.eq(hows[across + 1].shift),
                     ]
                     rounded.append(rounder.o)
                 first, second = rounded

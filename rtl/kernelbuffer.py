@@ -1,22 +1,26 @@
 """Kernel buffer: rings of weights and selects, written by prefetch, read entry by entry.
 
-The reader walks the blocks in the issue unit's order by itself (`rtl.blockorder`). A kernel block
+The reader walks the blocks in the issue unit's order by itself (`rtl.passes`). A kernel block
 that is multiplied with several resident tile blocks is replayed: its rows are given back only in
 the last pass.
 """
 
 from __future__ import annotations
 
-from amaranth.hdl import Array, Cat, Module, Mux, ResetInserter, Signal
+from functools import reduce
+from operator import or_
+
+from amaranth.hdl import Cat, Module, Mux, ResetInserter, Signal
 from amaranth.lib import data, stream, wiring
-from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from model.config import AcceleratorConfig
+from model.descriptor import WINDOW_CODE
 from model.stream import ENTRY_BITS, chunk_entries, entry_bits, select_codes
-from rtl.blockorder import next_group
 from rtl.largeram import large_ram
+from rtl.passes import Passes
+from rtl.queue import Level
 from rtl.signatures import Descriptor, KernelEntry
 
 __all__ = ["KernelBuffer", "KernelWriteSignature", "Ring"]
@@ -50,61 +54,71 @@ class Ring(wiring.Component):
     Attributes
     ----------
     room : Out(1)
-        A row may be written.
+        A row may be written. A register.
     write, w_addr : In(1), Out
         A row is written at ``w_addr``.
     available : Out(1)
-        The row at ``r_addr`` is written and was not passed yet.
+        The row at ``r_addr`` is written and was not passed yet. A register.
     read, r_addr : In(1), Out
         Pass the row at ``r_addr``.
-    mark : In(1)
-        The next kernel block begins at the row that is next after this cycle.
-    rewind : In(1)
-        Go back to the marked row (wins over ``read``); only while rows are kept.
+    end : In(1)
+        With ``read``: the row is the last of its kernel block, which begins again if ``keep``.
     keep : In(1)
-        Rows since the mark are kept; else they are given back as they are passed. Changes only
-        while ``r_addr`` is the marked row, or with ``mark`` or ``rewind``.
+        The rows of the kernel block are kept; else they are given back as they are passed. Changes
+        only while ``r_addr`` is the first of them.
     """
 
     def __init__(self, *, depth: int) -> None:
         if not isinstance(depth, int) or depth < 2 or depth & (depth - 1):
             raise ValueError(f"depth must be a power of two of at least 2, not {depth!r}")
+        self._depth = depth
         super().__init__({
-            "room": Out(1), "write": In(1), "w_addr": Out(range(depth)),
+            "room": Out(1, init=1), "write": In(1), "w_addr": Out(range(depth)),
             "available": Out(1), "read": In(1), "r_addr": Out(range(depth)),
-            "mark": In(1), "rewind": In(1), "keep": In(1),
+            "end": In(1), "keep": In(1),
         })
         # State; pointers carry one bit more than the address, so that full and empty differ.
         pointer = range(2 * depth)
-        self._w_ptr, self._r_ptr, self._marked = Signal(pointer), Signal(pointer), Signal(pointer)
-        self._used = Signal(range(depth + 1))
-        self._available = Signal()
+        self._w_ptr, self._marked = Signal(pointer), Signal(pointer)
+        self._r_ptr, self._r_next = Signal(pointer), Signal(pointer, init=1)
+        # Rows in use, without what the last cycle changed: one more, one less.
+        self._used, self._more, self._less = Signal(range(depth + 1)), Signal(), Signal()
 
     def elaborate(self, platform) -> Module:
-        """Count rows in use: ``room`` reaches the memory port, so it is a bit of a register.
+        """Find ``room`` and ``available`` while the pointers change.
 
-        ``available`` says whether ``w_ptr`` and ``r_ptr`` differ, found while they change, because
-        every entry waits for it.
+        ``write`` comes late, from a beat of the memory port, and ``read`` waits for ``available``:
+        neither has an adder or a comparison behind it.
         """
         m = Module()
-        w_ptr, r_ptr, marked, used = self._w_ptr, self._r_ptr, self._marked, self._used
-        r_next = Signal.like(r_ptr)
+        w_ptr, r_ptr, r_next, marked = self._w_ptr, self._r_ptr, self._r_next, self._marked
+        used, more, less, depth = self._used, self._more, self._less, self._depth
+        give, rewind = Signal(), Signal()
+        target = Signal.like(r_ptr)
         m.d.comb += [
-            self.room.eq(~used[-1]),
-            self.available.eq(self._available),
-            r_next.eq(r_ptr + 1),
             self.w_addr.eq(w_ptr), self.r_addr.eq(r_ptr),
+            give.eq(self.read & ~self.keep), rewind.eq(self.end & self.keep),
+            target.eq(Mux(rewind, marked, r_next)),
         ]
+        full = ((used == depth) & ~less) | ((used == depth - 1) & more)
+        one_left = (
+            ((used == depth) & less) | ((used == depth - 1) & ~(more | less))
+            | ((used == depth - 2) & more)
+        )
         m.d.sync += [
-            w_ptr.eq(w_ptr + self.write),
-            r_ptr.eq(Mux(self.rewind, marked, Mux(self.read, r_next, r_ptr))),
-            self._available.eq(self.write | Mux(
-                self.rewind, w_ptr != marked, Mux(self.read, w_ptr != r_next, self._available)
-            )),
-            used.eq(used + self.write - (self.read & ~self.keep)),
+            more.eq(self.write & ~give), less.eq(give & ~self.write), used.eq(used + more - less),
+            self.room.eq(give | ~(full | (one_left & self.write))),
         ]
-        with m.If(self.mark):
-            m.d.sync += marked.eq(Mux(self.read, r_next, r_ptr))
+        with m.If(self.write):
+            m.d.sync += w_ptr.eq(w_ptr + 1)
+        with m.If(self.read):
+            m.d.sync += [r_ptr.eq(target), r_next.eq(target + 1)]
+            with m.If(self.end & ~self.keep):
+                m.d.sync += marked.eq(r_next)
+        # What is kept was written.
+        m.d.sync += self.available.eq(
+            self.write | Mux(self.read, rewind | (w_ptr != r_next), self.available)
+        )
         return m
 
 
@@ -112,9 +126,10 @@ class KernelBuffer(wiring.Component):
     """Weights and selects of the kernel stream, delivered one entry per cycle.
 
     Latency `LATENCY` cycles from the last beat of a row to its entry. An entry per cycle, also
-    into a replay or a new kernel block; two idle cycles before a new layer. Lanes that the last
-    kernel block does not have deliver whatever the row held before. A replayed block must fit both
-    memories.
+    into a replay, a new kernel block or a new layer, if a pass has two entries or more
+    (`rtl.passes`). ``entries.valid`` and every ``ready`` of ``write`` are registers; of the entries
+    those bits that the issue unit decides by are, too. Lanes that the last kernel block does not
+    have deliver whatever the row held before. A replayed block must fit both memories.
 
     Parameters
     ----------
@@ -134,9 +149,7 @@ class KernelBuffer(wiring.Component):
     """
 
     LATENCY = 5
-    #: Kernel blocks whose entry count may wait.
-    COUNTS = 32
-    _FIFO = 8
+    _QUEUE = 8
 
     def __init__(self, *, config: AcceleratorConfig) -> None:
         self._config = config
@@ -147,114 +160,80 @@ class KernelBuffer(wiring.Component):
         })
 
     def elaborate(self, platform) -> Module:
-        """Rings, the walk over blocks, and the read pipeline s0 address, s1 RAM, s2 registers."""
+        """Rings, the walk over entries, and the read pipeline: s0 address, s1 RAM, s2, s3."""
         m = Module()
-        m.submodules.counts = SyncFIFOBuffered(width=ENTRY_BITS, depth=self.COUNTS)
+        m.submodules.passes = passes = Passes()
         m.submodules.rows = Ring(depth=self._config.kernel_depth)
         m.submodules.selects = Ring(depth=self._config.select_depth)
-        counts, write = m.submodules.counts, self.write
-        m.d.comb += [
-            counts.w_data.eq(write.count.payload), counts.w_en.eq(write.count.valid),
-            write.count.ready.eq(counts.w_rdy),
-        ]
-        s0_read, s0_place, code = self._walk(m)
-        self._read(m, s0_read, s0_place, code)
+        wiring.connect(m, wiring.flipped(self.desc), passes.desc)
+        wiring.connect(m, wiring.flipped(self.write.count), passes.count)
+        s0_read, s0_place, code = self._walk(m, passes.o)
+        s2_row, s3_found = self._read(m, s0_read, s0_place, code)
+        self._queue(m, s0_read, s2_row, s3_found)
         return ResetInserter(self.start)(m)
 
-    def _walk(self, m: Module):
-        """Blocks in issue order; returns entry strobe, its place in the chunk, select code."""
-        rows, selects, counts = m.submodules.rows, m.submodules.selects, m.submodules.counts
-        desc = self.desc.payload
-        code = Signal(3)
-        blocks, blocks_each = Signal(13), Signal(13)
-        # Passes of the kernel block left: as many as the group has tile blocks. Tile blocks of a
-        # full group, and those after this group.
-        tiles, tiles_each = Signal(16), Signal(16)
-        resident, rest = Signal(16), Signal(16)
-        left, entries = Signal(ENTRY_BITS), Signal(ENTRY_BITS)
-        # Whether ``left``, ``entries``, ``tiles`` and ``blocks`` are 1, found while they change.
-        left_last, single = Signal(), Signal()
-        last_pass, last_block = Signal(), Signal()
-        place = Signal(range(chunk_entries(self._config, 1)))
-        chunk_last = Signal.like(place)
-        next_block = Signal()                       # take the entry count of a kernel block
-        s0_read, s0_place = Signal(), Signal.like(place)
-        go = Signal()                               # the read pipeline has room
-        m.submodules.credit = credit = _Credit(depth=self._FIFO)
-        m.d.comb += [credit.take.eq(s0_read), go.eq(credit.room)]
+    def _walk(self, m: Module, passes):
+        """Entries of the passes; returns entry strobe, its place in the chunk, select code."""
+        rows, selects = m.submodules.rows, m.submodules.selects
+        m.submodules.credit = credit = Level(depth=self._QUEUE)     # entries on their way
+        following = passes.payload
+        valid = Signal()
+        # What ``valid`` is not: a register of its own for the way to the next pass, which would
+        # else be found behind the enable of this one.
+        idle = Signal(init=1)
+        left = Signal(ENTRY_BITS, reset_less=True)
+        code, keep = Signal(3, reset_less=True), Signal(reset_less=True)
+        place = Signal(range(chunk_entries(self._config, 1)), reset_less=True)
+        # Found while they change: whether ``left`` is 1 or there is nothing, ``place`` is the last
+        # of a chunk, and either of them, if there are selects.
+        end, chunk_end = Signal(init=1), Signal(reset_less=True)
+        beat_end = Signal(reset_less=True)
+        s0_read = Signal()
+
+        chunk_before = Signal.like(place)           # last place of a chunk but one
         with m.Switch(code):
             for value, bits in _selecting(self._config):
                 with m.Case(value):
-                    m.d.comb += chunk_last.eq(chunk_entries(self._config, bits) - 1)
+                    m.d.comb += chunk_before.eq(chunk_entries(self._config, bits) - 2)
 
-        m.d.comb += [rows.keep.eq(~last_pass), selects.keep.eq(~last_pass)]
-        with m.FSM():
-            with m.State("LAYER"):
-                m.d.comb += self.desc.ready.eq(1)
-                with m.If(self.desc.valid):
-                    m.d.sync += [
-                        code.eq(desc.select_code),
-                        blocks.eq(desc.kernel_blocks), blocks_each.eq(desc.kernel_blocks),
-                        tiles.eq(desc.resident), tiles_each.eq(desc.resident),
-                        resident.eq(desc.resident),
-                        rest.eq(desc.tile_blocks - desc.resident),
-                        last_block.eq(desc.kernel_blocks == 1), last_pass.eq(desc.resident == 1),
-                    ]
-                    m.next = "BLOCK"
-            with m.State("BLOCK"):
-                # The first kernel block of a layer, or one whose count was not there in time.
-                m.d.comb += next_block.eq(1)
-                with m.If(counts.r_rdy):
-                    m.next = "ENTRIES"
-            with m.State("ENTRIES"):
-                m.d.comb += [s0_read.eq(go & rows.available), s0_place.eq(place)]
-                end_of_chunk = (place == chunk_last) | left_last
-                with m.If(s0_read):
-                    m.d.comb += [rows.read.eq(1), selects.read.eq((code != 0) & end_of_chunk)]
-                    m.d.sync += [
-                        left.eq(left - 1), left_last.eq(left == 2),
-                        place.eq(Mux(end_of_chunk, 0, place + 1)),
-                    ]
-                    with m.If(left_last):
-                        m.d.comb += [
-                            rows.rewind.eq(~last_pass), selects.rewind.eq(~last_pass),
-                            rows.mark.eq(last_pass), selects.mark.eq(last_pass),
-                        ]
-                        with m.If(~last_pass):
-                            m.d.sync += [
-                                tiles.eq(tiles - 1), last_pass.eq(tiles == 2),
-                                left.eq(entries), left_last.eq(single),
-                            ]
-                        with m.Elif(last_block & (rest == 0)):
-                            m.next = "LAYER"
-                        with m.Else():
-                            m.d.comb += next_block.eq(1)
-                            m.d.sync += [
-                                blocks.eq(blocks - 1), last_block.eq(blocks == 2),
-                                tiles.eq(tiles_each), last_pass.eq(tiles_each == 1),
-                            ]
-                            with m.If(~counts.r_rdy):
-                                m.next = "BLOCK"
-                            with m.If(last_block):
-                                size, after = next_group(rest, resident)
-                                m.d.sync += [
-                                    blocks.eq(blocks_each), last_block.eq(blocks_each == 1),
-                                    tiles.eq(size), tiles_each.eq(size), rest.eq(after),
-                                    last_pass.eq((rest == 1) | (resident == 1)),
-                                ]
-        m.d.comb += counts.r_en.eq(next_block)
-        with m.If(next_block):
+        m.d.comb += [
+            s0_read.eq(valid & credit.room & rows.available), credit.write.eq(s0_read),
+            passes.ready.eq(end & (idle | s0_read)),
+            rows.read.eq(s0_read), rows.end.eq(end), rows.keep.eq(keep),
+            selects.read.eq(s0_read & beat_end), selects.end.eq(end), selects.keep.eq(keep),
+        ]
+        ends, chunk_ends = Signal(), Signal()       # of the entry after this
+        m.d.comb += [
+            ends.eq(Mux(end, ~passes.valid | following.single, left == 2)),
+            chunk_ends.eq(
+                Mux(end | chunk_end, self._alone(Mux(end, following.code, code)),
+                    place == chunk_before)
+            ),
+        ]
+        with m.If(~valid | s0_read):
             m.d.sync += [
-                left.eq(counts.r_data), entries.eq(counts.r_data), place.eq(0),
-                left_last.eq(counts.r_data == 1), single.eq(counts.r_data == 1),
+                end.eq(ends), chunk_end.eq(chunk_ends),
+                left.eq(Mux(end, following.entries, left - 1)),
+                place.eq(Mux(end | chunk_end, 0, place + 1)),
+                beat_end.eq((Mux(end, following.code, code) != 0) & (ends | chunk_ends)),
             ]
-        return s0_read, s0_place, code
+            with m.If(end):
+                m.d.sync += [
+                    valid.eq(passes.valid), idle.eq(~passes.valid),
+                    code.eq(following.code), keep.eq(following.keep),
+                ]
+        return s0_read, place, code
 
-    def _read(self, m: Module, s0_read, s0_place, code) -> None:
-        """RAMs, select extraction and the output FIFO."""
+    def _alone(self, code):
+        """Whether a beat of selects is for one entry."""
+        return Cat(code == value for value, bits in _selecting(self._config)
+                   if chunk_entries(self._config, bits) == 1).any()
+
+    def _read(self, m: Module, s0_read, s0_place, code):
+        """RAMs; returns the row of weights (s2), and what was found in the beat of selects (s3)."""
         config, write = self._config, self.write
         rows, selects = m.submodules.rows, m.submodules.selects
-        lanes, bits = config.kernel_lanes, config.port_bits
+        bits = config.port_bits
 
         # A bank is a beat wide and made of RAMs of at most 512 bits: yosys takes minutes to read an
         # initial value of many megabits.
@@ -285,60 +264,86 @@ class KernelBuffer(wiring.Component):
             out.addr.eq(selects.r_addr), out.en.eq(s0_read),
         ]
 
-        s1_valid, s2_valid = Signal(), Signal()
-        s1_place = Signal.like(s0_place, reset_less=True)
-        s2_place = Signal.like(s0_place, reset_less=True)
-        s1_code, s2_code = Signal(3, reset_less=True), Signal(3, reset_less=True)
+        s1_place, s1_code = Signal.like(s0_place, reset_less=True), Signal(3, reset_less=True)
         s2_beat = Signal(bits, reset_less=True)
-        m.d.sync += [
-            s1_valid.eq(s0_read), s2_valid.eq(s1_valid), s1_place.eq(s0_place),
-            s2_place.eq(s1_place), s1_code.eq(code), s2_code.eq(s1_code), s2_beat.eq(out.data),
-        ]
-        # The more bits of an entry, the fewer places in a beat.
-        s2_word = Signal(max(entry_bits(config, width) for _, width in _selecting(config)))
-        with m.Switch(s2_code):
-            for value, width in _selecting(config):
-                step = entry_bits(config, width)
-                with m.Case(value):
-                    places = Array(s2_beat[at:at + step] for at in range(0, bits - step + 1, step))
-                    m.d.comb += s2_word.eq(places[s2_place[:(len(places) - 1).bit_length()]])
+        found = Signal(data.StructLayout(_found(config)), name="s3_found", reset_less=True)
+        m.d.sync += [s1_place.eq(s0_place), s1_code.eq(code), s2_beat.eq(out.data)]
+        # AND-OR over all places of all formats: the more bits of an entry, the fewer in a beat.
+        selects = [[] for _ in range(config.kernel_lanes)]
+        for value, each in _selecting(config):
+            size = entry_bits(config, each)
+            others = []         # in a window: what is not the lanes' own
+            for place in range(chunk_entries(config, each)):
+                here = Signal(name=f"s2_code{value}_place{place}", reset_less=True)
+                m.d.sync += here.eq((s1_code == value) & (s1_place == place))
+                word = s2_beat.word_select(place, size)
+                for lane, terms in enumerate(selects):
+                    terms.append(word.word_select(lane, each) & here.replicate(each))
+                other = word[each * config.kernel_lanes:]
+                others.append(other & here.replicate(len(other)))
+            if value == WINDOW_CODE:
+                m.d.sync += Cat(found.addr, found.last).eq(reduce(or_, others))
+        for select, terms in zip(found.select, selects, strict=True):
+            m.d.sync += select.eq(reduce(or_, terms))
+        return Cat(s2_row), found
 
-        fifo = SyncFIFOBuffered(width=KernelEntry(config).size, depth=self._FIFO)
-        m.submodules.fifo = fifo
-        entry = data.View(KernelEntry(config), Signal(KernelEntry(config).size, name="s2_entry"))
-        for lane in range(lanes):
-            with m.Switch(s2_code):
-                for value, width in _selecting(config):
-                    with m.Case(value):
-                        m.d.comb += entry.select[lane].eq(s2_word.word_select(lane, width))
-        if config.window > 1:
-            m.d.comb += Cat(entry.addr, entry.last).eq(s2_word[3 * lanes:])
+    def _queue(self, m: Module, s0_read, s2_row, s3_found) -> None:
+        """Entries that wait for the issue unit.
+
+        Read out of distributed RAM where they lie, so that a late ``ready`` enables no more than
+        the pointers. What the issue unit decides by is in registers besides, found a cycle before.
+        """
+        out = self.entries.payload
+        m.submodules.level = level = Level(depth=self._QUEUE)
+        s1_valid, s2_valid, s3_valid, taken = Signal(), Signal(), Signal(), Signal()
+        s2_addr, s3_addr = Signal(range(self._QUEUE)), Signal(range(self._QUEUE))
+        r_addr, r_next = Signal(range(self._QUEUE)), Signal(range(self._QUEUE), init=1)
         m.d.comb += [
-            entry.weight.as_value().eq(Cat(s2_row)),
-            fifo.w_data.eq(entry.as_value()), fifo.w_en.eq(s2_valid),
-            self.entries.valid.eq(fifo.r_rdy),
-            self.entries.payload.as_value().eq(fifo.r_data),
-            fifo.r_en.eq(self.entries.ready),
-            m.submodules.credit.give.eq(self.entries.valid & self.entries.ready),
+            level.write.eq(s3_valid), level.read.eq(level.some & self.entries.ready),
+            m.submodules.credit.read.eq(taken), self.entries.valid.eq(level.some),
         ]
+        m.d.sync += [
+            s1_valid.eq(s0_read), s2_valid.eq(s1_valid), s3_valid.eq(s2_valid),
+            s2_addr.eq(s2_addr + s2_valid), s3_addr.eq(s2_addr), taken.eq(level.read),
+        ]
+        with m.If(level.read):
+            m.d.sync += [r_addr.eq(r_next), r_next.eq(r_next + 1)]
+
+        def storage(name, w_addr, enable, value, r_addr):
+            """Keep what is written; what is read now."""
+            m.submodules[name] = ram = Memory(shape=len(value), depth=self._QUEUE, init=[])
+            write, read = ram.write_port(), ram.read_port(domain="comb")
+            m.d.comb += [
+                write.addr.eq(w_addr), write.data.eq(value), write.en.eq(enable),
+                read.addr.eq(r_addr),
+            ]
+            return read.data
+
+        # A row of weights is there a cycle before its selects, and is written then.
+        weights = storage("weight_queue", s2_addr, s2_valid, s2_row, r_addr)
+        selects = storage("select_queue", s3_addr, s3_valid, s3_found.select.as_value(), r_addr)
+        decisive = Cat(s3_found.select[0][7], *(
+            s3_found[name] for name in ("addr", "last") if self._config.window > 1
+        ))
+        following = storage("head_queue", s3_addr, s3_valid, decisive, r_next)
+        head = Signal(len(decisive), reset_less=True)
+        with m.If(~level.some | self.entries.ready):
+            m.d.sync += head.eq(Mux(level.many, following, decisive))
+        m.d.comb += [
+            out.weight.as_value().eq(weights),
+            out.select.as_value().eq(selects), out.select[0][7].eq(head[0]),
+        ]
+        if self._config.window > 1:
+            m.d.comb += Cat(out.addr, out.last).eq(head[1:])
+
+
+def _found(config: AcceleratorConfig) -> dict:
+    """Members of an entry that come out of a beat of selects."""
+    return {
+        name: shape for name, shape in KernelEntry(config).members.items() if name != "weight"
+    }
 
 
 def _selecting(config: AcceleratorConfig) -> list[tuple[int, int]]:
     """Select codes with selects, and their bits per lane."""
     return [(code, bits) for code, bits in select_codes(config).items() if bits]
-
-
-class _Credit(wiring.Component):
-    """Counts the entries between the read strobe and the consumer, at most ``depth``."""
-
-    def __init__(self, *, depth: int) -> None:
-        self._depth = depth
-        super().__init__({"room": Out(1), "take": In(1), "give": In(1)})
-
-    def elaborate(self, platform) -> Module:
-        """Up with ``take``, down with ``give``."""
-        m = Module()
-        level = Signal(range(self._depth + 1))
-        m.d.comb += self.room.eq(level != self._depth)
-        m.d.sync += level.eq(level + self.take - self.give)
-        return m

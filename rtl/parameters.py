@@ -9,6 +9,7 @@ from amaranth.lib.wiring import In, Out
 
 from model.config import AcceleratorConfig
 from model.stream import param_beats
+from rtl.queue import Level
 from rtl.signatures import KernelParameters
 
 __all__ = ["ParamMemory"]
@@ -27,11 +28,11 @@ class ParamMemory(wiring.Component):
     start : In(1)
         Begin a run: empty the ring.
     room : Out(1)
-        A block may be written.
+        A block may be written. A register.
     w_en, w_data, w_last : In
         A beat of the block being written, its first kernel low; ``w_last`` completes the block.
     ready : Out(1)
-        The parameters of the current block are there.
+        The parameters of the current block are there. A register.
     r_addr : In
         Kernel lane.
     r_data : Out(KernelParameters)
@@ -71,13 +72,14 @@ class ParamMemory(wiring.Component):
 
         w_block, r_block = Signal(range(self.BLOCKS)), Signal(range(self.BLOCKS))
         beat = Signal(range(beats))
-        level = Signal(range(self.BLOCKS + 1))
         done = self.w_en & self.w_last
+        m.submodules.level = level = Level(depth=self.BLOCKS)
         m.d.comb += [
             write.en.eq(self.w_en), write.data.eq(self.w_data),
             write.addr.eq(Cat(beat, w_block)),
             read.en.eq(1), read.addr.eq(Cat(self.r_addr[low:], r_block)),
-            self.room.eq(level != self.BLOCKS), self.ready.eq(level != 0),
+            level.write.eq(done), level.read.eq(self.next),
+            self.room.eq(level.room), self.ready.eq(level.some),
         ]
         with m.If(self.w_en):
             m.d.sync += beat.eq(Mux(self.w_last, 0, beat + 1))
@@ -85,7 +87,6 @@ class ParamMemory(wiring.Component):
             m.d.sync += w_block.eq(w_block + 1)
         with m.If(self.next):
             m.d.sync += r_block.eq(r_block + 1)
-        m.d.sync += level.eq(level + done - self.next)
 
         s1_place = Signal(range(in_beat), reset_less=True)
         m.d.sync += s1_place.eq(self.r_addr)

@@ -129,7 +129,11 @@ class TileBuffer(wiring.Component):
         s1_lanes = Signal(config.tile_lanes)
         m.d.sync += s1_lanes.eq(Mux(self.i[0].valid, 1 << tag.lane, 0))
         # A bypass row comes with channel_low 0: it is not turned.
-        turned = rotate([word.as_value() for word in column.words], (-tag.channel_low)[:3])
+        # Turned backwards, in a mirror: so ``channel_low``, which reaches all words, needs no
+        # subtraction.
+        mirrored = rotate([word.as_value() for word in reversed(list(column.words))],
+                          tag.channel_low)
+        turned = mirrored[::-1]
         words, addrs = [], []
         for bank in range(config.banks):
             s1_word = Signal(len(turned[bank]), reset_less=True, name=f"s1_word{bank}")

@@ -112,13 +112,18 @@ class ForwardFFT(wiring.Component):
         for j, column in enumerate(transforms):
             m.submodules[f"column{j}"] = column
         bins = data.ArrayLayout(Complex(pixel_bits + 4), columns)
+        # 0 while there is nothing to turn: a register, as it reaches all words.
+        before = RowTransform.LATENCY - 1
+        turn_phase = Signal(len(phase) - hold + 1)
+        m.d.sync += turn_phase.eq(
+            Mux(valid[before] & ~bypass[before], phases[before][hold - 1:], 0)
+        )
         for r in range(self.rows):
             m.submodules[f"row{r}"] = row = RowTransform(width=pixel_bits)
             m.submodules[f"transposer{r}"] = turned = Transposer(bins, size=size, hold=hold)
             m.d.comb += [
                 row.i.eq(payload.rows[r]), Value.cast(turned.i).eq(Value.cast(row.o)),
-                turned.phase.eq(phases[row.LATENCY][hold - 1:]),
-                turned.valid.eq(valid[row.LATENCY] & ~bypass[row.LATENCY]),
+                turned.phase.eq(turn_phase), turned.valid.eq(1),
             ]
             for lane in range(size):
                 for j, column in enumerate(transforms):

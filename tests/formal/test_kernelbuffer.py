@@ -19,23 +19,22 @@ class Spec:
 
     def __init__(self, ring=Ring, depth=DEPTH):
         self.m = m = Module()
-        self.write, self.read, self.boundary = Signal(), Signal(), Signal()
+        self.write, self.read, self.end = Signal(), Signal(), Signal()
         self.next_keep = Signal()
-        self.inputs = [self.write, self.read, self.boundary, self.next_keep]
+        self.inputs = [self.write, self.read, self.end, self.next_keep]
         m.submodules.ring = self.ring = ring = ring(depth=depth)
 
-        # A pass ends at a boundary: a kept block is read again, else the next one begins.
+        # A pass ends with the last row: a kept block is read again, else the next one begins.
         self.keep = keep = Signal()
-        fresh = Signal(init=1)          # nothing was read since the boundary
-        with m.If(self.boundary | (fresh & ~self.read)):
+        fresh = Signal(init=1)          # nothing was read since
+        ends = self.read & self.end
+        with m.If(ends | (fresh & ~self.read)):
             m.d.sync += keep.eq(self.next_keep)
-        with m.If(self.boundary):
-            m.d.sync += fresh.eq(1)
-        with m.Elif(self.read):
-            m.d.sync += fresh.eq(0)
+        with m.If(self.read):
+            m.d.sync += fresh.eq(self.end)
         m.d.comb += [
             ring.write.eq(self.write), ring.read.eq(self.read), ring.keep.eq(keep),
-            ring.mark.eq(self.boundary & ~keep), ring.rewind.eq(self.boundary & keep),
+            ring.end.eq(self.end),
             Assume(~self.write | ring.room), Assume(~self.read | ring.available),
         ]
 
@@ -56,9 +55,12 @@ class Spec:
         m.d.comb += [
             oldest.eq(Mux(keep, ring._marked, ring._r_ptr)),
             used.eq(ring._w_ptr - oldest), ahead.eq(ring._r_ptr - oldest),
-            Assert(used == ring._used), Assert(used <= depth), Assert(ahead <= used),
+            Assert(used == (ring._used + ring._more - ring._less)[:len(used)]),
+            Assert(ring._used <= depth), Assert(~(ring._more & ring._less)),
+            Assert(ring.room == (used != depth)), Assert(used <= depth), Assert(ahead <= used),
             Assert(~fresh | (ring._r_ptr == ring._marked)),
-            Assert(ring._available == (ring._w_ptr != ring._r_ptr)),
+            Assert(ring.available == (ring._w_ptr != ring._r_ptr)),
+            Assert(ring._r_next == (ring._r_ptr + 1)[:len(used)]),
         ]
         for row in range(depth):
             place = Signal(range(depth), name=f"place{row}")
@@ -76,7 +78,7 @@ def test_a_full_ring_is_replayed_and_refilled(tmp_path):
     was_full, replayed = Signal(), Signal()
     m.d.sync += [
         was_full.eq(was_full | ~ring.room),
-        replayed.eq(replayed | (was_full & ring.rewind & ~ring.available)),
+        replayed.eq(replayed | (was_full & spec.read & ring.end & ring.keep)),
     ]
     m.d.comb += Cover(replayed & ~ring.room & (ring.w_addr == 1))
     assert_formal(m, spec.inputs, tmp_path, mode="cover", depth=20)
@@ -87,7 +89,7 @@ class EarlyRelease(Ring):
 
     def elaborate(self, platform):
         m = super().elaborate(platform)
-        m.d.sync += self._used.eq(self._used + self.write - self.read)
+        m.d.sync += [self._more.eq(self.write & ~self.read), self._less.eq(self.read & ~self.write)]
         return m
 
 
@@ -96,7 +98,10 @@ class EarlyRead(Ring):
 
     def elaborate(self, platform):
         m = super().elaborate(platform)
-        m.d.comb += self.available.eq(1)
+        with m.If(self.write):
+            m.d.sync += self.available.eq(1)
+        with m.Else():
+            m.d.sync += self.available.eq(self._w_ptr != self._r_ptr)
         return m
 
 

@@ -155,9 +155,7 @@ def test_rounder_at_the_edges_of_saturation():
             if index < len(cases):
                 shift, value = cases[index]
                 ctx.set(dut.value, value)
-                ctx.set(dut.coarse, shift >> 3)
-            if 0 < index <= len(cases):
-                ctx.set(dut.fine, cases[index - 1][0] & 7)
+                ctx.set(dut.shift, shift)
             await ctx.tick()
 
     simulate(dut, testbench)
