@@ -38,7 +38,7 @@ class FrameReceiver(wiring.Component):
     stop bit or a pause of more than ``timeout`` cycles in it, is dropped, and so is everything up
     to the next flag.
 
-    Latency: content bytes in the cycle of the byte; ``done`` in the cycle of the last flag.
+    Latency: content bytes one cycle after the byte, ``done`` one after the last flag.
 
     Parameters
     ----------
@@ -76,44 +76,56 @@ class FrameReceiver(wiring.Component):
         m = Module()
         m.submodules.crc = crc = Crc32(width=8)
         inside, escaped = Signal(), Signal()
-        timer = Signal(range(self._timeout + 1))
-        begun = inside & ((self.size != 0) | escaped)
+        # The byte and what it is; those that are held off never come.
+        s1_valid, s1_error, s1_flag, s1_escape = (
+            Signal(name=f"s1_{name}") for name in ("valid", "error", "flag", "escape")
+        )
+        s1_hold, s1_data = Signal(), Signal(8, reset_less=True)
+        m.d.sync += [
+            s1_valid.eq(self.i_valid & ~self.hold), s1_hold.eq(self.hold),
+            s1_error.eq(self.i_error), s1_data.eq(self.i_data),
+            s1_flag.eq(self.i_data == FLAG), s1_escape.eq(self.i_data == ESCAPE),
+        ]
         m.d.comb += [
             self.index.eq(self.size),
-            self.content.eq(self.i_data ^ Mux(escaped, FLIP, 0)),
+            self.content.eq(s1_data ^ Mux(escaped, FLIP, 0)),
             crc.valid.eq(self.content_valid), crc.data.eq(self.content),
         ]
-        with m.If(self.i_valid | ~begun):
-            m.d.sync += timer.eq(self._timeout)
-        with m.Elif(timer != 0):
-            m.d.sync += timer.eq(timer - 1)
 
         # Known before the next byte comes.
-        long_enough, full, right = Signal(), Signal(), Signal()
+        begun, long_enough, full, right = Signal(), Signal(), Signal(), Signal()
         m.d.sync += [
+            begun.eq(inside & ((self.size != 0) | escaped)),
             long_enough.eq(self.size >= HEADER_BYTES + CRC_BYTES),
             full.eq(self.size == MOST_BYTES), right.eq(crc.crc == RESIDUE),
         ]
+        timer, expired = Signal(range(self._timeout)), Signal()
+        m.d.sync += expired.eq(begun & ~s1_valid & (timer == 0))
+        with m.If(s1_valid | ~begun):
+            m.d.sync += timer.eq(self._timeout - 1)
+        with m.Elif(timer != 0):
+            m.d.sync += timer.eq(timer - 1)
+
         lost = Signal()
-        with m.If(self.hold):
+        with m.If(s1_hold):
             m.d.comb += lost.eq(1)
-        with m.Elif(self.i_valid & self.i_error):
+        with m.Elif(s1_valid & s1_error):
             m.d.comb += [lost.eq(1), self.dropped.eq(begun)]
-        with m.Elif(self.i_valid & (self.i_data == FLAG)):
+        with m.Elif(s1_valid & s1_flag):
             whole = long_enough & ~escaped & right
             m.d.comb += [
                 crc.start.eq(1), self.done.eq(begun & whole), self.dropped.eq(begun & ~whole),
             ]
             m.d.sync += [inside.eq(1), escaped.eq(0), self.size.eq(0)]
-        with m.Elif(self.i_valid & inside):
-            with m.If((self.i_data == ESCAPE) & ~escaped):
+        with m.Elif(s1_valid & inside):
+            with m.If(s1_escape & ~escaped):
                 m.d.sync += escaped.eq(1)
             with m.Elif(full):
                 m.d.comb += [lost.eq(1), self.dropped.eq(1)]
             with m.Else():
                 m.d.comb += self.content_valid.eq(1)
                 m.d.sync += [escaped.eq(0), self.size.eq(self.size + 1)]
-        with m.Elif(begun & (timer == 0)):
+        with m.Elif(inside & expired):
             m.d.comb += [lost.eq(1), self.dropped.eq(1)]
         with m.If(lost):
             m.d.sync += [inside.eq(0), escaped.eq(0), self.size.eq(0)]
