@@ -195,11 +195,11 @@ class HostLink(wiring.Component):
             self.csr_addr.eq(address), self.csr_w_data.eq(word[32:]),
             self.host_addr.eq(address), self.host_w_data.eq(word),
         ]
-        fixed = Signal(32)
+        fixed = Signal(32)      # of the address one cycle before, which stands for several
         with m.Switch(address[:3]):
             for key, value in info.items():
                 with m.Case(key):
-                    m.d.comb += fixed.eq(value)
+                    m.d.sync += fixed.eq(value)
 
         m.d.sync += [self.csr_w_en.eq(0), self.host_en.eq(0), self.host_w_en.eq(0)]
         with m.FSM() as fsm:
