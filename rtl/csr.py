@@ -18,10 +18,14 @@ address  name          access  meaning
 512+16L  profile       r       of layer L in the last run: `PROFILE`
 ======== ============= ======= ===================================================================
 
-Addresses and TIMEOUT are ignored in writes while the core is busy. Latency of a read: 1 cycle.
+Addresses and TIMEOUT are ignored in writes while the core is busy. Latency of a read:
+`READ_LATENCY` cycles; it sees every write of the cycles before it.
 """
 
 from __future__ import annotations
+
+from functools import reduce
+from operator import or_
 
 from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import memory, wiring
@@ -32,9 +36,13 @@ from model.image import VERSION
 from rtl.signatures import Event, LayerStats
 from rtl.watchdog import DEFAULT_TIMEOUT
 
-__all__ = ["ADDRESS_BITS", "ID", "PROFILE", "PROFILE_BASE", "PROFILE_WORDS", "Csr"]
+__all__ = [
+    "ADDRESS_BITS", "ID", "PROFILE", "PROFILE_BASE", "PROFILE_WORDS", "READ_LATENCY", "Csr",
+]
 
 ADDRESS_BITS = 10
+#: Cycles from an address to its data.
+READ_LATENCY = 3
 ID = int.from_bytes(b"SPEC", "big")
 PROFILE_BASE, PROFILE_WORDS = 512, 16
 
@@ -66,11 +74,11 @@ class Csr(wiring.Component):
     Attributes
     ----------
     addr, w_en, w_data, r_data : In(10), In(1), In(32), Out(32)
-        Access by the host; ``r_data`` belongs to the address one cycle before.
+        Access by the host; ``r_data`` belongs to the address `READ_LATENCY` cycles before.
     irq : Out(1)
         Done or error, if enabled; level.
     load, run, clear, abort : Out(1)
-        Commands, in the cycle of the write; the first two only while not busy.
+        Commands, one cycle after the write; the core ignores those it cannot use.
     image_addr, image_beats, input_addr, output_addr, timeout : Out(32)
         Registers.
     busy, done, loaded, owing, error : In(1), In(1), In(1), In(1), In(4)
@@ -97,7 +105,7 @@ class Csr(wiring.Component):
         })
 
     def elaborate(self, platform) -> Module:
-        """Build the registers, the tables of the units and the read register."""
+        """Build the registers, the tables of the units and the way of a read."""
         m = Module()
         irq_enable = Signal()
         status = Cat(self.busy, self.done, self.loaded, self.owing).as_unsigned() \
@@ -111,37 +119,50 @@ class Csr(wiring.Component):
             14: self.timeout,
         }
 
+        # s1: reads and writes alike are decoded, so that their order stays.
+        s1_data = Signal(32, reset_less=True)
         control = self.w_en & (self.addr == 3)
-        m.d.comb += [
-            Cat(self.load, self.run).eq(Mux(control & ~self.busy, self.w_data[:2], 0)),
-            self.clear.eq(control & self.w_data[2]), self.abort.eq(control & self.w_data[3]),
+        m.d.sync += [
+            s1_data.eq(self.w_data),
+            Cat(self.load, self.run, self.clear, self.abort).eq(
+                Mux(control, self.w_data[:4], 0)),
         ]
-        with m.If(self.w_en):
-            with m.Switch(self.addr):
-                with m.Case(5):
-                    m.d.sync += irq_enable.eq(self.w_data)
-                for address, register in addresses.items():
-                    with m.Case(address):
-                        with m.If(~self.busy):
-                            m.d.sync += register.eq(self.w_data)
+
+        def s1_write(address: int) -> Signal:
+            write = Signal(name=f"s1_write{address}")
+            m.d.sync += write.eq(self.w_en & (self.addr == address))
+            return write
+
+        with m.If(s1_write(5)):
+            m.d.sync += irq_enable.eq(s1_data)
+        for address, register in addresses.items():
+            with m.If(s1_write(address) & ~self.busy):
+                m.d.sync += register.eq(s1_data)
         m.d.sync += self.irq.eq(irq_enable & (self.done | (self.error != 0)))
 
-        # One register for the profile and one for the others, chosen between after them.
-        s1_profile, s1_register = Signal(32), Signal(32)
-        s1_in_profile = Signal()
+        # s2: the word of the register, if it is one, and those of the profile; then one of them.
+        s2_register = Signal(32, reset_less=True)
+        chosen = []
+        for address, value in {**read_only, **addresses}.items():
+            s1_read = Signal(name=f"s1_read{address}")
+            m.d.sync += s1_read.eq(self.addr == address)
+            chosen.append(Mux(s1_read, value, 0))
         m.d.sync += [
-            s1_profile.eq(self._profile(m)), s1_register.eq(0),
-            s1_in_profile.eq(self.addr >= PROFILE_BASE),
+            s2_register.eq(reduce(or_, chosen)),
+            self.r_data.eq(reduce(or_, self._profile(m), s2_register)),
         ]
-        with m.Switch(self.addr):
-            for address, value in {**read_only, **addresses}.items():
-                with m.Case(address):
-                    m.d.sync += s1_register.eq(value)
-        m.d.comb += self.r_data.eq(Mux(s1_in_profile, s1_profile, s1_register))
         return m
 
-    def _profile(self, m: Module) -> Signal:
-        """Word of the profile table at ``addr``; a RAM per unit, each with a row per layer."""
+    def _profile(self, m: Module) -> list:
+        """Words of the profile table at ``addr`` two cycles before, all 0 but the one meant.
+
+        A RAM per unit, each with a row per layer; one word for every four of a row.
+        """
+        s1_word, s1_layer = Signal(4), Signal(5)
+        s1_in_profile = Signal()
+        m.d.sync += [
+            Cat(s1_word, s1_layer, s1_in_profile).eq(self.addr),
+        ]
         rows = {}
         for unit in UNITS:
             stats = getattr(self, unit)
@@ -157,12 +178,19 @@ class Csr(wiring.Component):
                 write_port.addr.eq(stats.payload.layer),
                 write_port.data.eq(stats.payload.counts),
                 write_port.en.eq(stats.valid),
-                read_port.addr.eq(self.addr[4:9]),
+                read_port.addr.eq(s1_layer),
             ]
             rows[unit] = read_port.data
-        word = Signal(32)
-        with m.Switch(self.addr[:4]):
-            for index, (unit, count, _) in enumerate(PROFILE):
-                with m.Case(index):
-                    m.d.comb += word.eq(rows[unit].word_select(count, 32))
-        return word
+        words = []
+        for first in range(0, len(PROFILE), 4):
+            s2_word = Signal(32, name=f"s2_word{first}", reset_less=True)
+            s2_meant = Signal(name=f"s2_meant{first}")
+            m.d.sync += s2_meant.eq(s1_in_profile & (s1_word[2:] == first // 4))
+            with m.Switch(s1_word[:2]):
+                for index, (unit, count, _) in enumerate(PROFILE[first:first + 4]):
+                    with m.Case(index):
+                        m.d.sync += s2_word.eq(rows[unit].word_select(count, 32))
+                with m.Default():
+                    m.d.sync += s2_word.eq(0)
+            words.append(Mux(s2_meant, s2_word, 0))
+        return words

@@ -23,6 +23,8 @@ CSR = {name: address for address, name in enumerate((
     "input_addr", "output_addr", "cycles", "read_beats", "write_beats", "layers", "timeout",
 ))}
 PROFILE_BASE, PROFILE_WORDS = 512, 16
+#: Cycles from the address of a register to its data.
+READ_LATENCY = 3
 CORE_ID = 0x53504543
 CONTROL_LOAD, CONTROL_RUN, CONTROL_CLEAR, CONTROL_ABORT = 1, 2, 4, 8
 STATUS_BUSY, STATUS_DONE, STATUS_LOADED, STATUS_OWING = 1, 2, 4, 8

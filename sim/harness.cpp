@@ -26,6 +26,7 @@ using Trace = VerilatedFstC;
 namespace {
 
 constexpr uint32_t STATUS = 4, BUSY = 1;
+constexpr int READ_LATENCY = 3;     // of a register, see rtl/csr.py
 constexpr uint32_t BEAT = 1 << 16;  // units of bandwidth that a beat takes
 
 struct Options {
@@ -260,7 +261,7 @@ EXPORT void sim_csr_write(Sim *sim, uint32_t addr, uint32_t value) {
 
 EXPORT uint32_t sim_csr_read(Sim *sim, uint32_t addr) {
     sim->top.csr_addr = addr;
-    sim->step();
+    for (int i = 0; i < READ_LATENCY; ++i) sim->step();
     return sim->top.csr_r_data;
 }
 

@@ -12,7 +12,7 @@ from amaranth.hdl import Value
 from amaranth.sim import Simulator
 
 from model.errors import UserError
-from sim.backend import CSR, STATUS_BUSY, Backend
+from sim.backend import CSR, READ_LATENCY, STATUS_BUSY, Backend
 from sim.events import Events, pack_payloads, probe_layouts
 from sim.memory import MemoryModel
 
@@ -142,7 +142,8 @@ class PysimBackend(Backend):
         """Read a register."""
         async def job(ctx: Any) -> int:
             ctx.set(self._core.csr_addr, address)
-            await self._step(ctx)
+            for _ in range(READ_LATENCY):
+                await self._step(ctx)
             return ctx.get(self._core.csr_r_data)
         return self._do(job)
 

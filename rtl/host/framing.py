@@ -38,7 +38,7 @@ class FrameReceiver(wiring.Component):
     stop bit or a pause of more than ``timeout`` cycles in it, is dropped, and so is everything up
     to the next flag.
 
-    Latency: content bytes in the cycle of the byte; ``done`` in the cycle of the last flag.
+    Latency: content bytes one cycle after the byte, ``done`` one after the last flag.
 
     Parameters
     ----------
@@ -76,44 +76,56 @@ class FrameReceiver(wiring.Component):
         m = Module()
         m.submodules.crc = crc = Crc32(width=8)
         inside, escaped = Signal(), Signal()
-        timer = Signal(range(self._timeout + 1))
-        begun = inside & ((self.size != 0) | escaped)
+        # The byte and what it is; those that are held off never come.
+        s1_valid, s1_error, s1_flag, s1_escape = (
+            Signal(name=f"s1_{name}") for name in ("valid", "error", "flag", "escape")
+        )
+        s1_hold, s1_data = Signal(), Signal(8, reset_less=True)
+        m.d.sync += [
+            s1_valid.eq(self.i_valid & ~self.hold), s1_hold.eq(self.hold),
+            s1_error.eq(self.i_error), s1_data.eq(self.i_data),
+            s1_flag.eq(self.i_data == FLAG), s1_escape.eq(self.i_data == ESCAPE),
+        ]
         m.d.comb += [
             self.index.eq(self.size),
-            self.content.eq(self.i_data ^ Mux(escaped, FLIP, 0)),
+            self.content.eq(s1_data ^ Mux(escaped, FLIP, 0)),
             crc.valid.eq(self.content_valid), crc.data.eq(self.content),
         ]
-        with m.If(self.i_valid | ~begun):
-            m.d.sync += timer.eq(self._timeout)
-        with m.Elif(timer != 0):
-            m.d.sync += timer.eq(timer - 1)
 
         # Known before the next byte comes.
-        long_enough, full, right = Signal(), Signal(), Signal()
+        begun, long_enough, full, right = Signal(), Signal(), Signal(), Signal()
         m.d.sync += [
+            begun.eq(inside & ((self.size != 0) | escaped)),
             long_enough.eq(self.size >= HEADER_BYTES + CRC_BYTES),
             full.eq(self.size == MOST_BYTES), right.eq(crc.crc == RESIDUE),
         ]
+        timer, expired = Signal(range(self._timeout)), Signal()
+        m.d.sync += expired.eq(begun & ~s1_valid & (timer == 0))
+        with m.If(s1_valid | ~begun):
+            m.d.sync += timer.eq(self._timeout - 1)
+        with m.Elif(timer != 0):
+            m.d.sync += timer.eq(timer - 1)
+
         lost = Signal()
-        with m.If(self.hold):
+        with m.If(s1_hold):
             m.d.comb += lost.eq(1)
-        with m.Elif(self.i_valid & self.i_error):
+        with m.Elif(s1_valid & s1_error):
             m.d.comb += [lost.eq(1), self.dropped.eq(begun)]
-        with m.Elif(self.i_valid & (self.i_data == FLAG)):
+        with m.Elif(s1_valid & s1_flag):
             whole = long_enough & ~escaped & right
             m.d.comb += [
                 crc.start.eq(1), self.done.eq(begun & whole), self.dropped.eq(begun & ~whole),
             ]
             m.d.sync += [inside.eq(1), escaped.eq(0), self.size.eq(0)]
-        with m.Elif(self.i_valid & inside):
-            with m.If((self.i_data == ESCAPE) & ~escaped):
+        with m.Elif(s1_valid & inside):
+            with m.If(s1_escape & ~escaped):
                 m.d.sync += escaped.eq(1)
             with m.Elif(full):
                 m.d.comb += [lost.eq(1), self.dropped.eq(1)]
             with m.Else():
                 m.d.comb += self.content_valid.eq(1)
                 m.d.sync += [escaped.eq(0), self.size.eq(self.size + 1)]
-        with m.Elif(begun & (timer == 0)):
+        with m.Elif(inside & expired):
             m.d.comb += [lost.eq(1), self.dropped.eq(1)]
         with m.If(lost):
             m.d.sync += [inside.eq(0), escaped.eq(0), self.size.eq(0)]
@@ -123,7 +135,7 @@ class FrameReceiver(wiring.Component):
 class FrameSender(wiring.Component):
     """Send frames: flag, stuffed content, stuffed CRC, flag.
 
-    Throughput: a byte a cycle, but for 3 cycles before the CRC.
+    Throughput: a byte in 3 cycles, far more than a UART takes, and 3 cycles before the CRC.
 
     Attributes
     ----------
@@ -143,36 +155,46 @@ class FrameSender(wiring.Component):
         """Flag, content, CRC, flag."""
         m = Module()
         m.submodules.crc = crc = Crc32(width=8)
-        escaped = Signal()
         trailer = Signal(32, reset_less=True)
         place = Signal(range(CRC_BYTES))
-        byte = Signal(8)
-        special = (byte == FLAG) | (byte == ESCAPE)
 
-        def send(sent) -> None:
-            """Offer ``byte``; ``sent`` holds in the cycle in which it has gone."""
-            m.d.comb += self.o.payload.eq(
-                Mux(special & ~escaped, ESCAPE, byte ^ Mux(escaped, FLIP, 0))
-            )
-            with m.If(self.o.valid & self.o.ready):
-                m.d.sync += escaped.eq(special & ~escaped)
-                m.d.comb += sent.eq(escaped | ~special)
+        # A byte is taken when the one before has gone, judged, then sent, in two parts if special.
+        taken = stream.Signature(8).create()
+        full, flag, special = Signal(), Signal(), Signal()      # ``flag``: stands for itself
+        byte = Signal(8, reset_less=True)
+        m.d.comb += [taken.ready.eq(~full), self.o.payload.eq(Mux(special, ESCAPE, byte))]
+        with m.If(~full):
+            m.d.sync += [full.eq(taken.valid), byte.eq(taken.payload), special.eq(0)]
+        with m.Elif(~self.o.valid):
+            m.d.sync += [
+                special.eq(~flag & ((byte == FLAG) | (byte == ESCAPE))), self.o.valid.eq(1),
+            ]
+        with m.Elif(self.o.ready):
+            with m.If(special):
+                m.d.sync += [special.eq(0), byte.eq(byte ^ FLIP)]
+            with m.Else():
+                m.d.sync += [full.eq(0), self.o.valid.eq(0)]
 
         with m.FSM() as fsm:
-            m.d.comb += self.busy.eq(~fsm.ongoing("IDLE"))
+            m.d.comb += self.busy.eq(~fsm.ongoing("IDLE") | full)
             with m.State("IDLE"):
                 with m.If(self.i.valid):
                     m.d.comb += crc.start.eq(1)
                     m.next = "FLAG"
             with m.State("FLAG"):
-                m.d.comb += [self.o.valid.eq(1), self.o.payload.eq(FLAG)]
-                with m.If(self.o.ready):
+                m.d.comb += [taken.valid.eq(1), taken.payload.eq(FLAG)]
+                m.d.sync += flag.eq(1)
+                with m.If(taken.ready):
                     m.next = "CONTENT"
             with m.State("CONTENT"):
-                m.d.comb += [byte.eq(self.i.payload.data), self.o.valid.eq(self.i.valid)]
-                send(self.i.ready)
-                m.d.comb += [crc.valid.eq(self.i.ready), crc.data.eq(byte)]
-                with m.If(self.i.ready & self.i.payload.last):
+                m.d.comb += [
+                    taken.valid.eq(self.i.valid), taken.payload.eq(self.i.payload.data),
+                    self.i.ready.eq(taken.ready),
+                    crc.valid.eq(self.i.valid & taken.ready), crc.data.eq(self.i.payload.data),
+                ]
+                with m.If(taken.ready):
+                    m.d.sync += flag.eq(0)
+                with m.If(self.i.valid & self.i.payload.last & taken.ready):
                     m.next = "SETTLE"
             with m.State("SETTLE"):
                 m.d.sync += place.eq(place + 1)
@@ -180,16 +202,15 @@ class FrameSender(wiring.Component):
                     m.d.sync += [trailer.eq(crc.crc), place.eq(0)]
                     m.next = "CRC"
             with m.State("CRC"):
-                sent = Signal()
-                m.d.comb += [byte.eq(trailer[:8]), self.o.valid.eq(1)]
-                send(sent)
-                with m.If(sent):
+                m.d.comb += [taken.valid.eq(1), taken.payload.eq(trailer)]
+                with m.If(taken.ready):
                     m.d.sync += [trailer.eq(Cat(trailer[8:], trailer[:8])), place.eq(place + 1)]
                     with m.If(place == CRC_BYTES - 1):
                         m.d.sync += place.eq(0)
                         m.next = "END"
             with m.State("END"):
-                m.d.comb += [self.o.valid.eq(1), self.o.payload.eq(FLAG)]
-                with m.If(self.o.ready):
+                m.d.comb += [taken.valid.eq(1), taken.payload.eq(FLAG)]
+                with m.If(taken.ready):
+                    m.d.sync += flag.eq(1)
                     m.next = "IDLE"
         return m

@@ -25,6 +25,9 @@ from rtl.memory import OnChipMemory
 
 __all__ = ["Header", "HostLink"]
 
+#: Cycles that a request is judged for.
+_JUDGING = 2
+
 
 class Header(data.StructLayout):
     """Header of a frame, first byte lowest."""
@@ -129,40 +132,58 @@ class HostLink(wiring.Component):
             Info.MAX_PAYLOAD: MAX_PAYLOAD, Info.ACCEPTED: accepted, Info.DROPPED: dropped,
         }
 
-    def _check(self, m: Module, header, size: Signal) -> Signal:
-        """Status of the request in ``header``, combinational; the first failure counts."""
+    def _check(self, m: Module, header, size: Signal) -> tuple[Signal, Signal]:
+        """Status of the request in ``header`` and bytes of its items.
+
+        Right when both inputs have been there for `_JUDGING` cycles; the first failure counts.
+        """
         status = Signal(Status)
         space = header.command >> 1
-        length = Mux(space == Space.MEMORY, header.count << 3, header.count << 2)
+        s1_length, s1_end = Signal(19), Signal(33)
+        m.d.sync += [
+            s1_length.eq(Mux(space == Space.MEMORY, header.count << 3, header.count << 2)),
+            s1_end.eq(header.address + header.count),
+        ]
         limits = {
             Space.INFO: INFO_WORDS, Space.REGISTERS: 1 << ADDRESS_BITS, Space.MEMORY: self._words,
         }
-        limit = Signal(32)
+        s1_limit = Signal(range(max(limits.values()) + 1))
+        m.d.sync += s1_limit.eq(0)
         with m.Switch(space):
             for key, value in limits.items():
                 with m.Case(key):
-                    m.d.comb += limit.eq(value)
-        known = Signal()
+                    m.d.sync += s1_limit.eq(value)
+        s1_whole = Signal(17)
+        m.d.sync += s1_whole.eq(header.length + (HEADER_BYTES + CRC_BYTES))
+        s2_known, s2_version, s2_beyond = Signal(), Signal(), Signal()
+        s2_lengths = Signal(4)      # what is wrong with them
+        m.d.sync += [
+            s2_version.eq(header.version == VERSION), s2_known.eq(0),
+            s2_lengths.eq(Cat(
+                header.count == 0, s1_length > MAX_PAYLOAD,
+                header.length != Mux(header.command[0], s1_length, 0), size != s1_whole,
+            )),
+            s2_beyond.eq(s1_end > s1_limit),
+        ]
         with m.Switch(header.command):
             with m.Case(*Command):
-                m.d.comb += known.eq(1)
-        with m.If(header.version != VERSION):
+                m.d.sync += s2_known.eq(1)
+        with m.If(~s2_version):
             m.d.comb += status.eq(Status.VERSION)
-        with m.Elif(~known):
+        with m.Elif(~s2_known):
             m.d.comb += status.eq(Status.COMMAND)
-        with m.Elif((header.count == 0) | (length > MAX_PAYLOAD)
-                    | (header.length != Mux(header.command[0], length, 0))
-                    | (size != header.length + (HEADER_BYTES + CRC_BYTES))):
+        with m.Elif(s2_lengths.any()):
             m.d.comb += status.eq(Status.LENGTH)
-        with m.Elif(header.address + header.count > limit):
+        with m.Elif(s2_beyond):
             m.d.comb += status.eq(Status.ADDRESS)
-        return status
+        return status, s1_length
 
     def _execute(self, m: Module, header, receiver: FrameReceiver, out, busy, payload,
                  info: dict) -> None:
         """One request at a time: check, write, reply, read while replying."""
         size = Signal.like(receiver.size)
-        status, found = Signal(Status), self._check(m, header, size)
+        status = Signal(Status)
+        found, length = self._check(m, header, size)
         memory_side = Signal()
         last_byte = Mux(memory_side, 7, 3)
         address, left = Signal(32), Signal(16)
@@ -174,11 +195,11 @@ class HostLink(wiring.Component):
             self.csr_addr.eq(address), self.csr_w_data.eq(word[32:]),
             self.host_addr.eq(address), self.host_w_data.eq(word),
         ]
-        fixed = Signal(32)
+        fixed = Signal(32)      # of the address one cycle before, which stands for several
         with m.Switch(address[:3]):
             for key, value in info.items():
                 with m.Case(key):
-                    m.d.comb += fixed.eq(value)
+                    m.d.sync += fixed.eq(value)
 
         m.d.sync += [self.csr_w_en.eq(0), self.host_en.eq(0), self.host_w_en.eq(0)]
         with m.FSM() as fsm:
@@ -191,7 +212,9 @@ class HostLink(wiring.Component):
                 m.d.sync += [
                     status.eq(found), memory_side.eq(header.command >> 1 == Space.MEMORY),
                 ]
-                m.next = "CHECK"
+                m.d.sync += place.eq(place + 1)
+                with m.If(place == _JUDGING):
+                    m.next = "CHECK"
             with m.State("CHECK"):
                 good = status == Status.OK
                 m.d.sync += [
@@ -199,10 +222,7 @@ class HostLink(wiring.Component):
                     reading.eq(good & ~header.command[0]), reply.eq(header),
                     reply.version.eq(VERSION), reply.command.eq(header.command | REPLY),
                     reply.count.eq(status),
-                    reply.length.eq(Mux(
-                        good & ~header.command[0],
-                        Mux(memory_side, header.count << 3, header.count << 2), 0,
-                    )),
+                    reply.length.eq(Mux(good & ~header.command[0], length, 0)),
                 ]
                 m.next = "HEADER"
                 with m.If(good & header.command[0]):

@@ -10,6 +10,7 @@ from amaranth.hdl import Assert, Assume, Cat, Const, Cover, Module, Mux, Signal
 
 from rtl.axi.lite import AxiLite
 from rtl.axi.reader import AxiReader
+from rtl.csr import READ_LATENCY
 from tests.formal.helpers import FROM_SCRATCH, assert_formal
 
 pytestmark = pytest.mark.formal
@@ -186,7 +187,7 @@ def test_a_planted_fault_in_the_reader_is_found(reader, tmp_path):
 
 
 class LiteSpec:
-    """Slave and a free master; the registers answer with their address, one cycle later."""
+    """Slave and a free master; the registers answer with their address, in time."""
 
     def __init__(self, lite=AxiLite):
         self.m = m = Module()
@@ -202,7 +203,12 @@ class LiteSpec:
             (Assert, axi.rvalid, axi.rready, Cat(axi.rdata, axi.rresp)),
         ):
             stable(m, valid, ready, payload, rule)
-        m.d.sync += dut.csr_r_data.eq(dut.csr_addr)
+        data = dut.csr_addr
+        for age in range(READ_LATENCY):
+            late = Signal(10, name=f"late{age}")
+            m.d.sync += late.eq(data)
+            data = late
+        m.d.comb += dut.csr_r_data.eq(data)
         self._writes()
         self._reads()
 

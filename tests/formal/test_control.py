@@ -98,8 +98,6 @@ class PortSpec:
             watchdog.timeout.eq(TIMEOUT), control.expired.eq(watchdog.expired),
             watchdog.owed.eq(~arbiter.idle & ~r.valid),
             watchdog.moved.eq(ar.valid & ar.ready if moved is None else moved),
-            # Commands come only while not busy, as `rtl.csr` lets them through.
-            Assume(~(control.busy & (control.load | control.run))),
         ]
         command = Signal(3)
         begins = control.checker_start | control.engine_start

@@ -7,11 +7,12 @@ import random
 import pytest
 
 from model.config import PRESETS
-from rtl.csr import PROFILE, PROFILE_BASE, PROFILE_WORDS, UNITS, Csr
+from rtl.csr import PROFILE, PROFILE_BASE, PROFILE_WORDS, READ_LATENCY, UNITS, Csr
 from rtl.signatures import LayerStats
 from rtl.watchdog import DEFAULT_TIMEOUT
 from sim.backend import CSR
 from sim.backend import PROFILE_BASE as HOST_PROFILE_BASE
+from sim.backend import READ_LATENCY as HOST_READ_LATENCY
 from tests.rtl.helpers import pack, raw, simulate
 
 CONFIG = PRESETS["tiny"]
@@ -27,7 +28,7 @@ async def write(ctx, dut, name, value):
 
 async def read(ctx, dut, address):
     ctx.set(dut.addr, CSR.get(address, address))
-    await ctx.tick()
+    await ctx.tick().repeat(READ_LATENCY)
     return ctx.get(dut.r_data)
 
 
@@ -42,9 +43,11 @@ def test_registers():
         addresses = ("image_addr", "image_beats", "input_addr", "output_addr", "timeout")
         for index, name in enumerate(addresses):
             await write(ctx, dut, name, 0xDEADBEE0 + index)
+        await ctx.tick()            # a write counts a cycle later, as a command does
         ctx.set(dut.busy, 1)
         for name in addresses:      # refused while busy
             await write(ctx, dut, name, 0)
+        await ctx.tick()
         ctx.set(dut.busy, 0)
         for index, name in enumerate(addresses):
             assert await read(ctx, dut, name) == 0xDEADBEE0 + index
@@ -61,19 +64,38 @@ def test_commands():
     dut = Csr(config=CONFIG)
 
     async def bench(ctx):
-        for busy in (0, 1):
-            ctx.set(dut.busy, busy)
-            for value in range(16):
-                ctx.set(dut.addr, CSR["control"])
-                ctx.set(dut.w_data, value)
-                ctx.set(dut.w_en, 1)
-                ports = (dut.load, dut.run, dut.clear, dut.abort)
-                expected = [value >> bit & 1 for bit in range(4)]
-                assert [ctx.get(port) for port in ports] == (
-                    [0, 0, *expected[2:]] if busy else expected)
-                await ctx.tick()
-                ctx.set(dut.w_en, 0)
-                assert not any(ctx.get(port) for port in ports)
+        ports = (dut.load, dut.run, dut.clear, dut.abort)
+        for value in range(16):
+            await write(ctx, dut, "control", value)
+            assert [ctx.get(port) for port in ports] == [value >> bit & 1 for bit in range(4)]
+            await ctx.tick()
+            assert not any(ctx.get(port) for port in ports)
+            await write(ctx, dut, "irq_enable", value)
+            assert not any(ctx.get(port) for port in ports)
+
+    simulate(dut, bench)
+
+
+def test_a_read_sees_the_write_before_it():
+    """Of every cycle the register that its address names, as the writes before have left it."""
+    dut = Csr(config=CONFIG)
+    rng = random.Random(4)
+    names = ("image_addr", "image_beats", "input_addr", "output_addr", "timeout")
+
+    async def bench(ctx):
+        values = {name: ctx.get(getattr(dut, name)) for name in names}
+        expected = []
+        for cycle in range(300):
+            name, value = rng.choice(names), rng.getrandbits(32)
+            expected.append(values[name])
+            ctx.set(dut.addr, CSR[name])
+            ctx.set(dut.w_data, value)
+            ctx.set(dut.w_en, rng.random() < 0.5)
+            if ctx.get(dut.w_en):
+                values[name] = value
+            await ctx.tick()
+            if cycle >= READ_LATENCY - 1:
+                assert ctx.get(dut.r_data) == expected[cycle - READ_LATENCY + 1]
 
     simulate(dut, bench)
 
@@ -104,7 +126,7 @@ def test_profile():
     rng = random.Random(1)
     counts = {(unit, layer): [rng.getrandbits(32) for _ in range(4)]
               for unit in UNITS for layer in range(CONFIG.max_layers)}
-    assert PROFILE_BASE == HOST_PROFILE_BASE
+    assert PROFILE_BASE == HOST_PROFILE_BASE and READ_LATENCY == HOST_READ_LATENCY
 
     async def bench(ctx):
         for layer in range(CONFIG.max_layers):
