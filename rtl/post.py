@@ -152,11 +152,12 @@ class PostArray(wiring.Component):
         value_last = Signal(4)
         beat_last = Signal(4)
         one_beat, one_value = Signal(), Signal()
-        lanes = writing_lanes(self._config, layer)
+        lanes_last = Signal(4)
         m.d.sync += [
             rows_end.eq(layer.crop + layer.step),
             value_last.eq(layer.out_step - 1),
-            beat_last.eq(Mux(layer.out_step > lanes, layer.out_step, lanes) - 1),
+            lanes_last.eq(writing_lanes(self._config, layer) - 1),
+            beat_last.eq(Mux(value_last > lanes_last, value_last, lanes_last)),
             one_beat.eq(beat_last == 0),
             one_value.eq(value_last == 0),
         ]
@@ -185,10 +186,10 @@ class PostArray(wiring.Component):
             steering.r_addr.eq(r_addr),
             steering.r_column.eq(r_column),
         ]
-        m.d.sync += [
-            tag_addr.eq(tag_addr + write.en),
-            w_addr.eq(w_addr + steering.w_en),
-        ]
+        with m.If(write.en):
+            m.d.sync += tag_addr.eq(tag_addr + 1)
+        with m.If(steering.w_en):
+            m.d.sync += w_addr.eq(w_addr + 1)
 
         # The control part of the row to be taken waits in a register. It was stored so much before
         # the values that it is there when they are.
@@ -200,10 +201,9 @@ class PostArray(wiring.Component):
             read.addr.eq(next_addr),
             fetch.eq((row_end | ~head_full) & (next_addr != tag_addr)),
         ]
-        m.d.sync += [
-            next_addr.eq(next_addr + fetch),
-            head_full.eq(fetch | (head_full & ~row_end)),
-        ]
+        m.d.sync += head_full.eq(fetch | (head_full & ~row_end))
+        with m.If(fetch):
+            m.d.sync += next_addr.eq(next_addr + 1)
         with m.If(row_end | ~head_full):
             m.d.sync += head.eq(read.data)
 
@@ -224,7 +224,6 @@ class PostArray(wiring.Component):
         ]
         m.d.sync += [
             some.eq(steering.w_en | Mux(row_end, level > 1, some)),
-            r_addr.eq(r_addr + row_end),
             begun.eq(going_on),
             beat.eq(Mux(going_on, beat + 1, 0)),
             at_last.eq(Mux(going_on, beat + 1 == beat_last, one_beat)),
@@ -232,6 +231,8 @@ class PostArray(wiring.Component):
             values_left.eq(~going_on | (beat < value_last)),
             r_column.eq(Mux(going_on, r_column + 1 + layer.pool, layer.crop)),
         ]
+        with m.If(row_end):
+            m.d.sync += r_addr.eq(r_addr + 1)
         with m.If(steering.w_en & ~row_end):
             m.d.sync += level.eq(level + 1)
         with m.Elif(~steering.w_en & row_end):

@@ -241,7 +241,6 @@ class SumReader(wiring.Component):
         lanes_end = Signal(range(lanes))        # last kernel of the last block
         following = Signal(data.StructLayout({"size": 16, "rest": 16}))     # group
         m.d.sync += [
-            gap.eq(0),
             tiles_last.eq(tile_block + 1 == size),
             group_last.eq(rest == 0),
             single.eq(size == 1),
@@ -274,20 +273,18 @@ class SumReader(wiring.Component):
             m.d.sync += idle.eq(1)
 
         # Of the kernel whose first read is issued in this cycle.
-        started, started_last = Signal(), Signal()
+        started, block_end = Signal(), Signal()
         started_bank = Mux(layer.dot, 0, self.r_kernel[:bank_bits]) if bank_bits else Const(0)
         bank_last = layer.dot | (started_bank == banks - 1)
-        block_end = Signal()
         kernels_last_next = Signal()
         kernel_end = Signal(range(lanes))       # last kernel of the block
         last_round = Signal()       # the last kernel of the block for each bank
         m.d.comb += [
-            block_end.eq(started & started_last),
             kernels_last_next.eq(Mux(
                 tiles_last, Mux(kernels_last, one_block, last_follows), kernels_last
             )),
             last_round.eq(Mux(
-                layer.dot, started_last, self.r_kernel[bank_bits:] == kernel_end[bank_bits:]
+                layer.dot, block_end, self.r_kernel[bank_bits:] == kernel_end[bank_bits:]
             )),
         ]
 
@@ -342,7 +339,10 @@ class SumReader(wiring.Component):
             origin = Mux(layer.out_vector, origin << bank_bits, origin)
         block_last = Signal()
         m.d.comb += self.param_next.eq(block_end & tiles_last)
-        m.d.sync += [self.r_index.eq(self.r_index + 1), started.eq(start)]
+        m.d.sync += [
+            self.r_index.eq(self.r_index + 1),
+            started.eq(start), block_end.eq(start & last_kernel), gap.eq(start & last_kernel),
+        ]
         with m.If(tile_end):
             m.d.sync += self.r_en.eq(0)
         with m.If(start):
@@ -354,8 +354,6 @@ class SumReader(wiring.Component):
                 kernels_after.eq(kernels_after - 1),
                 first_kernel.eq(last_kernel),
                 last_kernel.eq(kernels_after == 1),
-                gap.eq(last_kernel),
-                started_last.eq(last_kernel),
                 block_last.eq(last_kernel),
             ]
             with m.If(first_kernel):
@@ -376,9 +374,9 @@ class SumReader(wiring.Component):
                 marks.layer_last.eq(last_round & kernels_last & tiles_last & group_last),
                 tile_base.eq(base),
             ]
-            with m.If(started_last & ~tiles_last):
+            with m.If(block_end & ~tiles_last):
                 m.d.sync += base.eq(block_base)
-            with m.Elif(started_last & kernels_last):
+            with m.Elif(block_end & kernels_last):
                 m.d.sync += base.eq(origin)
             with m.Elif(bank_last):
                 m.d.sync += base.eq(base_next)
