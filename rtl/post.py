@@ -151,16 +151,20 @@ class PostArray(wiring.Component):
         rows_end = Signal(4)
         value_last = Signal(4)
         beat_last = Signal(4)
-        lanes = writing_lanes(self._config, layer)
+        one_beat, one_value = Signal(), Signal()
+        lanes_last = Signal(4)
         m.d.sync += [
             rows_end.eq(layer.crop + layer.step),
             value_last.eq(layer.out_step - 1),
-            beat_last.eq(Mux(layer.out_step > lanes, layer.out_step, lanes) - 1),
+            lanes_last.eq(writing_lanes(self._config, layer) - 1),
+            beat_last.eq(Mux(value_last > lanes_last, value_last, lanes_last)),
+            one_beat.eq(beat_last == 0),
+            one_value.eq(value_last == 0),
         ]
 
         # The control part of a row is stored at once, its values STORE_DELAY cycles later.
-        head = data.StructLayout({"bias": signed(18), "multiplier": 14, "marks": RowMarks})
-        m.submodules.queue = queue = Memory(shape=head, depth=SEGMENT_ROWS, init=[])
+        head_shape = data.StructLayout({"bias": signed(18), "multiplier": 14, "marks": RowMarks})
+        m.submodules.queue = queue = Memory(shape=head_shape, depth=SEGMENT_ROWS, init=[])
         write, read = queue.write_port(), queue.read_port(domain="comb")
         row, tag = self.i.payload, self.i.payload.tag
         tile_last = row.index + 1 == rows_end
@@ -182,46 +186,73 @@ class PostArray(wiring.Component):
             steering.r_addr.eq(r_addr),
             steering.r_column.eq(r_column),
         ]
-        m.d.sync += [
-            tag_addr.eq(tag_addr + write.en),
-            w_addr.eq(w_addr + steering.w_en),
+        with m.If(write.en):
+            m.d.sync += tag_addr.eq(tag_addr + 1)
+        with m.If(steering.w_en):
+            m.d.sync += w_addr.eq(w_addr + 1)
+
+        # The control part of the row to be taken waits in a register. It was stored so much before
+        # the values that it is there when they are.
+        head = Signal(head_shape, reset_less=True)
+        head_full, fetch = Signal(), Signal()
+        next_addr = Signal(range(SEGMENT_ROWS))     # of the row after it
+        row_end = Signal()
+        m.d.comb += [
+            read.addr.eq(next_addr),
+            fetch.eq((row_end | ~head_full) & (next_addr != tag_addr)),
         ]
+        m.d.sync += head_full.eq(fetch | (head_full & ~row_end))
+        with m.If(fetch):
+            m.d.sync += next_addr.eq(next_addr + 1)
+        with m.If(row_end | ~head_full):
+            m.d.sync += head.eq(read.data)
 
         # Taking a row: `beat` counts its cycles, the first values_last+1 of them take a value.
         level = Signal(range(SEGMENT_ROWS + 1))
+        some = Signal()             # `level` is not 0
         beat = Signal(4)
+        begun = Signal()            # ... nor `beat`
+        at_last, at_value, values_left = Signal(), Signal(), Signal()
         taking = Signal()
-        row_end = Signal()
-        advance = read.data.marks.tile.advance
+        advance = head.marks.tile.advance
+        going_on = taking & ~row_end
         m.d.comb += [
-            read.addr.eq(r_addr),
-            taking.eq((beat != 0) | ((level != 0) & (self.spare | ~advance))),
-            row_end.eq(taking & (beat == beat_last)),
-            self.reserve.eq(taking & (beat == 0) & advance),
+            taking.eq(begun | (some & (self.spare | ~advance))),
+            row_end.eq(taking & at_last),
+            self.reserve.eq(taking & ~begun & advance),
             self.credit.eq(row_end),
         ]
         m.d.sync += [
-            level.eq(level + steering.w_en - row_end),
-            r_addr.eq(r_addr + row_end),
-            beat.eq(Mux(row_end, 0, beat + taking)),
-            r_column.eq(Mux(taking & ~row_end, r_column + 1 + layer.pool, layer.crop)),
+            some.eq(steering.w_en | Mux(row_end, level > 1, some)),
+            begun.eq(going_on),
+            beat.eq(Mux(going_on, beat + 1, 0)),
+            at_last.eq(Mux(going_on, beat + 1 == beat_last, one_beat)),
+            at_value.eq(Mux(going_on, beat + 1 == value_last, one_value)),
+            values_left.eq(~going_on | (beat < value_last)),
+            r_column.eq(Mux(going_on, r_column + 1 + layer.pool, layer.crop)),
         ]
+        with m.If(row_end):
+            m.d.sync += r_addr.eq(r_addr + 1)
+        with m.If(steering.w_en & ~row_end):
+            m.d.sync += level.eq(level + 1)
+        with m.Elif(~steering.w_en & row_end):
+            m.d.sync += level.eq(level - 1)
 
         m.submodules.marks = marks = DelayLine(RowMarks, cycles=Post.COLLECT_DELAY + 1)
         output = self.o[0]
         m.d.comb += [
-            steering.bias.eq(delayed(m, read.data.bias, 1, "bias")),
+            steering.bias.eq(delayed(m, head.bias, 1, "bias")),
             steering.multiplier.eq(
-                delayed(m, read.data.multiplier, 1 + Requantiser.MULTIPLIER_DELAY, "multiplier")
+                delayed(m, head.multiplier, 1 + Requantiser.MULTIPLIER_DELAY, "multiplier")
             ),
             steering.position.eq(delayed(m, beat[:3], Post.COLLECT_DELAY, "position")),
             steering.collect.eq(
-                delayed(m, taking & (beat <= value_last), Post.COLLECT_DELAY, "collect")
+                delayed(m, taking & values_left, Post.COLLECT_DELAY, "collect")
             ),
-            marks.i.eq(read.data.marks),
+            marks.i.eq(head.marks),
             output.payload.marks.eq(marks.o),
             output.valid.eq(
-                delayed(m, taking & (beat == value_last), Post.COLLECT_DELAY + 1, "last")
+                delayed(m, taking & at_value, Post.COLLECT_DELAY + 1, "last")
             ),
         ]
         for lane in range(self._config.tile_lanes):

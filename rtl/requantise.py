@@ -142,9 +142,31 @@ class Requantiser(wiring.Component):
         # One bit more below the point, kept for the rounding.
         s3_coarse = Signal(signed(width + 16), reset_less=True)
         s4_fine = Signal(signed(width + 16), reset_less=True)
-        s5_round = Signal(signed(width + 16), reset_less=True)
+        s5_round = Signal(16, reset_less=True)
+        s5_within = Signal(3, reset_less=True)      # but for a carry: 16 bits, 8 signed, 8 unsigned
+        s5_below = Signal(reset_less=True)
+        s5_limit = Signal(16, reset_less=True)
         s6_value = Signal(signed(16), reset_less=True)
         limited = saturate(s0_sum, width)
+
+        # What the bits above the result are is found beside the rounding: it can only carry into
+        # them, which shows in the bit above the largest result. The least one needs no carry.
+        def upper(bits):
+            return s4_fine[bits + 1:]
+
+        wide, signed8 = layer.out_wide, layer.out_signed & ~layer.out_wide
+        within = Cat(
+            wide & (upper(15) == 0), signed8 & (upper(7) == 0),
+            ~wide & ~layer.out_signed & (upper(8) == 0),
+        )
+        below = Mux(wide, upper(15).all(), signed8 & upper(7).all())
+        negative = s4_fine[-1]
+        limit = Cat(
+            (~negative).replicate(7), negative ^ ~signed8,
+            Mux(wide, ~negative, signed8 & negative).replicate(7),
+            (wide | signed8) & negative,
+        )
+        carried = Cat(s5_round[15], s5_round[7], s5_round[8])
         m.d.sync += [
             s0_sum.eq(self.value + self.bias),
             s1_value.eq(Mux(layer.relu & s0_sum[-1], 0, limited)),
@@ -154,14 +176,9 @@ class Requantiser(wiring.Component):
                 >> Cat(Const(0, 3), layer.requant_shift[3:])
             ),
             s4_fine.eq(s3_coarse >> layer.requant_shift[:3]),
-            s5_round.eq((s4_fine + 1) >> 1),
-            s6_value.eq(
-                Mux(
-                    layer.out_wide,
-                    saturate(s5_round, 16),
-                    Mux(layer.out_signed, saturate(s5_round, 8), saturate(s5_round, 8, False)),
-                )
-            ),
+            s5_round.eq((s4_fine[:17] + 1) >> 1),
+            s5_within.eq(within), s5_below.eq(below), s5_limit.eq(limit),
+            s6_value.eq(Mux(s5_below | (s5_within & ~carried).any(), s5_round, s5_limit)),
         ]
         m.d.comb += self.o.eq(s6_value)
         return m

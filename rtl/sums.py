@@ -222,48 +222,69 @@ class SumReader(wiring.Component):
         banks = self._config.feature_banks
         bank_bits = exact_log2(banks)
 
+        # A block's end is worked up in the cycle after the start of its last kernel: what follows
+        # it, and all that is said about a kernel, is found beside the decisions to start.
         active = Signal()           # kernels of this layer are left to start
         gap = Signal()              # block counters and param_ready settle
         next_kernel = Signal(range(lanes))
-        kernel_block = Signal(13)
+        first_kernel = Signal(init=1)   # the next kernel is a block's first,
+        last_kernel = Signal()      # its last
+        kernels_after = Signal(range(lanes))    # kernels of the block after the next one
+        blocks_after = Signal(13)   # kernel blocks after this one
         tile_block = Signal(16)     # of the group
         size, rest = Signal(16), Signal(16)     # tile blocks of the group and of later ones
         kernels_last = Signal()     # the counters stand at the last block
         tiles_last = Signal()
         group_last = Signal()
         single = Signal()           # a group of one tile block
+        one_block, last_follows = Signal(), Signal()    # of the kernel blocks: only one; one more
+        lanes_end = Signal(range(lanes))        # last kernel of the last block
+        following = Signal(data.StructLayout({"size": 16, "rest": 16}))     # group
         m.d.sync += [
-            gap.eq(0),
-            kernels_last.eq(kernel_block + 1 == layer.kernel_blocks),
             tiles_last.eq(tile_block + 1 == size),
             group_last.eq(rest == 0),
             single.eq(size == 1),
+            one_block.eq(layer.kernel_blocks == 1),
+            last_follows.eq(blocks_after == 1),
+            lanes_end.eq(layer.lanes_last - 1),
+            Cat(following.size, following.rest).eq(Cat(*next_group(rest, layer.resident))),
         ]
 
         # Complete blocks that nobody has begun to read, and the slot of the first of them.
         waiting = Signal(range(SUM_SLOTS + 1))
+        some_waiting = Signal()
         next_slot = Signal(range(SUM_SLOTS))
 
-        bank = Mux(layer.dot, 0, next_kernel[:bank_bits]) if bank_bits else Const(0)
-        bank_last = layer.dot | (bank == banks - 1)
+        idle = Signal(init=1)       # no tile is being read, or this is its last read
         room = Signal(banks)
         tile_end = Signal()
-        block_ready = Signal()
         start = Signal()
-        last_round = Signal()       # the last kernel of the block for each bank
-        last_kernel = Signal()
-        kernel_end = Mux(kernels_last, layer.lanes_last, lanes) - 1
+        bank = Mux(layer.dot, 0, next_kernel[:bank_bits]) if bank_bits else Const(0)
         m.d.comb += [
-            tile_end.eq(self.r_en & ((self.r_index == tile_reads(self._config) - 1) | layer.dot)),
-            block_ready.eq((waiting != 0) & self.param_ready & ~gap),
+            tile_end.eq(self.r_en & idle),
             start.eq(
-                active & (~self.r_en | tile_end) & room.bit_select(bank, 1)
-                & ((next_kernel != 0) | block_ready)
+                idle & room.bit_select(bank, 1)
+                & (~first_kernel | (active & ~gap & some_waiting & self.param_ready))
             ),
-            last_kernel.eq(next_kernel == kernel_end[:len(next_kernel)]),
+        ]
+        with m.If(start):
+            m.d.sync += idle.eq(layer.dot)
+        with m.Elif(self.r_index == tile_reads(self._config) - 2):
+            m.d.sync += idle.eq(1)
+
+        # Of the kernel whose first read is issued in this cycle.
+        started, block_end = Signal(), Signal()
+        started_bank = Mux(layer.dot, 0, self.r_kernel[:bank_bits]) if bank_bits else Const(0)
+        bank_last = layer.dot | (started_bank == banks - 1)
+        kernels_last_next = Signal()
+        kernel_end = Signal(range(lanes))       # last kernel of the block
+        last_round = Signal()       # the last kernel of the block for each bank
+        m.d.comb += [
+            kernels_last_next.eq(Mux(
+                tiles_last, Mux(kernels_last, one_block, last_follows), kernels_last
+            )),
             last_round.eq(Mux(
-                layer.dot, last_kernel,
-                next_kernel[bank_bits:] == kernel_end[bank_bits:len(next_kernel)],
+                layer.dot, block_end, self.r_kernel[bank_bits:] == kernel_end[bank_bits:]
             )),
         ]
 
@@ -278,22 +299,32 @@ class SumReader(wiring.Component):
         free = Signal()
         if banks > 1:
             m.d.sync += free.eq(layer.dot & (layer.tiles == 1))
+        needed = Signal(range(SEGMENT_ROWS + 1))
+        m.d.sync += needed.eq(entries)
         for index in range(banks):
             credits = Signal(range(SEGMENT_ROWS + 1), name=f"credits{index}")
-            taken = start & (bank == index)
+            taken, credit = start & (bank == index), self.credit[index]
+            # Both decisions come late, so that all four outcomes are found before.
+            less = (credits - needed)[:len(credits)]
             with m.If(~free):
-                m.d.sync += credits.eq(credits - Mux(taken, entries, 0) + self.credit[index])
+                m.d.sync += credits.eq(Mux(
+                    taken, Mux(credit, (credits + ~needed + 2)[:len(credits)], less),
+                    Mux(credit, credits + 1, credits),
+                ))
             if banks > 1:
                 m.d.sync += room[index].eq((credits >= Mux(layer.dot, 2, entries)) | free)
             else:
-                after = credits + self.credit[index]
-                m.d.sync += room[index].eq(Mux(taken, after >= entries << 1, after >= entries))
+                m.d.sync += room[index].eq(Mux(
+                    taken,
+                    Mux(credit, credits + 1 >= needed << 1, credits >= needed << 1),
+                    Mux(credit, credits + 1 >= needed, credits >= needed),
+                ))
             with m.If(self.begin):
                 m.d.sync += [credits.eq(SEGMENT_ROWS), room[index].eq(banks == 1)]
 
         # One register stage between the decision and the RAM.
         marks = Signal(TileMarks)
-        s0_base = Signal(POSITION_BITS, reset_less=True)
+        tile_base = Signal(POSITION_BITS, reset_less=True)
         base = Signal(POSITION_BITS)            # map of the next kernel
         block_base = Signal(POSITION_BITS)      # map of the first kernel of the kernel block
         base_step = Signal(POSITION_BITS)
@@ -307,7 +338,11 @@ class SumReader(wiring.Component):
         if banks > 1:
             origin = Mux(layer.out_vector, origin << bank_bits, origin)
         block_last = Signal()
-        m.d.sync += [self.r_index.eq(self.r_index + 1), self.param_next.eq(0)]
+        m.d.comb += self.param_next.eq(block_end & tiles_last)
+        m.d.sync += [
+            self.r_index.eq(self.r_index + 1),
+            started.eq(start), block_end.eq(start & last_kernel), gap.eq(start & last_kernel),
+        ]
         with m.If(tile_end):
             m.d.sync += self.r_en.eq(0)
         with m.If(start):
@@ -315,51 +350,65 @@ class SumReader(wiring.Component):
                 self.r_en.eq(1),
                 self.r_index.eq(0),
                 self.r_kernel.eq(next_kernel),
-                next_kernel.eq(next_kernel + 1),
+                next_kernel.eq(Mux(last_kernel, 0, next_kernel + 1)),
+                kernels_after.eq(kernels_after - 1),
+                first_kernel.eq(last_kernel),
+                last_kernel.eq(kernels_after == 1),
                 block_last.eq(last_kernel),
+            ]
+            with m.If(first_kernel):
+                m.d.sync += [self.r_slot.eq(next_slot), next_slot.eq(next_slot + 1)]
+        with m.If(gap):
+            end = Mux(kernels_last_next, lanes_end, lanes - 1)
+            m.d.sync += [
+                kernels_last.eq(kernels_last_next), kernel_end.eq(end),
+                kernels_after.eq(end), last_kernel.eq(end == 0),
+            ]
+        with m.If(started):
+            m.d.sync += [
                 marks.commit.eq(group_last & tiles_last),
                 marks.final.eq(group_last),
                 # A set of places is left at its end, unless the next block has the same tiles.
                 marks.advance.eq(last_round & (~single | (kernels_last & ~group_last))),
                 marks.turn.eq(last_round & kernels_last & tiles_last & ~group_last),
                 marks.layer_last.eq(last_round & kernels_last & tiles_last & group_last),
-                s0_base.eq(base),
+                tile_base.eq(base),
             ]
-            with m.If(last_kernel & ~tiles_last):
+            with m.If(block_end & ~tiles_last):
                 m.d.sync += base.eq(block_base)
-            with m.Elif(last_kernel & kernels_last):
+            with m.Elif(block_end & kernels_last):
                 m.d.sync += base.eq(origin)
             with m.Elif(bank_last):
                 m.d.sync += base.eq(base_next)
-            with m.If(last_kernel & tiles_last):
-                m.d.sync += block_base.eq(Mux(kernels_last, origin, base_next))
-            with m.If(next_kernel == 0):
-                m.d.sync += [self.r_slot.eq(next_slot), next_slot.eq(next_slot + 1)]
-            with m.If(last_kernel):
+        with m.If(block_end):
+            m.d.sync += tile_block.eq(tile_block + 1)
+            with m.If(tiles_last):
                 m.d.sync += [
-                    next_kernel.eq(0),
-                    gap.eq(1),
-                    self.param_next.eq(tiles_last),
-                    active.eq(~(kernels_last & tiles_last & group_last)),
-                    tile_block.eq(Mux(tiles_last, 0, tile_block + 1)),
+                    tile_block.eq(0), blocks_after.eq(blocks_after - 1), block_base.eq(base_next),
                 ]
-                with m.If(tiles_last):
-                    m.d.sync += kernel_block.eq(Mux(kernels_last, 0, kernel_block + 1))
-                    with m.If(kernels_last):
-                        following_size, following_rest = next_group(rest, layer.resident)
-                        m.d.sync += [size.eq(following_size), rest.eq(following_rest)]
+                with m.If(kernels_last):
+                    m.d.sync += [
+                        blocks_after.eq(layer.kernel_blocks - 1), block_base.eq(origin),
+                        size.eq(following.size), rest.eq(following.rest),
+                        active.eq(~group_last),
+                    ]
 
         m.d.sync += [
             self.slot_free.eq(tile_end & block_last),
-            waiting.eq(waiting + self.complete.valid - (start & (next_kernel == 0))),
+            waiting.eq(waiting + self.complete.valid - (start & first_kernel)),
+            some_waiting.eq(self.complete.valid | Mux(
+                start & first_kernel, waiting > 1, some_waiting
+            )),
         ]
-        with m.If(self.complete.valid & (waiting == 0)):
+        with m.If(self.complete.valid & ~some_waiting):
             m.d.sync += next_slot.eq(self.complete.payload)
 
         with m.If(self.begin):
+            # As after the last block of a kernel block, the last one of a group.
             m.d.sync += [
-                active.eq(1), gap.eq(1),
-                next_kernel.eq(0), kernel_block.eq(0), tile_block.eq(0),
+                active.eq(1), gap.eq(1), kernels_last.eq(1), tiles_last.eq(1),
+                next_kernel.eq(0), first_kernel.eq(1), tile_block.eq(0),
+                blocks_after.eq(layer.kernel_blocks - 1),
                 size.eq(layer.resident), rest.eq(layer.tile_blocks - layer.resident),
                 base.eq(origin), block_base.eq(origin),
             ]
@@ -367,8 +416,6 @@ class SumReader(wiring.Component):
         # The parameters arrive one cycle after the first read and are kept for the tile.
         s1_valid = Signal()
         s1_first = Signal()
-        s1_marks = Signal(TileMarks, reset_less=True)
-        s1_base = Signal(POSITION_BITS, reset_less=True)
         s2_tag = Signal(StoreTag, reset_less=True)
         tag = s2_tag
         for stage in range(3, self._read_latency + 1):
@@ -383,15 +430,13 @@ class SumReader(wiring.Component):
         ]
         m.d.sync += [
             s1_valid.eq(self.r_en),
-            s1_first.eq(self.r_en & (self.r_index == 0)),
-            s1_marks.eq(marks),
-            s1_base.eq(s0_base),
+            s1_first.eq(started),
         ]
         with m.If(s1_first):
             m.d.sync += [
                 s2_tag.bias.eq(self.param_data.bias),
                 s2_tag.multiplier.eq(self.param_data.multiplier),
-                s2_tag.marks.eq(s1_marks),
-                s2_tag.base.eq(s1_base),
+                s2_tag.marks.eq(marks),
+                s2_tag.base.eq(tile_base),
             ]
         return m

@@ -149,30 +149,37 @@ class TileWalker(wiring.Component):
         s0_set = Signal(set_bits)
         room = Signal(range((1 << set_bits) + 1))   # sets not begun
         lane = Signal(range(self._lanes))
-        block = Signal(16)                          # of the group
-        size, rest = Signal(16), Signal(16)         # tile blocks of the group and of later ones
-        kernel_block = Signal(13)
+        blocks_after = Signal(16)                   # tile blocks of the group after this one
+        size, rest = Signal(16), Signal(16)         # tile blocks of the group (less one), of others
+        kernels_after = Signal(13)                  # kernel blocks after this one
         tile = Signal(data.StructLayout({
-            "number": 17, "row_left": 10, "x": 11, "y": 11, "y_position": PLACE_BITS,
+            "number": 17, "row_left": 10, "row_last": 1, "x": 11, "y": 11,
+            "y_position": PLACE_BITS,
         }))
         following = Signal.like(tile)
         group = Signal.like(tile)                   # first tile of the group
-        lane_last, start = Signal(), Signal()
+        lane_last, start, done = Signal(), Signal(), Signal()
         m.d.comb += [
             lane_last.eq(lane == self._lanes - 1),
             start.eq(~s0_valid & ((room != 0) | released)),
         ]
+        m.d.sync += [room.eq(room + released - start), done.eq(s0_valid & lane_last)]
         # Of the set being begun: its state is there since the cycle before at least.
         block_last, kernel_last = Signal(), Signal()
+        next_size, next_rest = Signal(16), Signal(16)
+        following_size, following_rest = next_group(rest, layer.resident)
+        one_column = Signal()
         m.d.sync += [
-            block_last.eq(block + 1 == size),
-            kernel_last.eq((kernel_block + 1 == layer.kernel_blocks) | (size == 1)),
+            block_last.eq(blocks_after == 0),
+            kernel_last.eq((kernels_after == 0) | (size == 0)),
+            next_size.eq(following_size - 1), next_rest.eq(following_rest),
+            one_column.eq(layer.tiles_x == 1),
         ]
-        m.d.sync += room.eq(room + released - start)
         m.d.comb += [following.eq(tile), following.number.eq(tile.number + 1)]
-        with m.If(tile.row_left == 1):
+        with m.If(tile.row_last):
             m.d.comb += [
                 following.row_left.eq(layer.tiles_x),
+                following.row_last.eq(one_column),
                 following.x.eq(0),
                 following.y.eq(tile.y + layer.out_step),
                 following.y_position.eq(tile.y_position + layer.out_tile_row),
@@ -180,6 +187,7 @@ class TileWalker(wiring.Component):
         with m.Else():
             m.d.comb += [
                 following.row_left.eq(tile.row_left - 1),
+                following.row_last.eq(tile.row_left == 2),
                 following.x.eq(tile.x + layer.out_step),
             ]
         with m.If(s0_valid):
@@ -187,17 +195,19 @@ class TileWalker(wiring.Component):
             with m.If(lane == 0):
                 m.d.sync += rows[s0_set].eq(tile.y)
             with m.If(lane_last):
-                m.d.sync += [
-                    s0_valid.eq(0), s0_set.eq(s0_set + 1), lane.eq(0), block.eq(block + 1),
-                ]
-                with m.If(block_last):
-                    m.d.sync += [block.eq(0), kernel_block.eq(kernel_block + 1), tile.eq(group)]
-                    with m.If(kernel_last):
-                        following_size, following_rest = next_group(rest, layer.resident)
-                        m.d.sync += [
-                            kernel_block.eq(0), tile.eq(following), group.eq(following),
-                            size.eq(following_size), rest.eq(following_rest),
-                        ]
+                m.d.sync += [s0_valid.eq(0), s0_set.eq(s0_set + 1), lane.eq(0)]
+        # No set is walked in the cycle after the end of one: it is the time to turn back or go on.
+        with m.If(done):
+            m.d.sync += blocks_after.eq(blocks_after - 1)
+            with m.If(block_last):
+                m.d.sync += [kernels_after.eq(kernels_after - 1), blocks_after.eq(size)]
+                with m.If(kernel_last):
+                    m.d.sync += [
+                        kernels_after.eq(layer.kernel_blocks - 1), blocks_after.eq(next_size),
+                        size.eq(next_size), rest.eq(next_rest), group.eq(tile),
+                    ]
+                with m.Else():
+                    m.d.sync += tile.eq(group)
         with m.If(start):
             m.d.sync += s0_valid.eq(1)
 
@@ -247,10 +257,11 @@ class TileWalker(wiring.Component):
         with m.If(self.begin):
             m.d.sync += [
                 s0_valid.eq(1), s0_set.eq(0), s1_valid.eq(0), s1_last.eq(0), filled.eq(0),
-                room.eq((1 << set_bits) - 1), lane.eq(0), block.eq(0), kernel_block.eq(0),
-                size.eq(layer.resident), rest.eq(layer.tile_blocks - layer.resident),
+                room.eq((1 << set_bits) - 1), lane.eq(0), done.eq(0),
+                blocks_after.eq(layer.resident - 1), size.eq(layer.resident - 1),
+                kernels_after.eq(layer.kernel_blocks - 1),
+                rest.eq(layer.tile_blocks - layer.resident),
                 tile.eq(0), group.eq(0),
                 tile.row_left.eq(layer.tiles_x), group.row_left.eq(layer.tiles_x),
-                block_last.eq(layer.resident == 1),
-                kernel_last.eq((layer.kernel_blocks == 1) | (layer.resident == 1)),
+                tile.row_last.eq(layer.tiles_x == 1), group.row_last.eq(layer.tiles_x == 1),
             ]

@@ -1,13 +1,16 @@
 """Post: rows of the inverse FFT in, bytes out, against NumPy; rate and latency."""
 
 import random
+from itertools import product
 
 import numpy as np
 import pytest
 from amaranth.hdl import Value
 
+from model import fixed
 from model.config import PRESETS
 from rtl.post import PostArray
+from rtl.requantise import Requantiser
 from rtl.signatures import POSITION_BITS, Descriptor
 from rtl.sums import SEGMENT_ROWS
 from tests.rtl import store_model
@@ -133,3 +136,35 @@ def test_latency():
     tiles = random_tiles(np.random.default_rng(2), config, layer, 1)
     _, stamps, sent = run(config, layer, [(*tiles[0][:4], [0, 0, 0])], 0, pauses=False)
     assert stamps[0] - sent[0] == PostArray.LATENCY
+
+
+@pytest.mark.parametrize("width", [18, 20])
+def test_limits(width):
+    """Values around every limit, and the ends of the range, for small, usual and large shifts."""
+    dut = Requantiser(width)
+    least = -1 << width - 1
+    got, wanted = [], []
+
+    async def feed(ctx):
+        for wide, out_signed in product((0, 1), repeat=2):
+            bits, is_signed = (16, True) if wide else (8, bool(out_signed))
+            for shift, multiplier in product((1, 2, 9, width + 7, 63), (1, 1 << 13, 16383)):
+                limits = [limit << shift for limit in fixed.int_range(bits, is_signed)]
+                values = {limit // multiplier + near for limit in limits for near in range(-6, 7)}
+                values = [v for v in values if least <= v < -least] + [least, -least - 1]
+                ctx.set(Value.cast(dut.layer), pack(Descriptor, {
+                    "out_wide": wide, "out_signed": out_signed, "requant_shift": shift,
+                }))
+                ctx.set(dut.multiplier, multiplier)
+                for value in values + [0] * dut.LATENCY:
+                    ctx.set(dut.value, value)
+                    await ctx.tick()
+                    got.append(ctx.get(dut.o) % (1 << bits))
+                products = np.array(values) * multiplier
+                results = fixed.saturate(fixed.round_shift(products, shift), bits, is_signed)
+                wanted.extend([None] * (dut.LATENCY - 1))
+                wanted.extend((results % (1 << bits)).tolist() + [None])
+
+    simulate(dut, feed, limit=30000)
+    assert sum(word is not None for word in wanted) > 900
+    assert [g if w is not None else None for g, w in zip(got, wanted, strict=True)] == wanted

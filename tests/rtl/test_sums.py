@@ -96,6 +96,7 @@ class Bench:
         self.layer, self.in_layer = layer, 0
         self.reads_per_tile = 1 if layer["dot"] else tile_reads(config)
         self.parameters += store_model.parameter_blocks(config, layer, values)
+        await ctx.tick().repeat(3)      # without a layer nothing may start
         ctx.set(Value.cast(dut.layer), pack(Descriptor, layer))
         ctx.set(dut.begin, 1)
         await ctx.tick()
