@@ -288,7 +288,8 @@ class OutputDma(wiring.Component):
             ]
         with m.If(free):
             m.d.sync += [
-                w.valid.eq(offer), w.payload.data.eq(queue.r_data.word_select(position, self._bits)),
+                w.valid.eq(offer),
+                w.payload.data.eq(queue.r_data.word_select(position, self._bits)),
             ]
         with m.If(offer):
             m.d.sync += position.eq(position + 1)
