@@ -105,22 +105,22 @@ class Checker(wiring.Component):
         s1_left, s1_data = Signal(range(words + 1)), Signal(bits, reset_less=True)
         s1_valid, s1_word = s1_left != 0, s1_data[:64]
         s1_index = Signal(range(max(store_depth, HEADER_WORDS, words)))
-        asking, more = Signal(), Signal()       # something is left to ask for, more than a burst
+        # Something is left to ask for, more than a burst, to come: found while it changes.
+        asking, more, expecting = Signal(), Signal(), Signal()
         count = Signal(9)
         m.d.comb += [
-            more.eq(ask_left > BURST), count.eq(Mux(more, BURST, ask_left)),
+            count.eq(Mux(more, BURST, ask_left)),
             self.ar.payload.addr.eq(ask_addr),
             self.ar.payload.len.eq(count - 1),
             self.r.ready.eq(s1_left <= 1),
             kern.eq(section == 2),
         ]
+        m.d.sync += s1_data.eq(Mux(self.r.ready, self.r.payload.data, s1_data >> 64))
         with m.If(s1_valid):
+            m.d.sync += [s1_left.eq(s1_left - 1), s1_index.eq(s1_index + 1)]
+        with m.If(self.r.valid & self.r.ready & expecting):
             m.d.sync += [
-                s1_left.eq(s1_left - 1), s1_index.eq(s1_index + 1), s1_data.eq(s1_data >> 64),
-            ]
-        with m.If(self.r.valid & self.r.ready & (data_left != 0)):
-            m.d.sync += [
-                data_left.eq(data_left - 1), s1_data.eq(self.r.payload.data),
+                data_left.eq(data_left - 1), expecting.eq(data_left != 1),
                 s1_left.eq(Mux(kern, 1, words) if by_beat else words),
             ]
             with m.If(self.r.payload.error):
@@ -171,7 +171,8 @@ class Checker(wiring.Component):
                 m.d.comb += [word_crc.start.eq(1), beat_crc.start.eq(1)]
                 m.d.sync += [
                     ask_addr.eq(self.image_addr + offset), ask_left.eq(beats),
-                    asking.eq(beats != 0), data_left.eq(beats), s1_index.eq(0), settle.eq(4),
+                    asking.eq(beats != 0), more.eq(beats > BURST),
+                    data_left.eq(beats), expecting.eq(beats != 0), s1_index.eq(0), settle.eq(4),
                 ]
                 with m.If(section == 2):
                     m.d.sync += self.kernel_base.eq(self.image_addr + offset)
@@ -180,14 +181,14 @@ class Checker(wiring.Component):
                 m.d.comb += self.ar.valid.eq(asking)
                 with m.If(asking & self.ar.ready):
                     m.d.sync += [
-                        ask_addr.eq(ask_addr + count), ask_left.eq(ask_left - count),
-                        asking.eq(more),
+                        ask_addr.eq(ask_addr + count), ask_left.eq(ask_left - BURST),
+                        asking.eq(more), more.eq(ask_left > 2 * BURST),
                     ]
-                with m.If((data_left == 0) & (s1_left <= 1)):
+                with m.If(~expecting & (s1_left <= 1)):
                     m.next = "SETTLE"
                 with m.Elif(bus_error & self.ar.ready):
                     # Ask for no more; who owns the port drops what is under way.
-                    m.d.sync += [data_left.eq(0), ask_left.eq(0), asking.eq(0)]
+                    m.d.sync += [expecting.eq(0), asking.eq(0)]
             with m.State("SETTLE"):     # last beat, CRC, comparison, choice of the error
                 m.d.sync += settle.eq(settle - 1)
                 with m.If(settle == 0):

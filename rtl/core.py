@@ -167,19 +167,21 @@ class Core(wiring.Component):
         """
         checker, input_dma, engine = readers
         most = first_bursts(self.config)
-        bursts, cycles = Signal(range(most + 1)), Signal(6)
-        kernels_asked = (bursts == most) | cycles.all() | engine.dot_next
+        bursts, cycles, enough = Signal(range(most + 1)), Signal(6), Signal()
+        kernels_asked = enough | engine.dot_next
+        with m.If(engine.ar.valid & engine.ar.ready):
+            m.d.sync += bursts.eq(bursts + 1)
+        m.d.sync += cycles.eq(cycles + 1)
+        with m.If(cycles.all() | ((bursts == most - 1) & engine.ar.valid & engine.ar.ready)):
+            m.d.sync += enough.eq(1)
         with m.If(control.engine_reset):
-            m.d.sync += [bursts.eq(0), cycles.eq(0)]
-        with m.Elif(~kernels_asked):
-            m.d.sync += [bursts.eq(bursts + (engine.ar.valid & engine.ar.ready)),
-                         cycles.eq(cycles + 1)]
+            m.d.sync += [bursts.eq(0), cycles.eq(0), enough.eq(0)]
         connect(m, checker.ar, arbiter.ar[0])
         connect(m, engine.ar, arbiter.ar[2])
         m.d.comb += [
             arbiter.ar[1].valid.eq(input_dma.ar.valid & kernels_asked),
             arbiter.ar[1].payload.eq(input_dma.ar.payload),
-            input_dma.ar.ready.eq(arbiter.ar[1].ready & kernels_asked),
+            input_dma.ar.ready.eq(arbiter.ar[1].ready),
         ]
         for index, reader in enumerate(readers):
             connect(m, arbiter.r[index], reader.r)

@@ -93,11 +93,11 @@ class InputDma(wiring.Component):
         beats_log2 = exact_log2(ROW * self._banks // self._bits)    # of a row
         ask_addr = Signal(32)
         ask_left, data_left = Signal(ROW_BITS + beats_log2), Signal(ROW_BITS + beats_log2)
-        asking, more = Signal(), Signal()       # something is left to ask for, more than a burst
+        # Something is left to ask for, more than a burst, to come: found while it changes.
+        asking, more, expecting = Signal(), Signal(), Signal()
         count = Signal(range(BURST + 1))
-        beat = self.r.valid & self.r.ready & (data_left != 0)
+        beat = self.r.valid & self.r.ready & expecting
         m.d.comb += [
-            more.eq(ask_left > BURST),
             count.eq(Mux(more, BURST, ask_left)),
             self.asking.eq(asking), self.ar.valid.eq(asking),
             self.ar.payload.addr.eq(ask_addr),
@@ -105,11 +105,12 @@ class InputDma(wiring.Component):
         ]
         with m.If(self.ar.valid & self.ar.ready):
             m.d.sync += [
-                ask_addr.eq(ask_addr + count), ask_left.eq(ask_left - count), asking.eq(more),
+                ask_addr.eq(ask_addr + count), ask_left.eq(ask_left - BURST),
+                asking.eq(more), more.eq(ask_left > 2 * BURST),
             ]
         m.d.sync += self.error.eq(beat & self.r.payload.error)
         with m.If(beat):
-            m.d.sync += data_left.eq(data_left - 1)
+            m.d.sync += [data_left.eq(data_left - 1), expecting.eq(data_left != 1)]
 
         for write in self.write:
             m.d.comb += [write.payload.offset.eq(0), write.payload.count.eq(8)]
@@ -119,13 +120,14 @@ class InputDma(wiring.Component):
             pending = self._rows(m, beat, beats_log2)
 
         started, settled = Signal(), Signal(FeatureMemory.WRITE_LATENCY)
-        m.d.sync += settled.eq(Cat(started & (data_left == 0) & ~pending, settled))
+        m.d.sync += settled.eq(Cat(started & ~expecting & ~pending, settled))
         m.d.comb += self.done.eq(settled.all())
         with m.If(self.start | self.again):
             m.d.sync += [
                 started.eq(1), settled.eq(0), ask_left.eq(self.rows << beats_log2),
-                asking.eq(self.rows != 0),
-                data_left.eq(self.rows << beats_log2), self.row.eq(self.base),
+                asking.eq(self.rows != 0), more.eq((self.rows << beats_log2) > BURST),
+                data_left.eq(self.rows << beats_log2), expecting.eq(self.rows != 0),
+                self.row.eq(self.base),
             ]
         with m.If(self.start):
             m.d.sync += ask_addr.eq(self.addr)
@@ -154,37 +156,47 @@ class InputDma(wiring.Component):
         full = Signal()                                     # a row goes to the queues
         pointer = range(2 * self.QUEUE)
         filled, written = Signal(pointer), Signal(pointer)  # rows since the start: in, out of all
-        level = Signal(pointer)
-        m.d.comb += [
-            level.eq(filled - written),
-            # A row may be in ``line``, and one more be arriving.
-            self.r.ready.eq(level < self.QUEUE - 1),
-        ]
+        level, room = Signal(pointer), Signal()
+        m.d.comb += [level.eq(filled - written), self.r.ready.eq(room)]
         m.d.sync += [
+            # A row may be in ``line``, and two more be arriving: ``room`` is a cycle old.
+            room.eq(level < self.QUEUE - 2),
             full.eq(beat & position.all() if beats_log2 else beat), filled.eq(filled + full),
         ]
-        with m.If(beat):
-            m.d.sync += [
-                position.eq(position + 1),
-                line.word_select(position, self._bits).eq(self.r.payload.data),
-            ]
+        if beats_log2:
+            with m.If(beat):
+                m.d.sync += [
+                    position.eq(position + 1),
+                    line.word_select(position, self._bits).eq(self.r.payload.data),
+                ]
+        else:
+            m.d.sync += line.eq(self.r.payload.data)
         ahead = Signal(self._banks)
         for bank, write in enumerate(self.write):
             m.submodules[f"queue{bank}"] = queue = Memory(shape=ROW, depth=self.QUEUE, init=[])
             enter, leave = queue.write_port(), queue.read_port(domain="comb")
             taken = Signal(pointer, name=f"taken{bank}")    # rows since the start
-            lead = Signal(pointer, name=f"lead{bank}")
+            waiting = Signal(name=f"waiting{bank}")         # ``taken`` and ``filled`` differ
+            addr = Signal(ROW_BITS, name=f"addr{bank}")
             m.d.comb += [
                 enter.en.eq(full), enter.addr.eq(filled),
                 enter.data.eq(line.word_select(bank, ROW)),
-                leave.addr.eq(taken), lead.eq(taken - written), ahead[bank].eq(lead != 0),
-                write.valid.eq((taken != filled) & ~self.hold[bank]),
-                write.payload.addr.eq(self.row + lead), write.payload.pair.eq(1),
+                leave.addr.eq(taken), ahead[bank].eq(taken != written),
+                write.valid.eq(waiting & ~self.hold[bank]),
+                write.payload.addr.eq(addr), write.payload.pair.eq(1),
                 Cat(write.payload.data, write.payload.below).eq(leave.data),
             ]
-            m.d.sync += taken.eq(taken + write.valid)
+            with m.If(write.valid):
+                m.d.sync += [
+                    taken.eq(taken + 1), addr.eq(addr + 1),
+                    waiting.eq((taken + 1)[:len(taken)] != filled),
+                ]
+            with m.If(full):
+                m.d.sync += waiting.eq(1)
+            with m.If(self.start | self.again):
+                m.d.sync += addr.eq(self.base)
             with m.If(self.start):
-                m.d.sync += taken.eq(0)
+                m.d.sync += [taken.eq(0), waiting.eq(0)]
         with m.If(ahead.all()):
             m.d.sync += [written.eq(written + 1), self.row.eq(self.row + 1)]
         with m.If(self.start):
@@ -194,6 +206,8 @@ class InputDma(wiring.Component):
 
 class OutputDma(wiring.Component):
     """Copy rows from the feature memory to memory, one beat per cycle.
+
+    What it reads with and what it writes are registers.
 
     Parameters
     ----------
@@ -220,8 +234,8 @@ class OutputDma(wiring.Component):
         Level: every write since ``start`` has been accepted.
     """
 
-    #: Rows that may be on their way.
-    QUEUE = 4
+    #: Rows that may be on their way: covers that way and back to the credit.
+    QUEUE = 8
 
     def __init__(self, *, config: AcceleratorConfig) -> None:
         if not isinstance(config, AcceleratorConfig):
@@ -241,41 +255,50 @@ class OutputDma(wiring.Component):
         m.submodules.queue = queue = fifo.SyncFIFO(width=ROW * self._banks, depth=self.QUEUE)
         row, fetch_left = Signal(ROW_BITS), Signal(ROW_BITS)
         send_left = Signal(ROW_BITS + beats_log2)
-        credits = Signal(range(self.QUEUE + 1), init=self.QUEUE)
-        addr, position, started = Signal(32), Signal(beats_log2), Signal()
-        fetch, offered = Signal(), Signal()
+        credits, credit = Signal(range(self.QUEUE + 1), init=self.QUEUE), Signal()
+        position, fetching, started = Signal(beats_log2), Signal(), Signal()
+        fetch, s1_fetch, s1_row = Signal(), Signal(), Signal(ROW_BITS, reset_less=True)
+        s1_sent = Signal()      # a row has left the queue
         arrived = Signal(FeatureMemory.LATENCY)
-        sent = self.w.valid & self.w.ready
-        row_sent = sent & position.all() if beats_log2 else sent
+        w, free, offer = self.w, Signal(), Signal()
         m.d.comb += [
-            fetch.eq((fetch_left != 0) & (credits != 0)),
+            fetch.eq(fetching & credit),
             queue.w_en.eq(arrived[-1]),
             queue.w_data.eq(Cat(Cat(read.even, read.odd) for read in self.read)),
-            self.w.valid.eq(queue.r_rdy & (~self.stop | offered)),
-            self.w.payload.addr.eq(addr),
-            self.w.payload.data.eq(queue.r_data.word_select(position, self._bits)),
-            queue.r_en.eq(row_sent),
-            self.done.eq(started & (send_left == 0)),
+            free.eq(~w.valid | w.ready), offer.eq(free & queue.r_rdy & ~self.stop),
+            queue.r_en.eq(offer & position.all() if beats_log2 else offer),
             self.reads.eq(started),
         ]
         for read in self.read:
             m.d.comb += [
-                read.en.eq(fetch),
-                read.even_addr.eq(row), read.odd_addr.eq(row), read.offset.eq(0),
+                read.en.eq(s1_fetch),
+                read.even_addr.eq(s1_row), read.odd_addr.eq(s1_row), read.offset.eq(0),
             ]
+        spent = Signal.like(credits)
+        m.d.comb += spent.eq(credits - fetch)
         m.d.sync += [
-            arrived.eq(Cat(fetch, arrived)), credits.eq(credits - fetch + row_sent),
-            offered.eq(self.w.valid & ~self.w.ready),
+            s1_fetch.eq(fetch), s1_row.eq(row), arrived.eq(Cat(s1_fetch, arrived)),
+            s1_sent.eq(queue.r_en),
+            credits.eq(spent + s1_sent), credit.eq((spent != 0) | s1_sent),
+            self.done.eq(started & (send_left == 0)),
         ]
         with m.If(fetch):
-            m.d.sync += [row.eq(row + 1), fetch_left.eq(fetch_left - 1)]
-        with m.If(sent):
             m.d.sync += [
-                addr.eq(addr + 1), position.eq(position + 1), send_left.eq(send_left - 1)
+                row.eq(row + 1), fetch_left.eq(fetch_left - 1), fetching.eq(fetch_left != 1),
             ]
+        with m.If(free):
+            m.d.sync += [
+                w.valid.eq(offer),
+                w.payload.data.eq(queue.r_data.word_select(position, self._bits)),
+            ]
+        with m.If(offer):
+            m.d.sync += position.eq(position + 1)
+        with m.If(w.valid & w.ready):
+            m.d.sync += [w.payload.addr.eq(w.payload.addr + 1), send_left.eq(send_left - 1)]
         with m.If(self.start):
             m.d.sync += [
-                started.eq(1), addr.eq(self.addr), row.eq(self.base), position.eq(0),
-                fetch_left.eq(self.rows), send_left.eq(self.rows << beats_log2),
+                started.eq(1), w.payload.addr.eq(self.addr), row.eq(self.base), position.eq(0),
+                fetch_left.eq(self.rows), fetching.eq(self.rows != 0),
+                send_left.eq(self.rows << beats_log2), self.done.eq(0),
             ]
         return m

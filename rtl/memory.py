@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import fifo, memory, stream, wiring
-from amaranth.lib.wiring import In, Out
+from amaranth.lib.wiring import In, Out, connect, flipped
 
 from rtl.signatures import MemorySignature, ReadData, ReadRequest
+from rtl.slice import RegisterSlice
 
 __all__ = ["ReadArbiter", "OnChipMemory"]
 
@@ -18,11 +19,14 @@ __all__ = ["ReadArbiter", "OnChipMemory"]
 class ReadArbiter(wiring.Component):
     """Share one in-order read port between clients.
 
-    The lowest-numbered client that asks goes first. A request waits in a register, so that the
-    port never sees it change. Data go to the clients in the order of the accepted bursts; a
-    client that does not take its beat blocks those behind it.
+    The lowest-numbered client that asks goes first: it is chosen in one cycle and accepted in the
+    next, so that ``ready`` comes from registers and nothing goes through from a client to another
+    or to the port. A request waits in a register, so that the port never sees it change. Data go to
+    the clients in the order of the accepted bursts; a client that does not take its beat blocks
+    those behind it.
 
-    Latency: 1 cycle for a request, 0 for data. Throughput: one request and one beat a cycle.
+    Latency: 2 cycles for a request, 0 for data. Throughput: a request every `INTERVAL` cycles, one
+    beat a cycle.
 
     Parameters
     ----------
@@ -47,6 +51,9 @@ class ReadArbiter(wiring.Component):
         Nothing is under way.
     """
 
+    #: Cycles from request to request, on a port that takes them at once.
+    INTERVAL = 3
+
     def __init__(self, *, clients: int, outstanding: int = 8, port_bits: int = 64) -> None:
         if not isinstance(clients, int) or clients < 1:
             raise ValueError(f"clients must be a positive integer, not {clients!r}")
@@ -63,31 +70,41 @@ class ReadArbiter(wiring.Component):
         })
 
     def elaborate(self, platform) -> Module:
-        """Grant into the request register, remember whose burst it is, route by that."""
+        """Choose, accept into the request register, remember whose burst it is, route by that."""
         m = Module()
-        m.submodules.owners = owners = fifo.SyncFIFO(
-            width=max(1, (self._clients - 1).bit_length()), depth=self._outstanding
+        m.submodules.owners = owners = fifo.SyncFIFOBuffered(
+            width=self._clients, depth=self._outstanding
         )
-        room = ~self.flush & owners.w_rdy & (~self.mem_ar.valid | self.mem_ar.ready)
+        # Requests are `INTERVAL` cycles apart, so ``room`` may be a cycle old.
+        chosen, room = Signal(self._clients), Signal(init=1)
+        asking = Cat(client.valid for client in self.ar)
+        m.d.sync += [room.eq(owners.w_rdy), chosen.eq(0)]
+        with m.If(~self.flush & room & ~chosen.any() & ~self.mem_ar.valid):
+            m.d.sync += chosen.eq(asking & -asking)     # the lowest one only
+
         with m.If(self.mem_ar.ready):
             m.d.sync += self.mem_ar.valid.eq(0)
-        asking = Cat(client.valid for client in self.ar)
-        for index, client in enumerate(self.ar):
-            with m.If(room & client.valid & ~asking[:index].any()):
-                m.d.comb += [client.ready.eq(1), owners.w_en.eq(1), owners.w_data.eq(index)]
-                m.d.sync += [self.mem_ar.valid.eq(1), self.mem_ar.payload.eq(client.payload)]
+        for mine, client in zip(chosen, self.ar, strict=True):
+            m.d.comb += client.ready.eq(mine & ~self.flush)
+            with m.If(mine):
+                m.d.sync += self.mem_ar.payload.eq(client.payload)
+        accepted = chosen.any() & ~self.flush
+        with m.If(accepted):
+            m.d.sync += self.mem_ar.valid.eq(1)
+        m.d.comb += [owners.w_en.eq(accepted), owners.w_data.eq(chosen)]
 
-        for index, client in enumerate(self.r):
-            mine = owners.r_rdy & (owners.r_data == index)
+        owner = Signal(self._clients)
+        m.d.comb += owner.eq(owners.r_data & owners.r_rdy.replicate(self._clients))
+        for mine, client in zip(owner, self.r, strict=True):
             m.d.comb += [
                 client.payload.eq(self.mem_r.payload),
                 client.valid.eq(self.mem_r.valid & mine & ~self.flush),
             ]
-            with m.If(mine):
-                m.d.comb += self.mem_r.ready.eq(client.ready | self.flush)
+        ready = Cat(client.ready for client in self.r)
         m.d.comb += [
+            self.mem_r.ready.eq((owner & ready).any() | (self.flush & owners.r_rdy)),
             owners.r_en.eq(self.mem_r.valid & self.mem_r.ready & self.mem_r.payload.last),
-            self.idle.eq(~owners.r_rdy),
+            self.idle.eq(owners.level == 0),
         ]
         return m
 
@@ -158,36 +175,38 @@ class OnChipMemory(wiring.Component):
         ]
         active = Signal()
         addr, left = Signal(32), Signal(8)
-        credits = Signal(range(self.QUEUE + 1), init=self.QUEUE)
+        last = Signal()                         # ``left`` is 0
+        credits, credit = Signal(range(self.QUEUE + 1), init=self.QUEUE), Signal(init=1)
+        spent, given = Signal.like(credits), Signal()
 
         writing = ~self.host_en & bus.w.valid
-        reading = ~self.host_en & ~bus.w.valid & active & (credits != 0)
-        ended = reading & (left == 0)
-        with m.If(ended | ~active):
+        reading = ~self.host_en & ~bus.w.valid & active & credit
+        with m.If((reading & last) | ~active):
             m.d.comb += requests.r_en.eq(1)
             m.d.sync += [
                 active.eq(requests.r_rdy), addr.eq(request.addr), left.eq(request.len),
+                last.eq(request.len == 0),
             ]
         with m.Elif(reading):
-            m.d.sync += [addr.eq(addr + 1), left.eq(left - 1)]
+            m.d.sync += [addr.eq(addr + 1), left.eq(left - 1), last.eq(left == 1)]
+        m.d.comb += spent.eq(credits - reading)
+        m.d.sync += [credits.eq(spent + given), credit.eq((spent != 0) | given)]
 
-        inside = Signal()
         place_bits = (words - 1).bit_length()
         host_place = self.host_addr[:place_bits]        # word of the beat
         s1_addr = Signal(range(self.depth), reset_less=True)
         s1_write, s1_data = Signal(words), Signal(bits, reset_less=True)
         m.d.comb += [
             bus.w.ready.eq(~self.host_en),
-            inside.eq(Mux(writing, bus.w.payload.addr, addr) < self.depth),
             write_port.addr.eq(s1_addr), write_port.data.eq(s1_data), write_port.en.eq(s1_write),
             read_port.addr.eq(s1_addr), read_port.en.eq(~s1_write.any()),
         ]
         m.d.sync += [
             s1_addr.eq(Mux(self.host_en, self.host_addr[place_bits:],
-                           Mux(writing, bus.w.payload.addr, addr))),
+                           Mux(bus.w.valid, bus.w.payload.addr, addr))),
             s1_data.eq(Mux(self.host_en, self.host_w_data.replicate(words), bus.w.payload.data)),
             s1_write.eq(Mux(self.host_en, self.host_w_en << host_place,
-                            (writing & inside).replicate(words))),
+                            (writing & (bus.w.payload.addr < self.depth)).replicate(words))),
         ]
 
         # s1: at the RAM; s2: its output.
@@ -200,7 +219,7 @@ class OnChipMemory(wiring.Component):
         s3_data = Signal(bits, reset_less=True)
         m.d.sync += [
             s1_host.eq(self.host_en & ~self.host_w_en), s1_place.eq(host_place),
-            s1_read.eq(reading), s1_last.eq(left == 0), s1_error.eq(~inside),
+            s1_read.eq(reading), s1_last.eq(last), s1_error.eq(addr >= self.depth),
             s2_host.eq(s1_host), s2_place.eq(s1_place),
             s2_read.eq(s1_read), s2_last.eq(s1_last), s2_error.eq(s1_error),
             s3_read.eq(s2_read), s3_last.eq(s2_last), s3_error.eq(s2_error),
@@ -211,25 +230,13 @@ class OnChipMemory(wiring.Component):
 
         # Behind the queue two registers, so that neither its data nor its state are on the way of
         # a beat's reader, which is long.
-        out, spare = Signal(bits + 2, reset_less=True), Signal(bits + 2, reset_less=True)
-        out_valid, spare_valid = Signal(), Signal()
-        leaves = ~out_valid | bus.r.ready
-        m.d.sync += [
-            credits.eq(credits - reading + (beats.r_rdy & beats.r_en)),
-            spare_valid.eq(out_valid & ~bus.r.ready & (spare_valid | beats.r_rdy)),
-        ]
-        with m.If(~spare_valid):
-            m.d.sync += spare.eq(beats.r_data)
-        with m.If(leaves):
-            m.d.sync += [
-                out_valid.eq(spare_valid | beats.r_rdy),
-                out.eq(Mux(spare_valid, spare, beats.r_data)),
-            ]
+        m.submodules.slice = behind = RegisterSlice(ReadData(bits))
         m.d.comb += [
             beats.w_en.eq(s3_read),
             beats.w_data.eq(Cat(s3_data, s3_last, s3_error)),
-            beats.r_en.eq(~spare_valid),
-            bus.r.valid.eq(out_valid),
-            bus.r.payload.eq(out),
+            behind.i.valid.eq(beats.r_rdy), behind.i.payload.eq(beats.r_data),
+            beats.r_en.eq(behind.i.ready),
+            given.eq(beats.r_rdy & behind.i.ready),
         ]
+        connect(m, behind.o, flipped(bus.r))
         return m

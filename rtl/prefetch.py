@@ -13,13 +13,14 @@ from __future__ import annotations
 
 from amaranth.hdl import Module, Mux, ResetInserter, Signal
 from amaranth.lib import data, stream, wiring
-from amaranth.lib.wiring import In, Out
+from amaranth.lib.wiring import In, Out, connect, flipped
 
 from model.config import AcceleratorConfig
 from model.stream import ENTRY_BITS, chunk_entries, param_beats, select_codes
 from rtl.blockorder import next_group
 from rtl.kernelbuffer import KernelWriteSignature
 from rtl.signatures import Descriptor, Event, LayerStats, ReadData, ReadRequest
+from rtl.slice import RegisterSlice
 
 __all__ = ["Prefetch", "burst_beats"]
 
@@ -88,12 +89,14 @@ class Prefetch(wiring.Component):
         })
 
     def elaborate(self, platform) -> Module:
-        """Build both halves and the small FIFO of formats between them."""
+        """Build both halves, and the slice that keeps what the beats wait for off the port."""
         m = Module()
         formats = stream.Signature(_Format).create()
+        m.submodules.slice = beats = RegisterSlice(self.r.payload.shape())
+        connect(m, flipped(self.r), beats.i)
         self._request(m, formats)
-        self._sort(m, formats)
-        m.d.comb += self.error.eq(self.r.valid & self.r.ready & self.r.payload.error)
+        self._sort(m, formats, beats.o)
+        m.d.sync += self.error.eq(self.r.valid & self.r.ready & self.r.payload.error)
         return ResetInserter(self.start)(m)
 
     def _request(self, m: Module, formats) -> None:
@@ -105,28 +108,37 @@ class Prefetch(wiring.Component):
         held, held_valid = Signal(_Format), Signal()
         asking = Signal()                           # ``beats`` is not 0
         inputs, closed = Signal.like(self.inputs), Signal()     # `closed`: the input goes before
+        # Found while they change, since the port waits for what hangs on them: the burst is the
+        # pass's last, so would be its first; there are later passes; another may be on its way.
+        last, single, again, room = Signal(), Signal(), Signal(), Signal(init=1)
+        size = Mux(last, beats[:self.burst.bit_length()], self.burst)
+        issued, returned = self.ar.valid & self.ar.ready, Signal()
         in_flight = Signal(range(self.OUTSTANDING + 1))
-        size = Mux(beats > self.burst, self.burst, beats[:self.burst.bit_length()])
-        last = beats <= self.burst
-        issued = self.ar.valid & self.ar.ready
+        begun = Signal.like(in_flight)
         m.d.comb += [
-            self.ar.valid.eq(asking & (in_flight != self.OUTSTANDING) & ~closed),
+            self.ar.valid.eq(asking & room & ~closed),
             self.ar.payload.addr.eq(addr),
             self.ar.payload.len.eq(size - 1),
             self.desc.ready.eq(~asking & ~held_valid),
             formats.valid.eq(held_valid), formats.payload.eq(held),
+            begun.eq(in_flight + issued),
         ]
-        m.d.sync += in_flight.eq(
-            in_flight + issued - (self.r.valid & self.r.ready & self.r.payload.last)
-        )
+        m.d.sync += [
+            returned.eq(self.r.valid & self.r.ready & self.r.payload.last),
+            in_flight.eq(begun - returned),
+            room.eq((begun != self.OUTSTANDING) | returned),
+        ]
+        rest_next = Signal.like(rest)
+        m.d.comb += rest_next.eq(next_group(rest, resident)[1])
         with m.If(issued):
             m.d.sync += [
-                addr.eq(addr + self.burst), beats.eq(Mux(last, 0, beats - self.burst)),
-                asking.eq(~last | (rest != 0)),
+                addr.eq(addr + self.burst), beats.eq(beats - self.burst),
+                last.eq(beats <= 2 * self.burst), asking.eq(~last | again),
             ]
-            with m.If(last & (rest != 0)):
+            with m.If(last):
                 m.d.sync += [
-                    addr.eq(first), beats.eq(length), rest.eq(next_group(rest, resident)[1]),
+                    addr.eq(first), beats.eq(length), last.eq(single),
+                    rest.eq(rest_next), again.eq(rest > resident),
                 ]
         with m.If((self.inputs >= inputs) & ~self.asking):
             m.d.sync += closed.eq(0)
@@ -139,21 +151,24 @@ class Prefetch(wiring.Component):
                 inputs.eq(inputs + desc.input), closed.eq(desc.input & (inputs != 0)),
                 addr.eq(begin), first.eq(begin),
                 beats.eq(desc.stream_beats), length.eq(desc.stream_beats),
+                last.eq(desc.stream_beats <= self.burst),
+                single.eq(desc.stream_beats <= self.burst),
                 asking.eq(desc.stream_beats != 0),
                 resident.eq(desc.resident), rest.eq(desc.tile_blocks - desc.resident),
+                again.eq(desc.tile_blocks != desc.resident),
                 held_valid.eq(1),
                 *(held[name].eq(desc[name]) for name in _Format.members),
             ]
 
-    def _sort(self, m: Module, formats) -> None:
+    def _sort(self, m: Module, formats, beat) -> None:
         """Header, parameters, then chunks of one select beat and the weights of its entries."""
         config, kernels = self._config, self.kernels
-        beat, value = self.r, self.r.payload.data
+        value = beat.payload.data
         param_last = param_beats(config) - 1
 
         form = Signal(_Format)
         blocks = Signal(13)         # kernel blocks of this pass still to come
-        rest = Signal(16)           # tile blocks of later passes
+        rest, again = Signal(16), Signal()          # tile blocks of later passes; there are some
         entries = Signal(ENTRY_BITS)
         param = Signal(range(param_last + 1))
         row_beat = Signal(range(max(2, config.row_beats)))
@@ -243,9 +258,10 @@ class Prefetch(wiring.Component):
                             m.d.sync += blocks.eq(blocks - 1)
                             with m.If(~block_last):
                                 m.next = "HEADER"
-                            with m.Elif(rest != 0):
+                            with m.Elif(again):
                                 m.d.sync += [
                                     rest.eq(next_group(rest, form.resident)[1]),
+                                    again.eq(rest > form.resident),
                                     blocks.eq(form.kernel_blocks),
                                 ]
                                 m.next = "HEADER"
@@ -262,4 +278,5 @@ class Prefetch(wiring.Component):
             m.d.sync += [
                 form.eq(formats.payload), blocks.eq(formats.payload.kernel_blocks),
                 rest.eq(formats.payload.tile_blocks - formats.payload.resident),
+                again.eq(formats.payload.tile_blocks != formats.payload.resident),
             ]

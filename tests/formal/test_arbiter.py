@@ -107,13 +107,13 @@ class Spec:
 
 def test_every_beat_goes_to_who_asked(tmp_path):
     spec = Spec()
-    assert_formal(spec.m, spec.inputs, tmp_path, mode="bmc", depth=8, engine=FROM_SCRATCH)
+    assert_formal(spec.m, spec.inputs, tmp_path, mode="bmc", depth=12, engine=FROM_SCRATCH)
 
 
 def test_both_clients_get_a_burst_within_these_cycles(tmp_path):
     spec = Spec()
     spec.m.d.comb += Cover(spec.finished[0] & spec.finished[1])
-    assert_formal(spec.m, spec.inputs, tmp_path, mode="cover", depth=8)
+    assert_formal(spec.m, spec.inputs, tmp_path, mode="cover", depth=12)
 
 
 class Impatient(ReadArbiter):
@@ -150,4 +150,4 @@ class Leaking(ReadArbiter):
 def test_a_planted_fault_is_found(arbiter, tmp_path):
     spec = Spec(arbiter)
     with pytest.raises(AssertionError, match=r"^property fails \(exit 2\)"):
-        assert_formal(spec.m, spec.inputs, tmp_path, mode="bmc", depth=8, engine=FROM_SCRATCH)
+        assert_formal(spec.m, spec.inputs, tmp_path, mode="bmc", depth=12, engine=FROM_SCRATCH)
