@@ -224,7 +224,7 @@ class SumReader(wiring.Component):
 
         # A block's end is worked up in the cycle after the start of its last kernel: what follows
         # it, and all that is said about a kernel, is found beside the decisions to start.
-        active = Signal()           # kernels of this layer are left to start
+        go_on = Signal()            # blocks of this layer are left, and `gap` is over
         gap = Signal()              # block counters and param_ready settle
         next_kernel = Signal(range(lanes))
         first_kernel = Signal(init=1)   # the next kernel is a block's first,
@@ -264,7 +264,7 @@ class SumReader(wiring.Component):
             tile_end.eq(self.r_en & idle),
             start.eq(
                 idle & room.bit_select(bank, 1)
-                & (~first_kernel | (active & ~gap & some_waiting & self.param_ready))
+                & (~first_kernel | (go_on & some_waiting & self.param_ready))
             ),
         ]
         with m.If(start):
@@ -353,6 +353,7 @@ class SumReader(wiring.Component):
                 next_kernel.eq(Mux(last_kernel, 0, next_kernel + 1)),
                 kernels_after.eq(kernels_after - 1),
                 first_kernel.eq(last_kernel),
+                go_on.eq(go_on & ~last_kernel),
                 last_kernel.eq(kernels_after == 1),
                 block_last.eq(last_kernel),
             ]
@@ -361,6 +362,7 @@ class SumReader(wiring.Component):
         with m.If(gap):
             end = Mux(kernels_last_next, lanes_end, lanes - 1)
             m.d.sync += [
+                go_on.eq(~(block_end & kernels_last & tiles_last & group_last)),
                 kernels_last.eq(kernels_last_next), kernel_end.eq(end),
                 kernels_after.eq(end), last_kernel.eq(end == 0),
             ]
@@ -390,7 +392,6 @@ class SumReader(wiring.Component):
                     m.d.sync += [
                         blocks_after.eq(layer.kernel_blocks - 1), block_base.eq(origin),
                         size.eq(following.size), rest.eq(following.rest),
-                        active.eq(~group_last),
                     ]
 
         m.d.sync += [
@@ -406,7 +407,7 @@ class SumReader(wiring.Component):
         with m.If(self.begin):
             # As after the last block of a kernel block, the last one of a group.
             m.d.sync += [
-                active.eq(1), gap.eq(1), kernels_last.eq(1), tiles_last.eq(1),
+                go_on.eq(0), gap.eq(1), kernels_last.eq(1), tiles_last.eq(1),
                 next_kernel.eq(0), first_kernel.eq(1), tile_block.eq(0),
                 blocks_after.eq(layer.kernel_blocks - 1),
                 size.eq(layer.resident), rest.eq(layer.tile_blocks - layer.resident),
