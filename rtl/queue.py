@@ -38,15 +38,15 @@ class Level(wiring.Component):
     def elaborate(self, platform) -> Module:
         """Count up and down."""
         m = Module()
-        level = Signal(range(self._depth + 1))
+        filled = Signal(range(self._depth + 1))
         with m.If(self.write & ~self.read):
             m.d.sync += [
-                level.eq(level + 1), self.some.eq(1), self.many.eq(self.some),
-                self.room.eq(level != self._depth - 1),
+                filled.eq(filled + 1), self.some.eq(1), self.many.eq(self.some),
+                self.room.eq(filled != self._depth - 1),
             ]
         with m.Elif(self.read & ~self.write):
             m.d.sync += [
-                level.eq(level - 1), self.some.eq(self.many), self.many.eq(level > 2),
+                filled.eq(filled - 1), self.some.eq(self.many), self.many.eq(filled > 2),
                 self.room.eq(1),
             ]
         return m
