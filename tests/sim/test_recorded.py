@@ -75,7 +75,7 @@ def test_the_command_writes_estimates_and_nothing_else(tmp_path, capsys):
     (tmp_path / "run.json").write_text(json.dumps(stale))
     (tmp_path / "other.json").write_text("[1]")
     assert main(["--results", str(tmp_path)]) == 0
-    assert "run.json: 2618 cycles, estimated -0." in capsys.readouterr().out
+    assert "run.json: 2620 cycles, estimated -0." in capsys.readouterr().out
     assert json.loads((tmp_path / "run.json").read_text()) == run
     assert (tmp_path / "other.json").read_text() == "[1]"
 
