@@ -19,7 +19,7 @@ from model.hostlink import (
     Space,
     Status,
 )
-from rtl.csr import ADDRESS_BITS, ID
+from rtl.csr import ADDRESS_BITS, ID, READ_LATENCY
 from rtl.host.framing import FrameReceiver, FrameSender, LastByte
 from rtl.memory import OnChipMemory
 
@@ -27,6 +27,8 @@ __all__ = ["Header", "HostLink"]
 
 #: Cycles that a request is judged for.
 _JUDGING = 2
+#: Cycles from an address to the data of either side.
+_READING = max(OnChipMemory.HOST_LATENCY, READ_LATENCY)
 
 
 class Header(data.StructLayout):
@@ -260,7 +262,7 @@ class HostLink(wiring.Component):
                             m.next = "READ"
             with m.State("READ"):
                 m.d.sync += [self.host_en.eq(memory_side & (place == 0)), place.eq(place + 1)]
-                with m.If(place == 1 + OnChipMemory.HOST_LATENCY):
+                with m.If(place == 1 + _READING):
                     m.d.sync += [place.eq(0), address.eq(address + 1), left.eq(left - 1)]
                     with m.If(memory_side):
                         m.d.sync += word.eq(self.host_r_data)
