@@ -380,3 +380,10 @@ def test_lasts_leave_the_drain_its_time():
     assert [b - a for a, b in zip(one, one[1:], strict=False)] == [2] * 31
     two = run(ECP5, [layer(entries=2, entries_last=2, **fields)])[1]
     assert [b - a for a, b in zip(two, two[1:], strict=False)] == [1] * 63
+
+
+def test_a_block_of_one_step_takes_two_cycles():
+    """While slots of the sum buffer are free; the next block is found in two steps."""
+    layers = [layer(dot=1, groups=1, entries=1, entries_last=1, kernel_blocks=SUM_SLOTS)]
+    stamps = run(TINY, layers)[1]
+    assert [b - a for a, b in zip(stamps, stamps[1:], strict=False)] == [2] * (SUM_SLOTS - 1)
