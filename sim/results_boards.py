@@ -1,4 +1,4 @@
-"""Section of the results page about boards: what they hold, how fast it is, how large."""
+"""Section of the results page about boards: what they hold, how fast it is, how large, and why."""
 
 from __future__ import annotations
 
@@ -50,10 +50,10 @@ def boards(folder: Path, read: Read, table: Table) -> str:
                      "Fmax best MHz", "median", "LeNet cycles", "images/s", "at Fmax",
                      "bitstream bytes"), rows)
             + f"\n\nTools: {', '.join(sorted(tools))}. Command: `python -m boards.measure` "
-            "(`place`, `count` or `cycles` for a part of it; results that belong to the present "
-            "design are kept).\n"
+            "(`place`, `paths`, `count` or `cycles` for a part of it; results that belong to the "
+            "present design are kept).\n"
         )
-    return text + _netlist(folder, read)
+    return text + _paths(folder, read, table) + _netlist(folder, read)
 
 
 def _row(board: Board | ZynqBoard, placed: list[dict], counted: dict | None,
@@ -87,6 +87,26 @@ def _row(board: Board | ZynqBoard, placed: list[dict], counted: dict | None,
         f"`{board.id}`", f"`{board.config}`", *cells, f"{clock / 1e6:g}", how, median,
         cycle or "", f"{clock / cycle:.0f}" if cycle else "",
         f"{best / cycle:.0f}" if cycle and best else "", size,
+    )
+
+
+def _paths(folder: Path, read: Read, table: Table) -> str:
+    results = [read(folder, path.name) for path in sorted(folder.glob("paths-*.json"))]
+    if not results:
+        return ""
+    limits = list(results[0]["beyond"])
+    rows = [(f"`{result['board']}`", result["endpoints"], result["longest_ns"],
+             *(result["beyond"][limit] for limit in limits)) for result in results]
+    units = [(f"`{result['board']}`", unit["unit"], unit["ns"], f"`{unit['from']}`",
+              f"`{unit['to']}`") for result in results for unit in result["units"]]
+    return (
+        "\n### Paths of the netlist\nBefore placement, with wires by their fan-out "
+        "(`boards.paths`; docs/boards.md says what that is worth): registers that a path "
+        "longer than so many nanoseconds ends in.\n\n"
+        + table(("board", "endpoints", "longest ns", *(f"> {limit}" for limit in limits)), rows)
+        + "\n\nThe longest path into each of the slowest units:\n\n"
+        + table(("board", "unit", "ns", "from", "to"), units)
+        + "\n\nCommand: `python -m boards.measure paths --board ID`.\n"
     )
 
 

@@ -107,6 +107,19 @@ def test_counts(tmp_path, monkeypatch):
         assert path.stat().st_mtime_ns == written
 
 
+@pytest.mark.synth
+def test_paths(tmp_path, builds):
+    arguments = ["paths", "--board", "ulx3s-45f", "--results", str(tmp_path)]
+    assert main(arguments) == 0
+    path = tmp_path / "paths-ulx3s-45f.json"
+    result = json.loads(path.read_text())
+    assert 20 < result["endpoints"] < 500 and 1 < result["longest_ns"] < 10
+    assert result["beyond"]["13"] == 0 and result["units"]
+    written = path.stat().st_mtime_ns
+    assert main(arguments) == 0
+    assert path.stat().st_mtime_ns == written
+
+
 def test_families():
     assert {name: board.family for name, board in BOARDS.items() if board.vivado} == {
         "arty-a7-100": "xc7", "kc705": "xc7"}
@@ -124,7 +137,7 @@ def test_cycles(monkeypatch):
 
 
 @pytest.mark.parametrize("arguments, message", [
-    (["paint"], "unknown task 'paint': give place, count, cycles or none"),
+    (["paint"], "unknown task 'paint': give place, paths, count, cycles or none"),
     (["place", "--board", "none"], "unknown board 'none': known are"),
     (["place", "--seeds", "0"], "--seeds must be at least 1, not 0"),
     (["place", "--clock", "0"], "--clock must be a number of MHz, not 0"),
