@@ -25,7 +25,7 @@ __all__ = ["Feed"]
 
 #: Cycles from the start of a run to the first beat, besides the latency of the memory: the
 #: sequencer has handed out the first descriptor.
-FIRST_BEAT = 20
+FIRST_BEAT = 22
 #: Cycles from the last beat of an entry to its step.
 ENTRY = 8
 #: Cycles from the last use of parameters or of a row to their room, seen at the port.
