@@ -97,15 +97,15 @@ def _paths(folder: Path, read: Read, table: Table) -> str:
     limits = list(results[0]["beyond"])
     rows = [(f"`{result['board']}`", result["endpoints"], result["longest_ns"],
              *(result["beyond"][limit] for limit in limits)) for result in results]
-    units = [(f"`{result['board']}`", unit["unit"], unit["ns"], f"`{unit['from']}`",
-              f"`{unit['to']}`") for result in results for unit in result["units"]]
+    units = [(f"`{result['board']}`", unit["ns"], f"`{unit['from']}`", f"`{unit['to']}`")
+             for result in results for unit in result["units"]]
     return (
         "\n### Paths of the netlist\nBefore placement, with wires by their fan-out "
         "(`boards.paths`; docs/boards.md says what that is worth): registers that a path "
         "longer than so many nanoseconds ends in.\n\n"
         + table(("board", "endpoints", "longest ns", *(f"> {limit}" for limit in limits)), rows)
         + "\n\nThe longest path into each of the slowest units:\n\n"
-        + table(("board", "unit", "ns", "from", "to"), units)
+        + table(("board", "ns", "from", "to"), units)
         + "\n\nCommand: `python -m boards.measure paths --board ID`.\n"
     )
 
