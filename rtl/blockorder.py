@@ -14,12 +14,13 @@ In a grouped convolution the kernel blocks come part by part, ``part_blocks`` of
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Mux, Signal, unsigned
+from amaranth.hdl import Module, Mux, ResetInserter, Signal, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from model.config import AcceleratorConfig
 from model.descriptor import FIELDS
+from rtl.queue import Level
 from rtl.signatures import SUM_SLOTS, Descriptor
 
 __all__ = ["Layer", "Block", "BlockOrder", "next_group"]
@@ -103,9 +104,11 @@ class BlockOrder(wiring.Component):
         tiles_left = Signal.like(layer.tile_blocks)     # tile blocks of the group after this one
         first_use = Signal()                            # by the first kernel block
         size, rest = Signal.like(layer.tile_blocks), Signal.like(layer.tile_blocks)
-        loaded = Signal(block.words.shape())    # tile blocks in the ring that nobody used yet
-        slots = Signal(range(SUM_SLOTS + 1), init=SUM_SLOTS)     # free ones
-        some_loaded, some_slots = Signal(), Signal(init=1)      # whether there are any of them
+        # Tile blocks in the ring that nobody used yet; slots in use.
+        loaded = Level(depth=self._config.tile_depth)
+        slots = Level(depth=SUM_SLOTS)
+        m.submodules.loaded = ResetInserter(self.start)(loaded)
+        m.submodules.slots = ResetInserter(self.start)(slots)
         slot = Signal(range(SUM_SLOTS))
         base = Signal(block.base.shape())
         group_base, ring_end = Signal.like(base), Signal.like(base)
@@ -133,9 +136,9 @@ class BlockOrder(wiring.Component):
             single_kernel.eq(layer.kernel_blocks == 1), single_part.eq(layer.part_blocks == 1),
         ]
         m.d.comb += [
-            self.wait_tiles.eq(pending & first_use & ~some_loaded),
-            self.wait_sums.eq(pending & ~self.wait_tiles & ~some_slots),
-            found.eq(pending & ~self.wait_tiles & some_slots),
+            self.wait_tiles.eq(pending & first_use & ~loaded.some),
+            self.wait_sums.eq(pending & ~self.wait_tiles & ~slots.room),
+            found.eq(pending & ~self.wait_tiles & slots.room),
             take.eq(found & ~held_valid),
             self.o.valid.eq(found | held_valid),
             self.o.payload.eq(Mux(held_valid, held.as_value(), block.as_value())),
@@ -144,18 +147,14 @@ class BlockOrder(wiring.Component):
             block.layer_last.eq(kernel_end & tile_end & group_end),
             block.frees.eq(kernel_end),
             block.words.eq(words),
+            loaded.write.eq(self.block_loaded), loaded.read.eq(steps & first_use),
+            slots.write.eq(steps), slots.read.eq(self.slot_free),
         ]
 
         m.d.sync += held_valid.eq(self.o.valid & ~self.o.ready)
         with m.If(~held_valid):
             m.d.sync += held.eq(block)
-        m.d.sync += [
-            steps.eq(take),
-            loaded.eq(loaded + self.block_loaded - (steps & first_use)),
-            slots.eq(slots + self.slot_free - steps),
-            some_loaded.eq(self.block_loaded | Mux(steps & first_use, loaded > 1, some_loaded)),
-            some_slots.eq(self.slot_free | Mux(steps, slots > 1, some_slots)),
-        ]
+        m.d.sync += steps.eq(take)
         with m.If(take):
             m.d.sync += pending.eq(0)
         with m.If(steps):
@@ -211,8 +210,7 @@ class BlockOrder(wiring.Component):
             m.d.sync += [busy.eq(0), ready.eq(1)]
         with m.If(self.start):
             m.d.sync += [
-                busy.eq(0), ready.eq(1), pending.eq(0), steps.eq(0), held_valid.eq(0), loaded.eq(0),
-                some_loaded.eq(0), slots.eq(SUM_SLOTS), some_slots.eq(1), slot.eq(0),
+                busy.eq(0), ready.eq(1), pending.eq(0), steps.eq(0), held_valid.eq(0), slot.eq(0),
                 ring_end.eq(0),
             ]
         return m

@@ -15,6 +15,7 @@ from amaranth.utils import exact_log2
 
 from model.config import ROW_BITS, AcceleratorConfig
 from rtl.feature import FeatureMemory
+from rtl.queue import Level
 from rtl.signatures import (
     Event,
     FeatureReadSignature,
@@ -255,14 +256,14 @@ class OutputDma(wiring.Component):
         m.submodules.queue = queue = fifo.SyncFIFO(width=ROW * self._banks, depth=self.QUEUE)
         row, fetch_left = Signal(ROW_BITS), Signal(ROW_BITS)
         send_left = Signal(ROW_BITS + beats_log2)
-        credits, credit = Signal(range(self.QUEUE + 1), init=self.QUEUE), Signal()
+        m.submodules.credit = credit = Level(depth=self.QUEUE)     # rows on their way
         position, fetching, started = Signal(beats_log2), Signal(), Signal()
         fetch, s1_fetch, s1_row = Signal(), Signal(), Signal(ROW_BITS, reset_less=True)
         s1_sent = Signal()      # a row has left the queue
         arrived = Signal(FeatureMemory.LATENCY)
         w, free, offer = self.w, Signal(), Signal()
         m.d.comb += [
-            fetch.eq(fetching & credit),
+            fetch.eq(fetching & credit.room), credit.write.eq(fetch), credit.read.eq(s1_sent),
             queue.w_en.eq(arrived[-1]),
             queue.w_data.eq(Cat(Cat(read.even, read.odd) for read in self.read)),
             free.eq(~w.valid | w.ready), offer.eq(free & queue.r_rdy & ~self.stop),
@@ -274,12 +275,9 @@ class OutputDma(wiring.Component):
                 read.en.eq(s1_fetch),
                 read.even_addr.eq(s1_row), read.odd_addr.eq(s1_row), read.offset.eq(0),
             ]
-        spent = Signal.like(credits)
-        m.d.comb += spent.eq(credits - fetch)
         m.d.sync += [
             s1_fetch.eq(fetch), s1_row.eq(row), arrived.eq(Cat(s1_fetch, arrived)),
             s1_sent.eq(queue.r_en),
-            credits.eq(spent + s1_sent), credit.eq((spent != 0) | s1_sent),
             self.done.eq(started & (send_left == 0)),
         ]
         with m.If(fetch):

@@ -10,6 +10,7 @@ from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import fifo, memory, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
+from rtl.queue import Level
 from rtl.signatures import MemorySignature, ReadData, ReadRequest
 from rtl.slice import RegisterSlice
 
@@ -176,11 +177,10 @@ class OnChipMemory(wiring.Component):
         active = Signal()
         addr, left = Signal(32), Signal(8)
         last = Signal()                         # ``left`` is 0
-        credits, credit = Signal(range(self.QUEUE + 1), init=self.QUEUE), Signal(init=1)
-        spent, given = Signal.like(credits), Signal()
+        m.submodules.credit = credit = Level(depth=self.QUEUE)     # beats on their way
 
         writing = ~self.host_en & bus.w.valid
-        reading = ~self.host_en & ~bus.w.valid & active & credit
+        reading = ~self.host_en & ~bus.w.valid & active & credit.room
         with m.If((reading & last) | ~active):
             m.d.comb += requests.r_en.eq(1)
             m.d.sync += [
@@ -189,8 +189,6 @@ class OnChipMemory(wiring.Component):
             ]
         with m.Elif(reading):
             m.d.sync += [addr.eq(addr + 1), left.eq(left - 1), last.eq(left == 1)]
-        m.d.comb += spent.eq(credits - reading)
-        m.d.sync += [credits.eq(spent + given), credit.eq((spent != 0) | given)]
 
         place_bits = (words - 1).bit_length()
         host_place = self.host_addr[:place_bits]        # word of the beat
@@ -236,7 +234,7 @@ class OnChipMemory(wiring.Component):
             beats.w_data.eq(Cat(s3_data, s3_last, s3_error)),
             behind.i.valid.eq(beats.r_rdy), behind.i.payload.eq(beats.r_data),
             beats.r_en.eq(behind.i.ready),
-            given.eq(beats.r_rdy & behind.i.ready),
+            credit.write.eq(reading), credit.read.eq(beats.r_rdy & behind.i.ready),
         ]
         connect(m, behind.o, flipped(bus.r))
         return m

@@ -17,6 +17,7 @@ from amaranth.lib.wiring import In, Out
 
 from model.config import AcceleratorConfig
 from rtl.fft.pipeline import DelayLine
+from rtl.queue import Level
 from rtl.requantise import Requantiser, RowPool, TileRow, TileRows, delayed
 from rtl.signatures import Descriptor, Event, RowMarks, SegmentRow
 from rtl.sums import SEGMENT_ROWS
@@ -208,8 +209,7 @@ class PostArray(wiring.Component):
             m.d.sync += head.eq(read.data)
 
         # Taking a row: `beat` counts its cycles, the first values_last+1 of them take a value.
-        level = Signal(range(SEGMENT_ROWS + 1))
-        some = Signal()             # `level` is not 0
+        m.submodules.level = level = Level(depth=SEGMENT_ROWS)
         beat = Signal(4)
         begun = Signal()            # ... nor `beat`
         at_last, at_value, values_left = Signal(), Signal(), Signal()
@@ -217,13 +217,13 @@ class PostArray(wiring.Component):
         advance = head.marks.tile.advance
         going_on = taking & ~row_end
         m.d.comb += [
-            taking.eq(begun | (some & (self.spare | ~advance))),
+            taking.eq(begun | (level.some & (self.spare | ~advance))),
             row_end.eq(taking & at_last),
             self.reserve.eq(taking & ~begun & advance),
             self.credit.eq(row_end),
+            level.write.eq(steering.w_en), level.read.eq(row_end),
         ]
         m.d.sync += [
-            some.eq(steering.w_en | Mux(row_end, level > 1, some)),
             begun.eq(going_on),
             beat.eq(Mux(going_on, beat + 1, 0)),
             at_last.eq(Mux(going_on, beat + 1 == beat_last, one_beat)),
@@ -233,10 +233,6 @@ class PostArray(wiring.Component):
         ]
         with m.If(row_end):
             m.d.sync += r_addr.eq(r_addr + 1)
-        with m.If(steering.w_en & ~row_end):
-            m.d.sync += level.eq(level + 1)
-        with m.Elif(~steering.w_en & row_end):
-            m.d.sync += level.eq(level - 1)
 
         m.submodules.marks = marks = DelayLine(RowMarks, cycles=Post.COLLECT_DELAY + 1)
         output = self.o[0]

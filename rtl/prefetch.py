@@ -19,6 +19,7 @@ from model.config import AcceleratorConfig
 from model.stream import ENTRY_BITS, chunk_entries, param_beats, select_codes
 from rtl.blockorder import next_group
 from rtl.kernelbuffer import KernelWriteSignature
+from rtl.queue import Level
 from rtl.signatures import Descriptor, Event, LayerStats, ReadData, ReadRequest
 from rtl.slice import RegisterSlice
 
@@ -109,25 +110,20 @@ class Prefetch(wiring.Component):
         asking = Signal()                           # ``beats`` is not 0
         inputs, closed = Signal.like(self.inputs), Signal()     # `closed`: the input goes before
         # Found while they change, since the port waits for what hangs on them: the burst is the
-        # pass's last, so would be its first; there are later passes; another may be on its way.
-        last, single, again, room = Signal(), Signal(), Signal(), Signal(init=1)
+        # pass's last, so would be its first; there are later passes.
+        last, single, again = Signal(), Signal(), Signal()
         size = Mux(last, beats[:self.burst.bit_length()], self.burst)
         issued, returned = self.ar.valid & self.ar.ready, Signal()
-        in_flight = Signal(range(self.OUTSTANDING + 1))
-        begun = Signal.like(in_flight)
+        m.submodules.in_flight = in_flight = Level(depth=self.OUTSTANDING)     # bursts
         m.d.comb += [
-            self.ar.valid.eq(asking & room & ~closed),
+            self.ar.valid.eq(asking & in_flight.room & ~closed),
             self.ar.payload.addr.eq(addr),
             self.ar.payload.len.eq(size - 1),
             self.desc.ready.eq(~asking & ~held_valid),
             formats.valid.eq(held_valid), formats.payload.eq(held),
-            begun.eq(in_flight + issued),
+            in_flight.write.eq(issued), in_flight.read.eq(returned),
         ]
-        m.d.sync += [
-            returned.eq(self.r.valid & self.r.ready & self.r.payload.last),
-            in_flight.eq(begun - returned),
-            room.eq((begun != self.OUTSTANDING) | returned),
-        ]
+        m.d.sync += returned.eq(self.r.valid & self.r.ready & self.r.payload.last)
         rest_next = Signal.like(rest)
         m.d.comb += rest_next.eq(next_group(rest, resident)[1])
         with m.If(issued):

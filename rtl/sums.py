@@ -16,6 +16,7 @@ from amaranth.utils import exact_log2
 
 from model.config import AcceleratorConfig
 from rtl.blockorder import next_group
+from rtl.queue import Level
 from rtl.requantise import delayed
 from rtl.signatures import (
     POSITION_BITS,
@@ -251,8 +252,7 @@ class SumReader(wiring.Component):
         ]
 
         # Complete blocks that nobody has begun to read, and the slot of the first of them.
-        waiting = Signal(range(SUM_SLOTS + 1))
-        some_waiting = Signal()
+        m.submodules.waiting = waiting = Level(depth=SUM_SLOTS)
         next_slot = Signal(range(SUM_SLOTS))
 
         idle = Signal(init=1)       # no tile is being read, or this is its last read
@@ -264,7 +264,7 @@ class SumReader(wiring.Component):
             tile_end.eq(self.r_en & idle),
             start.eq(
                 idle & room.bit_select(bank, 1)
-                & (~first_kernel | (go_on & some_waiting & self.param_ready))
+                & (~first_kernel | (go_on & waiting.some & self.param_ready))
             ),
         ]
         with m.If(start):
@@ -394,14 +394,11 @@ class SumReader(wiring.Component):
                         size.eq(following.size), rest.eq(following.rest),
                     ]
 
-        m.d.sync += [
-            self.slot_free.eq(tile_end & block_last),
-            waiting.eq(waiting + self.complete.valid - (start & first_kernel)),
-            some_waiting.eq(self.complete.valid | Mux(
-                start & first_kernel, waiting > 1, some_waiting
-            )),
+        m.d.sync += self.slot_free.eq(tile_end & block_last)
+        m.d.comb += [
+            waiting.write.eq(self.complete.valid), waiting.read.eq(start & first_kernel),
         ]
-        with m.If(self.complete.valid & ~some_waiting):
+        with m.If(self.complete.valid & ~waiting.some):
             m.d.sync += next_slot.eq(self.complete.payload)
 
         with m.If(self.begin):
