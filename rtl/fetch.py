@@ -103,9 +103,11 @@ class Fetch(wiring.Component):
             "rows": 2, "columns": 8, "swap": 1, "signed": 1,
         }), reset_less=True)
         rows_inside = Cat(
-            (s2_y >= -i) & (s2_below > i) & s2_present for i in range(2)
+            _at_least(s2_y, -i) & _at_least(s2_below, i + 1) & s2_present for i in range(2)
         )
-        columns_inside = Cat((s2_x >= -i) & (s2_right > i) for i in range(8))
+        columns_inside = Cat(
+            _at_least(s2_x, -i) & _at_least(s2_right, i + 1) for i in range(8)
+        )
         m.d.sync += [
             s3.even.eq(s2_even << desc.in_row_log2), s3.odd.eq(s2_odd << desc.in_row_log2),
             s3.column.eq(s2_column), s3.offset.eq(Mux(dot, 0, s2_x[:3])),
@@ -182,6 +184,14 @@ class Fetch(wiring.Component):
                     0,
                 ))
                 m.d.comb += o.payload.rows[row][column].eq(s7_pixel)
+
+
+def _at_least(value, least: int):
+    """Compare a signed value with one from -7 to 8, by what all such comparisons share."""
+    low, high, negative = value[:3], value[3:-1], value[-1]
+    if least > 0:
+        return ~negative & (high.any() | (low >= least if least < 8 else 0))
+    return ~negative | (high.all() & (low >= 8 + least if least < 0 else 0))
 
 
 def _register(m: Module, name: str, valid, payload):

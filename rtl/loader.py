@@ -25,14 +25,14 @@ is a shift.
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
+from amaranth.hdl import Const, Module, Mux, Signal
 from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from model.config import ROW_BITS, AcceleratorConfig
 from rtl.arrival import Arrival
-from rtl.fetch import COORDINATE, SKEW, Fetch
+from rtl.fetch import SKEW, Fetch
 from rtl.flatten import Flatten
 from rtl.ringspace import RingSpace
 from rtl.signatures import (
@@ -43,6 +43,7 @@ from rtl.signatures import (
     Progress,
     RowPair,
 )
+from rtl.tilewalk import TileWalk
 
 __all__ = ["Loader"]
 
@@ -114,118 +115,25 @@ class Loader(wiring.Component):
     def elaborate(self, platform) -> Module:
         """Build the walk, the two waits and the address pipeline."""
         m = Module()
-        lanes, banks = self._config.tile_lanes, self._config.feature_banks
-        upper = (lanes + 1) // 2        # lanes of the first half
-        steps = max(lanes, banks)       # of a channel, the idle ones too
+        config, banks = self._config, self._config.feature_banks
         desc = Signal(Descriptor, reset_less=True)
         state = Signal(State)
-        phase = Signal(2)       # row pair of the tile
         # Cycles until the last bank has read what the first one has.
         late = SKEW * (banks - 1)
         pause = Signal(range(late + 8))     # cycles of SETUP and of DRAIN
         layer = Signal(8)
         pooled = Signal()       # the layer before pools its map
-
-        # --- the walk: block, group, half, channel (or dot row), lane, phase --------------------
-        # With several banks: block, local channel, lane, phase, the channels being a group each.
-        # Where the tile at hand lies (``end``: below its last row), and the first tile of the half
-        # and of the block, which the channels and the groups come back to.
-        place = data.StructLayout({
-            "y": COORDINATE, "end": signed(13), "x": COORDINATE, "row_left": 10, "left": 16,
-        })
-        tile, half_start, block_start = Signal(place), Signal(place), Signal(place)
-        tile_next, follow = Signal(place), Signal(place)
-        block_left = Signal(16, reset_less=True)
-        channel, channel_end = Signal(13, reset_less=True), Signal(13, reset_less=True)
-        channel_next = Signal(13)
-        channel_bits = exact_log2(banks)    # those that select the bank
-        lane, lane_next = Signal(range(steps)), Signal(range(steps))
-        idle = Signal()
-        base, group_base = Signal(ROW_BITS, reset_less=True), Signal(ROW_BITS, reset_less=True)
-        base_next = Signal(ROW_BITS)
-        ring = Signal(range(self._config.tile_depth))
-        # Where the walk is: found with the state that says it, because all of it waits for these.
-        row_first, row_last = Signal(), Signal()
-        lane_last, group_last, half_last = Signal(), Signal(), Signal()
-        # A dot layer's images are its tiles, and are counted here as blocks.
-        channel_last, block_last = Signal(), Signal()
-        dot = desc.dot if banks == 1 else Const(0, 1)   # of this walk
-
-        def place_flags(channel, lane):
-            """Set the flags for the first row pair of the tile of a channel and lane."""
-            ends = channel == channel_end
-            if banks > 1:
-                return [channel_last.eq(ends), lane_last.eq(lane == steps - 1), group_last.eq(1),
-                        half_last.eq(1)]
-            return [
-                channel_last.eq(ends),
-                lane_last.eq(dot | (lane == upper - 1) | (lane == lanes - 1)),
-                group_last.eq(dot | ends | (channel[:3] == 7)),
-                half_last.eq(dot | (lane == lanes - 1)),
-            ]
-
-        m.d.comb += [
-            block_last.eq(block_left == 1),
-            tile_next.left.eq(Mux(tile.left == 0, 0, tile.left - 1)),
-        ]
-        if banks == 1:
-            # The next image of a dot layer begins at the addresses of the one before.
-            group_words = Mux(
-                desc.dot, Mux(channel_last & ~block_last, 1 - desc.groups, 1), self._config.words
-            )
-        else:
-            m.d.comb += idle.eq(lane >= lanes)
-            # Sixteen channels are two groups of eight, the last ones perhaps only one.
-            group_words = Mux(
-                channel_last & desc.groups[0], self._config.words, self._config.words * banks // 8
-            )
-        with m.If(idle):
-            m.d.comb += tile_next.eq(tile)
-        with m.Elif(tile.row_left == 1):
-            m.d.comb += [
-                tile_next.y.eq(tile.y + desc.step), tile_next.end.eq(tile.end + desc.step),
-                tile_next.x.eq(-desc.pad_left),
-                tile_next.row_left.eq(desc.tiles_x),
-            ]
-        with m.Else():
-            m.d.comb += [
-                tile_next.y.eq(tile.y), tile_next.end.eq(tile.end),
-                tile_next.x.eq(tile.x + desc.step),
-                tile_next.row_left.eq(tile.row_left - 1),
-            ]
-        # The tile after the one at hand.
-        m.d.comb += [
-            follow.eq(tile_next), channel_next.eq(channel), base_next.eq(base),
-            lane_next.eq(lane + 1),
-        ]
-        with m.If(lane_last & group_last & half_last & channel_last):
-            m.d.comb += [
-                channel_next.eq(0), base_next.eq(Mux(dot, base + 1, desc.in_base)),
-                lane_next.eq(Mux(dot, lane + 1, 0)),
-            ]
-        with m.Elif(lane_last & (~group_last | half_last)):
-            m.d.comb += [
-                channel_next.eq(channel + 1),
-                base_next.eq(base + Mux(dot, 1, desc.in_plane)),
-                lane_next.eq(Mux(dot, lane, Mux(group_last | (lane < upper), 0, upper))),
-                follow.eq(Mux(group_last, block_start.as_value(), half_start.as_value())),
-            ]
-        with m.Elif(lane_last):
-            m.d.comb += [
-                channel_next.eq(Cat(Const(0, 3), channel[3:])), base_next.eq(group_base),
-            ]
+        dot = desc.dot if banks == 1 else Const(0, 1)   # of the walk; else `rtl.flatten` reads
+        m.submodules.walk = walk = TileWalk(config=config)
 
         # --- the waits, registered ----------------------------------------------------------------
         # The question is put for the next tile while one is sent, so that the answer is there
         # when it is reached.
         m.submodules.arrival = arrival = Arrival(config=self._config)
-        asked_channel = Signal(13, reset_less=True)
-        asked_end = Signal(signed(13), reset_less=True)     # below the tile's last row
-        asked_base = Signal(ROW_BITS, reset_less=True)
         input_ok, fits = Signal(), Signal()
         m.d.comb += [
-            arrival.desc.eq(desc), arrival.layer.eq(layer), arrival.channel.eq(asked_channel),
-            arrival.end.eq(asked_end), arrival.base.eq(asked_base),
+            arrival.desc.eq(desc), arrival.layer.eq(layer), arrival.channel.eq(walk.ask_channel),
+            arrival.end.eq(walk.ask_end), arrival.base.eq(walk.ask_base),
             arrival.input_done.eq(self.input_done), arrival.input_row.eq(self.input_row),
             arrival.layers_done.eq(self.layers_done),
             *(mine.eq(theirs) for mine, theirs in zip(
@@ -241,14 +149,14 @@ class Loader(wiring.Component):
         wiring.connect(m, wiring.flipped(self.freed), space.freed)
         m.d.comb += [space.start.eq(self.start), space.words.eq(block_words), fits.eq(space.fits)]
 
-        block_first = Signal()
-        begins, go, flatten = Signal(), Signal(), Signal()
+        # ``loading``: in `State.SETUP`; ``walking``: of `State.RUN` what is not left to Flatten.
+        loading, walking, go, flatten = Signal(), Signal(), Signal(), Signal()
         flattening = Const(0, 1)
         stats = Signal(data.ArrayLayout(32, 3))
         m.d.comb += [
-            begins.eq(block_first & row_first),
-            go.eq((state == State.RUN) & (~row_first | idle | (input_ok & (fits | ~begins)))
-                  & (dot | ~desc.dot)),
+            go.eq(walking & (~walk.asks | (input_ok & (fits | ~walk.block_first)))),
+            walk.start.eq(self.start), walk.desc.eq(desc), walk.load.eq(loading),
+            walk.go.eq(go), walk.skip.eq(flatten),
             self.desc.ready.eq((state == State.IDLE) & ~self.start),
             self.stats.payload.layer.eq(layer),
         ]
@@ -259,36 +167,19 @@ class Loader(wiring.Component):
             flattening = flat.busy
             m.d.comb += [
                 flatten.eq((state == State.RUN) & desc.dot & input_ok & fits),
-                flat.start.eq(flatten), flat.desc.eq(desc), flat.addr.eq(ring),
+                flat.start.eq(flatten), flat.desc.eq(desc), flat.addr.eq(walk.addr),
             ]
         with m.Switch(state):
             with m.Case(State.IDLE):
                 m.d.sync += desc.eq(self.desc.payload)
                 with m.If(self.desc.valid):
-                    m.d.sync += state.eq(State.SETUP)
+                    m.d.sync += [state.eq(State.SETUP), loading.eq(1)]
             with m.Case(State.SETUP):
-                first = Signal(place)
                 # The next input of a batch takes the place of the one before.
                 following = desc.input & (self.inputs != 0)
                 waits = following & (pause == late) & ~self.input_done
-                m.d.comb += [
-                    first.y.eq(-desc.pad), first.end.eq(8 - desc.pad), first.x.eq(-desc.pad_left),
-                    first.row_left.eq(desc.tiles_x), first.left.eq(desc.tiles),
-                ]
                 m.d.sync += [
-                    tile.eq(first), half_start.eq(first), block_start.eq(first),
-                    block_left.eq(Mux(dot, desc.tiles, desc.tile_blocks)),
-                    channel.eq(0),
-                    channel_end.eq(
-                        Mux(desc.dot, desc.groups, desc.channels) - 1 if banks == 1
-                        else (desc.channels - 1) >> channel_bits
-                    ),
-                    lane.eq(0), base.eq(desc.in_base), group_base.eq(desc.in_base),
-                    block_first.eq(1),
-                    block_words.eq(Mux(desc.dot, desc.groups, desc.groups << 5)),
-                    phase.eq(0), row_first.eq(1), row_last.eq(dot), stats.eq(0),
-                    *place_flags(Const(0, 13), Const(0, len(lane))),
-                    asked_channel.eq(0), asked_end.eq(first.end), asked_base.eq(desc.in_base),
+                    block_words.eq(Mux(desc.dot, desc.groups, desc.groups << 5)), stats.eq(0),
                     pause.eq(pause + ~waits),
                 ]
                 # By then the flags speak of this layer.
@@ -296,7 +187,8 @@ class Loader(wiring.Component):
                 m.d.comb += self.next_input.eq(following & (pause == late) & self.input_done)
                 with m.If(pause == asking + Mux(following, late, 0)):
                     m.d.sync += [
-                        state.eq(State.RUN), pause.eq(0), self.inputs.eq(self.inputs + desc.input),
+                        state.eq(State.RUN), loading.eq(0), pause.eq(0),
+                        walking.eq(dot | ~desc.dot), self.inputs.eq(self.inputs + desc.input),
                     ]
             with m.Case(State.RUN):
                 with m.If(~go & ~flatten):
@@ -314,62 +206,33 @@ class Loader(wiring.Component):
                         pooled.eq(desc.pool_op != 0),
                     ]
 
-        with m.If(go):
-            m.d.sync += [
-                phase.eq(Mux(row_last, 0, phase + 1)), block_first.eq(0),
-                row_first.eq(dot | row_last), row_last.eq(dot | (phase == 2)),
-            ]
-            with m.If(row_first):
-                m.d.sync += [
-                    asked_channel.eq(channel_next), asked_end.eq(follow.end),
-                    asked_base.eq(base_next),
-                ]
-            with m.If(row_last):
-                m.d.sync += [
-                    tile.eq(follow), channel.eq(channel_next), lane.eq(lane_next),
-                    base.eq(base_next), *place_flags(channel_next, lane_next),
-                ]
-                with m.If(lane_last & group_last):
-                    m.d.sync += half_start.eq(follow)
-                    with m.If(half_last):
-                        m.d.sync += [
-                            group_base.eq(base_next),
-                            ring.eq(ring + group_words),
-                        ]
-                        with m.If(channel_last):
-                            m.d.sync += [
-                                block_start.eq(follow), block_left.eq(block_left - 1),
-                                block_first.eq(~dot),
-                            ]
-                            with m.If(block_last):
-                                m.d.sync += state.eq(State.DRAIN)
-
-        m.d.comb += space.take.eq(go & begins | flatten)
         with m.If(flatten):
-            m.d.sync += [ring.eq(ring + desc.groups), state.eq(State.DRAIN)]
+            m.d.sync += state.eq(State.DRAIN)
+        with m.If(go & walk.last):
+            m.d.sync += [state.eq(State.DRAIN), walking.eq(0)]
+        m.d.comb += space.take.eq(go & walk.block_first | flatten)
         with m.If(self.feature[0].en):
             m.d.sync += stats[2].eq(stats[2] + 1)
         with m.If(self.start):
             m.d.sync += [
-                state.eq(State.IDLE), pause.eq(0), layer.eq(0), ring.eq(0), pooled.eq(0),
-                self.inputs.eq(0),
+                state.eq(State.IDLE), loading.eq(0), walking.eq(0), pause.eq(0), layer.eq(0),
+                pooled.eq(0), self.inputs.eq(0),
             ]
 
         # --- the row pair on its way: address, read, masks ------------------------------------
         m.submodules.fetch = fetch = Fetch(config=self._config)
         m.d.comb += [
-            fetch.go.eq(go & ~idle),
-            fetch.desc.eq(desc),
-            fetch.y.eq(tile.y + (phase << 1)),
-            fetch.x.eq(tile.x),
-            fetch.base.eq(base),
-            fetch.present.eq(tile.left != 0),
-            fetch.last_bank.eq(Mux(channel_last, (desc.channels - 1)[:channel_bits], banks - 1)),
-            fetch.tag.lane.eq(lane),
-            fetch.tag.channel_low.eq(Mux(dot, 0, channel[:3])),
-            fetch.tag.addr.eq(ring),
+            fetch.go.eq(go & ~walk.idle), fetch.desc.eq(desc),
+            fetch.y.eq(walk.y), fetch.x.eq(walk.x), fetch.base.eq(walk.base),
+            fetch.present.eq(walk.present),
+            fetch.last_bank.eq(
+                Mux(walk.channel_last, (desc.channels - 1)[:exact_log2(banks)], banks - 1)
+            ),
+            fetch.tag.lane.eq(walk.lane),
+            fetch.tag.channel_low.eq(Mux(dot, 0, walk.channel[:3])),
+            fetch.tag.addr.eq(walk.addr),
             fetch.tag.bypass.eq(dot),
-            fetch.tag.block_last.eq(channel_last & Mux(dot, block_last, lane == lanes - 1)),
+            fetch.tag.block_last.eq(walk.block_last),
         ]
         for bank in range(banks):
             if banks == 1:
