@@ -101,42 +101,50 @@ class Checker(wiring.Component):
         # One section: requests run ahead of the data. A beat of KERN is taken whenever it comes (if
         # ``by_beat``), a beat of the others is shifted out word by word.
         ask_addr, ask_left, data_left = Signal(32), Signal(32), Signal(32)
-        bus_error, kern = Signal(), Signal()
+        bus_error = Signal()
         s1_left, s1_data = Signal(range(words + 1)), Signal(bits, reset_less=True)
         s1_valid, s1_word = s1_left != 0, s1_data[:64]
+        ready = Signal(init=1)      # ``s1_left`` is at most 1
         s1_index = Signal(range(max(store_depth, HEADER_WORDS, words)))
         # Something is left to ask for, more than a burst, to come: found while it changes.
         asking, more, expecting = Signal(), Signal(), Signal()
         count = Signal(9)
+        # Of the section: what its words are for.
+        kern, describing, heading, covered = Signal(), Signal(), Signal(), Signal()
+        m.d.sync += [kern.eq(section == 2), describing.eq(section == 1)]
         m.d.comb += [
             count.eq(Mux(more, BURST, ask_left)),
-            self.ar.payload.addr.eq(ask_addr),
+            self.ar.valid.eq(asking), self.ar.payload.addr.eq(ask_addr),
             self.ar.payload.len.eq(count - 1),
-            self.r.ready.eq(s1_left <= 1),
-            kern.eq(section == 2),
+            self.r.ready.eq(ready),
         ]
-        m.d.sync += s1_data.eq(Mux(self.r.ready, self.r.payload.data, s1_data >> 64))
+        m.d.sync += s1_data.eq(Mux(ready, self.r.payload.data, s1_data >> 64))
         with m.If(s1_valid):
-            m.d.sync += [s1_left.eq(s1_left - 1), s1_index.eq(s1_index + 1)]
-        with m.If(self.r.valid & self.r.ready & expecting):
+            m.d.sync += [
+                s1_left.eq(s1_left - 1), ready.eq(s1_left <= 2), s1_index.eq(s1_index + 1),
+            ]
+            # The last word of the header is the CRC of the others; fill may follow it.
+            with m.If(heading & (s1_index[:4] == HEADER_WORDS - 2)):
+                m.d.sync += covered.eq(0)
+            with m.If(s1_index[:4] == HEADER_WORDS - 1):
+                m.d.sync += heading.eq(0)
+        with m.If(self.r.valid & ready & expecting):
+            most = Mux(kern, 1, words) if by_beat else words
             m.d.sync += [
                 data_left.eq(data_left - 1), expecting.eq(data_left != 1),
-                s1_left.eq(Mux(kern, 1, words) if by_beat else words),
+                s1_left.eq(most), ready.eq(most == 1),
             ]
             with m.If(self.r.payload.error):
                 m.d.sync += bus_error.eq(1)
-        # The last word of the header is the CRC of the others; fill may follow it.
-        in_header = (section == 0) & (s1_index < HEADER_WORDS)
-        covered = (section != 0) | (s1_index < HEADER_WORDS - 1)
         m.d.comb += [
             word_crc.data.eq(s1_word),
             word_crc.valid.eq(s1_valid & covered & (~kern if by_beat else 1)),
             write_port.addr.eq(s1_index), write_port.data.eq(s1_word),
-            write_port.en.eq(s1_valid & (section == 1)),
+            write_port.en.eq(s1_valid & describing),
         ]
         if by_beat:
             m.d.comb += [beat_crc.data.eq(s1_data), beat_crc.valid.eq(s1_valid & kern)]
-        with m.If(s1_valid & in_header):
+        with m.If(s1_valid & heading):
             m.d.sync += header[s1_index[:4]].eq(s1_word)
         crc_differs, s1_expected = Signal(), Signal(64, reset_less=True)
         m.d.sync += s1_expected.eq(expected)
@@ -156,6 +164,7 @@ class Checker(wiring.Component):
         ))
 
         settle = Signal(range(5))
+        m.d.sync += self.done.eq(0)
         with m.FSM():
             with m.State("IDLE"):
                 m.d.sync += [section.eq(0), bus_error.eq(0)]
@@ -163,28 +172,32 @@ class Checker(wiring.Component):
                     with m.If(self.image_beats < header_beats):
                         m.next = "SHORT"
                     with m.Else():
-                        m.next = "BEGIN"
+                        m.next = "LOOK"
             with m.State("SHORT"):
-                m.d.comb += [self.done.eq(1), self.error.eq(ErrorCode.TRUNCATED)]
+                m.d.sync += [self.done.eq(1), self.error.eq(ErrorCode.TRUNCATED)]
                 m.next = "IDLE"
-            with m.State("BEGIN"):
+            with m.State("LOOK"):
                 m.d.comb += [word_crc.start.eq(1), beat_crc.start.eq(1)]
                 m.d.sync += [
                     ask_addr.eq(self.image_addr + offset), ask_left.eq(beats),
-                    asking.eq(beats != 0), more.eq(beats > BURST),
-                    data_left.eq(beats), expecting.eq(beats != 0), s1_index.eq(0), settle.eq(4),
+                    s1_index.eq(0), heading.eq(section == 0), covered.eq(1), settle.eq(4),
                 ]
-                with m.If(section == 2):
-                    m.d.sync += self.kernel_base.eq(self.image_addr + offset)
+                m.next = "BEGIN"
+            with m.State("BEGIN"):
+                m.d.sync += [
+                    asking.eq(ask_left != 0), more.eq(ask_left > BURST),
+                    data_left.eq(ask_left), expecting.eq(ask_left != 0),
+                ]
+                with m.If(kern):
+                    m.d.sync += self.kernel_base.eq(ask_addr)
                 m.next = "READ"
             with m.State("READ"):
-                m.d.comb += self.ar.valid.eq(asking)
                 with m.If(asking & self.ar.ready):
                     m.d.sync += [
                         ask_addr.eq(ask_addr + count), ask_left.eq(ask_left - BURST),
                         asking.eq(more), more.eq(ask_left > 2 * BURST),
                     ]
-                with m.If(~expecting & (s1_left <= 1)):
+                with m.If(~expecting & ready):
                     m.next = "SETTLE"
                 with m.Elif(bus_error & self.ar.ready):
                     # Ask for no more; who owns the port drops what is under way.
@@ -194,11 +207,11 @@ class Checker(wiring.Component):
                 with m.If(settle == 0):
                     m.next = "CHECK"
             with m.State("CHECK"):
-                with m.If((failed == ErrorCode.NONE) & (section != 2)):
+                with m.If((failed == ErrorCode.NONE) & ~kern):
                     m.d.sync += section.eq(section + 1)
-                    m.next = "BEGIN"
+                    m.next = "LOOK"
                 with m.Else():
-                    m.d.comb += [self.done.eq(1), self.error.eq(failed)]
+                    m.d.sync += [self.done.eq(1), self.error.eq(failed)]
                     m.next = "IDLE"
 
         m.d.comb += [
