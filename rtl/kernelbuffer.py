@@ -27,7 +27,10 @@ __all__ = ["KernelBuffer", "KernelWriteSignature", "Ring"]
 
 
 class KernelWriteSignature(wiring.Signature):
-    """Prefetch to kernel buffer: entry counts, select beats, beats of weights of a row."""
+    """Prefetch to kernel buffer: entry counts, select beats, beats of weights of a row.
+
+    ``count.ready``, once given, stays until a count is taken.
+    """
 
     def __init__(self, config: AcceleratorConfig) -> None:
         self._config = config

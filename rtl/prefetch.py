@@ -65,7 +65,7 @@ class Prefetch(wiring.Component):
     kernels : Out(KernelWriteSignature(config))
         To the kernel buffer.
     param_room, param_en, param_data, param_last
-        To the parameter memory.
+        To the parameter memory. Room, once there, stays until parameters are written.
     stats : Out(Event(LayerStats))
         Two cycles after a layer's last beat: beats, cycles a beat waited for room.
     error : Out(1)
@@ -107,7 +107,7 @@ class Prefetch(wiring.Component):
         first, length = Signal(32), Signal(32)      # the pass
         rest, resident = Signal(16), Signal(16)     # tile blocks of later passes, of a pass
         held, held_valid = Signal(_Format), Signal()
-        asking = Signal()                           # ``beats`` is not 0
+        asking, wants = Signal(), Signal()          # ``beats`` is not 0; a layer is wanted
         inputs, closed = Signal.like(self.inputs), Signal()     # `closed`: the input goes before
         # Found while they change, since the port waits for what hangs on them: the burst is the
         # pass's last, so would be its first; there are later passes.
@@ -119,7 +119,7 @@ class Prefetch(wiring.Component):
             self.ar.valid.eq(asking & in_flight.room & ~closed),
             self.ar.payload.addr.eq(addr),
             self.ar.payload.len.eq(size - 1),
-            self.desc.ready.eq(~asking & ~held_valid),
+            self.desc.ready.eq(wants),
             formats.valid.eq(held_valid), formats.payload.eq(held),
             in_flight.write.eq(issued), in_flight.read.eq(returned),
         ]
@@ -140,6 +140,7 @@ class Prefetch(wiring.Component):
             m.d.sync += closed.eq(0)
         with m.If(formats.ready):
             m.d.sync += held_valid.eq(0)
+        m.d.sync += wants.eq(~asking & ~held_valid & ~(self.desc.valid & wants))
         with m.If(self.desc.valid & self.desc.ready):
             begin = self.kernel_base + desc.stream_offset
             m.d.sync += [
@@ -162,7 +163,7 @@ class Prefetch(wiring.Component):
         value = beat.payload.data
         param_last = param_beats(config) - 1
 
-        form = Signal(_Format)
+        form, selects = Signal(_Format), Signal()       # ``selects``: there are select beats
         blocks = Signal(13)         # kernel blocks of this pass still to come
         rest, again = Signal(16), Signal()          # tile blocks of later passes; there are some
         entries = Signal(ENTRY_BITS)
@@ -188,91 +189,93 @@ class Prefetch(wiring.Component):
             row_last.eq(Mux(blocks == 1, form.row_beats_last, config.row_beats) - 1),
         ]
         row_done = row_beat == row_last
-        taken = beat.valid & beat.ready
+        taken = Signal()
+        # What the next beat is; none of them: a layer's format is awaited. It is taken a cycle late
+        # (``load``), with the first header: nothing hangs on it sooner.
+        load, idle = Signal(), Signal()
+        at_header, at_param, at_select, at_weight = Signal(), Signal(), Signal(), Signal()
+        # Room for the parameters is asked for with the header, so that they never wait. It may be a
+        # cycle old: what fills it comes before the header.
+        header_room = Signal()
+        m.d.sync += header_room.eq(kernels.count.ready & self.param_room)
         m.d.comb += [
+            beat.ready.eq(
+                (at_header & header_room) | at_param
+                | (at_select & kernels.select.ready) | (at_weight & kernels.weight.ready)
+            ),
+            taken.eq(beat.valid & beat.ready),
+            idle.eq(~(at_header | at_param | at_select | at_weight)), formats.ready.eq(load),
+            kernels.count.valid.eq(at_header & beat.valid & header_room),
+            self.param_en.eq(at_param & beat.valid),
+            kernels.select.valid.eq(at_select & beat.valid),
+            kernels.weight.valid.eq(at_weight & beat.valid),
             kernels.count.payload.eq(value[:ENTRY_BITS]),
             kernels.select.payload.eq(value), kernels.weight.payload.data.eq(value),
             kernels.weight.payload.bank.eq(row_beat), kernels.weight.payload.last.eq(row_done),
             self.param_data.eq(value), self.param_last.eq(param == param_last),
         ]
+        block_ended = at_weight & taken & row_done & entries_end
         ended = Signal()        # the beat is the layer's last
+        m.d.comb += ended.eq(block_ended & block_last & ~again)
         m.d.comb += [
             self.stats.payload.layer.eq(layer),
             self.stats.payload.counts[0].eq(counted), self.stats.payload.counts[1].eq(stalled),
         ]
         s1_ended, s1_taken, s1_stalled = Signal(), Signal(), Signal()
         m.d.sync += [
-            s1_ended.eq(ended), s1_taken.eq(taken), s1_stalled.eq(beat.valid & ~beat.ready),
+            s1_ended.eq(ended), s1_taken.eq(taken),
+            s1_stalled.eq(beat.valid & ~beat.ready & ~idle),
             self.stats.valid.eq(s1_ended),
             layer.eq(layer + self.stats.valid),
             counted.eq(Mux(self.stats.valid, 0, counted) + s1_taken),
             stalled.eq(Mux(self.stats.valid, 0, stalled) + s1_stalled),
         ]
 
-        with m.FSM():
-            with m.State("IDLE"):
-                m.d.comb += formats.ready.eq(1)
-                with m.If(formats.valid):
-                    m.next = "HEADER"
-            with m.State("HEADER"):
-                # Room for the parameters is asked for here, so that they never wait.
-                m.d.comb += [
-                    beat.ready.eq(kernels.count.ready & self.param_room),
-                    kernels.count.valid.eq(beat.valid & self.param_room),
+        with m.If(idle & formats.valid):
+            m.d.sync += [load.eq(1), at_header.eq(1)]
+        with m.If(load):
+            m.d.sync += load.eq(0)
+        with m.If(at_header & taken):
+            m.d.sync += [
+                at_header.eq(0), at_param.eq(1),
+                entries.eq(value[:ENTRY_BITS]), param.eq(0), row_beat.eq(0),
+            ]
+        with m.If(at_param & taken):
+            m.d.sync += [param.eq(param + 1), entries_end.eq(entries == 1)]
+            with m.If(self.param_last):
+                m.d.sync += [at_param.eq(0), at_select.eq(selects), at_weight.eq(~selects)]
+        with m.If(at_select & taken):
+            m.d.sync += [
+                at_select.eq(0), at_weight.eq(1), in_chunk.eq(chunk), chunk_end.eq(chunk == 1),
+            ]
+        with m.If(at_weight & taken):
+            m.d.sync += row_beat.eq(Mux(row_done, 0, row_beat + 1))
+            with m.If(row_done):
+                m.d.sync += [
+                    entries.eq(entries - 1), entries_end.eq(entries == 2),
+                    in_chunk.eq(in_chunk - 1), chunk_end.eq(in_chunk == 2),
                 ]
-                with m.If(taken):
-                    m.d.sync += [entries.eq(value[:ENTRY_BITS]), param.eq(0), row_beat.eq(0)]
-                    m.next = "PARAMETERS"
-            with m.State("PARAMETERS"):
-                m.d.comb += [beat.ready.eq(1), self.param_en.eq(beat.valid)]
-                with m.If(taken):
-                    m.d.sync += [param.eq(param + 1), entries_end.eq(entries == 1)]
-                    with m.If(self.param_last):
-                        with m.If(form.select_code == 0):
-                            m.next = "WEIGHTS"
-                        with m.Else():
-                            m.next = "SELECT"
-            with m.State("SELECT"):
-                m.d.comb += [
-                    beat.ready.eq(kernels.select.ready), kernels.select.valid.eq(beat.valid),
-                ]
-                with m.If(taken):
-                    m.d.sync += [in_chunk.eq(chunk), chunk_end.eq(chunk == 1)]
-                    m.next = "WEIGHTS"
-            with m.State("WEIGHTS"):
-                m.d.comb += [
-                    beat.ready.eq(kernels.weight.ready), kernels.weight.valid.eq(beat.valid),
-                ]
-                with m.If(taken):
-                    m.d.sync += row_beat.eq(Mux(row_done, 0, row_beat + 1))
-                    with m.If(row_done):
-                        m.d.sync += [
-                            entries.eq(entries - 1), entries_end.eq(entries == 2),
-                            in_chunk.eq(in_chunk - 1), chunk_end.eq(in_chunk == 2),
-                        ]
-                        with m.If(entries_end):
-                            m.d.sync += blocks.eq(blocks - 1)
-                            with m.If(~block_last):
-                                m.next = "HEADER"
-                            with m.Elif(again):
-                                m.d.sync += [
-                                    rest.eq(next_group(rest, form.resident)[1]),
-                                    again.eq(rest > form.resident),
-                                    blocks.eq(form.kernel_blocks),
-                                ]
-                                m.next = "HEADER"
-                            with m.Else():
-                                m.d.comb += [ended.eq(1), formats.ready.eq(1)]
-                                m.next = "IDLE"
-                                with m.If(formats.valid):
-                                    m.next = "HEADER"
-                        with m.Elif((form.select_code != 0) & chunk_end):
-                            m.next = "SELECT"
+                with m.If(entries_end):
+                    m.d.sync += [
+                        at_weight.eq(0), at_header.eq(~block_last | again | formats.valid),
+                        load.eq(block_last & ~again & formats.valid),
+                    ]
+                with m.Elif(selects & chunk_end):
+                    m.d.sync += [at_weight.eq(0), at_select.eq(1)]
 
-        # After the machine, so that it wins in the cycle in which a layer ends.
-        with m.If(formats.valid & formats.ready):
+        # The block after, or the next pass, a cycle later.
+        s1_block_ended = Signal()
+        m.d.sync += s1_block_ended.eq(block_ended)
+        with m.If(s1_block_ended):
+            m.d.sync += blocks.eq(Mux(block_last, form.kernel_blocks, blocks - 1))
+            with m.If(block_last):
+                m.d.sync += [
+                    rest.eq(next_group(rest, form.resident)[1]), again.eq(rest > form.resident),
+                ]
+        with m.If(load):
             m.d.sync += [
                 form.eq(formats.payload), blocks.eq(formats.payload.kernel_blocks),
+                selects.eq(formats.payload.select_code != 0),
                 rest.eq(formats.payload.tile_blocks - formats.payload.resident),
                 again.eq(formats.payload.tile_blocks != formats.payload.resident),
             ]

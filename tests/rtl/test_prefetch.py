@@ -125,16 +125,24 @@ def sort(dut, got, stamps):
 
 
 def consume(dut, p, seed):
-    """Process that drives the four ready signals at random, ``p`` = 1 always."""
-    ready = (dut.kernels.count.ready, dut.kernels.select.ready, dut.kernels.weight.ready,
-             dut.param_room)
+    """Process that drives the four ready signals at random, ``p`` = 1 always.
+
+    Room for a count and for parameters, once there, stays until they come.
+    """
+    kernels = dut.kernels
 
     async def process(ctx):
         rng = np.random.default_rng(seed)
+        signals = (kernels.count.ready, dut.param_room, kernels.select.ready, kernels.weight.ready)
+        ready, counted, written = [0] * 4, 1, 1
         while True:
-            for signal in ready:
-                ctx.set(signal, int(p == 1.0 or rng.random() < p))
-            await ctx.tick()
+            for index, may_fall in enumerate((counted, written, 1, 1)):
+                if may_fall or not ready[index]:
+                    ready[index] = int(p == 1.0 or rng.random() < p)
+                    ctx.set(signals[index], ready[index])
+            _, _, counted, written = await ctx.tick().sample(
+                kernels.count.valid & kernels.count.ready, dut.param_en & dut.param_last
+            )
     return process
 
 
