@@ -14,7 +14,7 @@ In a grouped convolution the kernel blocks come part by part, ``part_blocks`` of
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Mux, ResetInserter, Signal, unsigned
+from amaranth.hdl import Module, Mux, Signal, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -60,8 +60,6 @@ class BlockOrder(wiring.Component):
 
     Attributes
     ----------
-    start : In(1)
-        Begin a run: empty ring, all slots free.
     desc : In(stream.Signature(Descriptor))
         Layers; taken when the one before is ``done``.
     done : In(1)
@@ -81,7 +79,7 @@ class BlockOrder(wiring.Component):
     def __init__(self, config: AcceleratorConfig) -> None:
         self._config = config
         super().__init__({
-            "start": In(1), "desc": In(stream.Signature(Descriptor)), "done": In(1),
+            "desc": In(stream.Signature(Descriptor)), "done": In(1),
             "block_loaded": In(1), "slot_free": In(1), "layer": Out(Layer), "rows": Out(10),
             "o": Out(stream.Signature(Block(config))),
             "wait_tiles": Out(1), "wait_sums": Out(1),
@@ -105,10 +103,8 @@ class BlockOrder(wiring.Component):
         first_use = Signal()                            # by the first kernel block
         size, rest = Signal.like(layer.tile_blocks), Signal.like(layer.tile_blocks)
         # Tile blocks in the ring that nobody used yet; slots in use.
-        loaded = Level(depth=self._config.tile_depth)
-        slots = Level(depth=SUM_SLOTS)
-        m.submodules.loaded = ResetInserter(self.start)(loaded)
-        m.submodules.slots = ResetInserter(self.start)(slots)
+        m.submodules.loaded = loaded = Level(depth=self._config.tile_depth)
+        m.submodules.slots = slots = Level(depth=SUM_SLOTS)
         slot = Signal(range(SUM_SLOTS))
         base = Signal(block.base.shape())
         group_base, ring_end = Signal.like(base), Signal.like(base)
@@ -208,9 +204,4 @@ class BlockOrder(wiring.Component):
             ]
         with m.If(self.done):
             m.d.sync += [busy.eq(0), ready.eq(1)]
-        with m.If(self.start):
-            m.d.sync += [
-                busy.eq(0), ready.eq(1), pending.eq(0), steps.eq(0), held_valid.eq(0), slot.eq(0),
-                ring_end.eq(0),
-            ]
         return m

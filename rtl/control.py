@@ -50,7 +50,7 @@ class Controller(wiring.Component):
     finished : In(1)
         The last layer is written.
     output_start, output_done : Out(1), In(1)
-        Output DMA.
+        Output DMA; done is a level that falls with ``engine_reset``.
     flush, idle : Out(1), In(1)
         Drop what is read, offer no write; nothing is under way.
     w_busy, w_error : In(1), In(1)
@@ -99,9 +99,7 @@ class Controller(wiring.Component):
         with m.If(self.clear):
             m.d.sync += [self.done.eq(0), self.error.eq(0)]
         with m.If(running):
-            m.d.sync += [
-                self.cycles.eq(self.cycles + 1),
-            ]
+            m.d.sync += self.cycles.eq(self.cycles + 1)
         # Counted a cycle later: whether a beat is taken is known late. A run never ends with one.
         s1_read, s1_written = Signal(), Signal()
         m.d.sync += [
@@ -119,6 +117,9 @@ class Controller(wiring.Component):
         aborted = Signal()
         with m.If(self.abort):
             m.d.sync += aborted.eq(1)
+
+        written = Signal()      # the output, and acknowledged; a cycle late
+        m.d.sync += written.eq(self.output_done & ~self.w_busy)
 
         # ``flush`` reaches all of the port: a register of its own, as long as DRAIN and OWING.
         m.d.sync += self.flush.eq(0)
@@ -188,7 +189,7 @@ class Controller(wiring.Component):
                 m.d.comb += running.eq(1)
                 with m.If(self.w_error):
                     m.d.sync += outcome.eq(ErrorCode.BUS)
-                with m.If(self.output_done & ~self.output_start & ~self.w_busy):
+                with m.If(written):
                     drain()
                 with m.Elif(self.expired):
                     give_up()

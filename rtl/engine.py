@@ -49,7 +49,7 @@ class Engine(wiring.Component):
     Attributes
     ----------
     start : In(1)
-        Begin a run, after a reset.
+        Begin a run, after a reset: that is what empties all units.
     layers : In(range(max_layers + 1))
         Layers of the program.
     store_addr, store_data : Out, In
@@ -180,7 +180,6 @@ class Engine(wiring.Component):
         ]
         for desc, unit in zip(sequencer.desc, consumers, strict=True):
             connect(m, desc, unit.desc)
-            m.d.comb += unit.start.eq(self.start)
 
         m.d.comb += [
             self.probe_sum.valid.eq(drain.o.valid), self.probe_sum.payload.eq(drain.o.payload),

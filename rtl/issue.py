@@ -57,8 +57,6 @@ class Issue(wiring.Component):
 
     Attributes
     ----------
-    start : In(1)
-        Begin a run, before its first descriptor.
     desc : In(stream.Signature(Descriptor))
         Layers in order.
     entries : In(stream.Signature(KernelEntry(config)))
@@ -81,7 +79,7 @@ class Issue(wiring.Component):
     def __init__(self, config: AcceleratorConfig) -> None:
         self._config = config
         super().__init__({
-            "start": In(1), "desc": In(stream.Signature(Descriptor)),
+            "desc": In(stream.Signature(Descriptor)),
             "entries": In(stream.Signature(KernelEntry(config))),
             "block_loaded": In(1), "slot_free": In(1),
             "freed": Out(Event(range(config.tile_depth + 1))),
@@ -98,7 +96,6 @@ class Issue(wiring.Component):
         layer, following = order.layer, order.o.payload
         wiring.connect(m, wiring.flipped(self.desc), order.desc)
         m.d.comb += [
-            order.start.eq(self.start),
             order.block_loaded.eq(self.block_loaded),
             order.slot_free.eq(self.slot_free),
         ]
@@ -224,8 +221,6 @@ class Issue(wiring.Component):
             ]
         with m.If(order.o.ready):
             m.d.sync += [active.eq(order.o.valid), idle.eq(~order.o.valid), block.eq(following)]
-        with m.If(self.start):
-            m.d.sync += [active.eq(0), idle.eq(1), opening.eq(1), drain.eq(0), drain_stalls.eq(0)]
 
         decided = Signal(self._decision())
         spread = layer.spread.any() if config.spread else 0
@@ -298,7 +293,6 @@ class Issue(wiring.Component):
         m.submodules.read_out = read_out = ReadOut(self._config)
         early = Cat(addr[:5] > read_out.through for addr in entry.addr).any()
         m.d.comb += [
-            read_out.start.eq(self.start),
             blocked.eq(
                 (block_end & ~read_out.ready)
                 | Mux(layer.scatter, early, frequency > read_out.through)
@@ -420,8 +414,6 @@ class Issue(wiring.Component):
               for count, reason in zip(counts, s1_reasons, strict=True)),
             index.eq(index + s2_done),
         ]
-        with m.If(self.start):
-            m.d.sync += [counts.eq(0), s1_reasons.eq(0), index.eq(0)]
         m.d.comb += [
             self.stats.valid.eq(s2_done),
             self.stats.payload.layer.eq(index), self.stats.payload.counts.eq(counts),

@@ -10,7 +10,7 @@ from __future__ import annotations
 from functools import reduce
 from operator import or_
 
-from amaranth.hdl import Cat, Module, Mux, ResetInserter, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -141,8 +141,6 @@ class KernelBuffer(wiring.Component):
 
     Attributes
     ----------
-    start : In(1)
-        Begin a run: empty rings.
     desc : In(stream.Signature(Descriptor))
         The layers.
     write : In(KernelWriteSignature(config))
@@ -157,7 +155,7 @@ class KernelBuffer(wiring.Component):
     def __init__(self, *, config: AcceleratorConfig) -> None:
         self._config = config
         super().__init__({
-            "start": In(1), "desc": In(stream.Signature(Descriptor)),
+            "desc": In(stream.Signature(Descriptor)),
             "write": In(KernelWriteSignature(config)),
             "entries": Out(stream.Signature(KernelEntry(config))),
         })
@@ -173,7 +171,7 @@ class KernelBuffer(wiring.Component):
         s0_read, s0_place, code = self._walk(m, passes.o)
         s2_row, s3_found = self._read(m, s0_read, s0_place, code)
         self._queue(m, s0_read, s2_row, s3_found)
-        return ResetInserter(self.start)(m)
+        return m
 
     def _walk(self, m: Module, passes):
         """Entries of the passes; returns entry strobe, its place in the chunk, select code."""

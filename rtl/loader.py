@@ -67,8 +67,6 @@ class Loader(wiring.Component):
 
     Attributes
     ----------
-    start : In(1)
-        Pulse at the beginning of a run: back to layer 0 and an empty ring, in whatever state.
     desc : In(stream.Signature(Descriptor))
         Layers in order; taken when the layer before is loaded.
     feature : Out(FeatureReadSignature()).array(feature_banks)
@@ -94,7 +92,6 @@ class Loader(wiring.Component):
             raise TypeError(f"config must be an AcceleratorConfig, not {config!r}")
         self._config = config
         super().__init__({
-            "start": In(1),
             "desc": In(stream.Signature(Descriptor)),
             "feature": Out(FeatureReadSignature()).array(config.feature_banks),
             "o": Out(Event(RowPair(config))).array(config.feature_banks),
@@ -147,7 +144,7 @@ class Loader(wiring.Component):
             depth=self._config.tile_depth, word_bits=len(block_words)
         )
         wiring.connect(m, wiring.flipped(self.freed), space.freed)
-        m.d.comb += [space.start.eq(self.start), space.words.eq(block_words), fits.eq(space.fits)]
+        m.d.comb += [space.words.eq(block_words), fits.eq(space.fits)]
 
         # ``loading``: in `State.SETUP`; ``walking``: of `State.RUN` what is not left to Flatten.
         loading, walking, go, flatten = Signal(), Signal(), Signal(), Signal()
@@ -155,9 +152,9 @@ class Loader(wiring.Component):
         stats = Signal(data.ArrayLayout(32, 3))
         m.d.comb += [
             go.eq(walking & (~walk.asks | (input_ok & (fits | ~walk.block_first)))),
-            walk.start.eq(self.start), walk.desc.eq(desc), walk.load.eq(loading),
+            walk.desc.eq(desc), walk.load.eq(loading),
             walk.go.eq(go), walk.skip.eq(flatten),
-            self.desc.ready.eq((state == State.IDLE) & ~self.start),
+            self.desc.ready.eq(state == State.IDLE),
             self.stats.payload.layer.eq(layer),
         ]
         m.d.comb += [self.stats.payload.counts[i].eq(stats[i]) for i in range(3)]
@@ -169,6 +166,7 @@ class Loader(wiring.Component):
                 flatten.eq((state == State.RUN) & desc.dot & input_ok & fits),
                 flat.start.eq(flatten), flat.desc.eq(desc), flat.addr.eq(walk.addr),
             ]
+        m.d.sync += self.next_input.eq(0)
         with m.Switch(state):
             with m.Case(State.IDLE):
                 m.d.sync += desc.eq(self.desc.payload)
@@ -184,8 +182,8 @@ class Loader(wiring.Component):
                 ]
                 # By then the flags speak of this layer.
                 asking = Arrival.LATENCY if banks > 1 else Mux(desc.input, Arrival.LATENCY, 1)
-                m.d.comb += self.next_input.eq(following & (pause == late) & self.input_done)
-                with m.If(pause == asking + Mux(following, late, 0)):
+                m.d.sync += self.next_input.eq(following & (pause == late) & self.input_done)
+                with m.If(pause == asking + Mux(following, late + 1, 0)):
                     m.d.sync += [
                         state.eq(State.RUN), loading.eq(0), pause.eq(0),
                         walking.eq(dot | ~desc.dot), self.inputs.eq(self.inputs + desc.input),
@@ -213,11 +211,6 @@ class Loader(wiring.Component):
         m.d.comb += space.take.eq(go & walk.block_first | flatten)
         with m.If(self.feature[0].en):
             m.d.sync += stats[2].eq(stats[2] + 1)
-        with m.If(self.start):
-            m.d.sync += [
-                state.eq(State.IDLE), loading.eq(0), walking.eq(0), pause.eq(0), layer.eq(0),
-                pooled.eq(0), self.inputs.eq(0),
-            ]
 
         # --- the row pair on its way: address, read, masks ------------------------------------
         m.submodules.fetch = fetch = Fetch(config=self._config)

@@ -7,10 +7,10 @@
 from __future__ import annotations
 
 from amaranth.hdl import Cat, Module, Mux, Signal
-from amaranth.lib import fifo, memory, stream, wiring
+from amaranth.lib import data, fifo, memory, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from rtl.queue import Level
+from rtl.queue import Level, Queue
 from rtl.signatures import MemorySignature, ReadData, ReadRequest
 from rtl.slice import RegisterSlice
 
@@ -58,8 +58,8 @@ class ReadArbiter(wiring.Component):
     def __init__(self, *, clients: int, outstanding: int = 8, port_bits: int = 64) -> None:
         if not isinstance(clients, int) or clients < 1:
             raise ValueError(f"clients must be a positive integer, not {clients!r}")
-        if not isinstance(outstanding, int) or outstanding < 1:
-            raise ValueError(f"outstanding must be a positive integer, not {outstanding!r}")
+        if not isinstance(outstanding, int) or outstanding < 2:
+            raise ValueError(f"outstanding must be an integer of at least 2, not {outstanding!r}")
         self._clients, self._outstanding = clients, outstanding
         super().__init__({
             "ar": In(stream.Signature(ReadRequest)).array(clients),
@@ -73,14 +73,18 @@ class ReadArbiter(wiring.Component):
     def elaborate(self, platform) -> Module:
         """Choose, accept into the request register, remember whose burst it is, route by that."""
         m = Module()
-        m.submodules.owners = owners = fifo.SyncFIFOBuffered(
-            width=self._clients, depth=self._outstanding
+        # Whose bursts are under way: all of them in a queue, the present one and the next in
+        # registers, because their readers hang on it. How many: a burst's end counts a cycle later.
+        m.submodules.queue = queue = Queue(
+            self._clients, depth=1 << (self._outstanding - 1).bit_length()
         )
-        # Requests are `INTERVAL` cycles apart, so ``room`` may be a cycle old.
-        chosen, room = Signal(self._clients), Signal(init=1)
+        m.submodules.owners = owners = RegisterSlice(self._clients)
+        m.submodules.under_way = under_way = Level(depth=self._outstanding)
+        connect(m, queue.o, owners.i)
+        chosen, ended = Signal(self._clients), Signal()
         asking = Cat(client.valid for client in self.ar)
-        m.d.sync += [room.eq(owners.w_rdy), chosen.eq(0)]
-        with m.If(~self.flush & room & ~chosen.any() & ~self.mem_ar.valid):
+        m.d.sync += chosen.eq(0)
+        with m.If(~self.flush & under_way.room & ~chosen.any() & ~self.mem_ar.valid):
             m.d.sync += chosen.eq(asking & -asking)     # the lowest one only
 
         with m.If(self.mem_ar.ready):
@@ -92,10 +96,14 @@ class ReadArbiter(wiring.Component):
         accepted = chosen.any() & ~self.flush
         with m.If(accepted):
             m.d.sync += self.mem_ar.valid.eq(1)
-        m.d.comb += [owners.w_en.eq(accepted), owners.w_data.eq(chosen)]
+        m.d.comb += [
+            queue.i.valid.eq(accepted), queue.i.payload.eq(chosen),
+            under_way.write.eq(accepted), under_way.read.eq(ended),
+            self.idle.eq(~under_way.some),
+        ]
 
         owner = Signal(self._clients)
-        m.d.comb += owner.eq(owners.r_data & owners.r_rdy.replicate(self._clients))
+        m.d.comb += owner.eq(Mux(owners.o.valid, owners.o.payload, 0))
         for mine, client in zip(owner, self.r, strict=True):
             m.d.comb += [
                 client.payload.eq(self.mem_r.payload),
@@ -103,11 +111,15 @@ class ReadArbiter(wiring.Component):
             ]
         ready = Cat(client.ready for client in self.r)
         m.d.comb += [
-            self.mem_r.ready.eq((owner & ready).any() | (self.flush & owners.r_rdy)),
-            owners.r_en.eq(self.mem_r.valid & self.mem_r.ready & self.mem_r.payload.last),
-            self.idle.eq(owners.level == 0),
+            self.mem_r.ready.eq((owner & ready).any() | (self.flush & owners.o.valid)),
+            owners.o.ready.eq(self.mem_r.valid & self.mem_r.ready & self.mem_r.payload.last),
         ]
+        m.d.sync += ended.eq(owners.o.ready)
         return m
+
+
+#: A beat of a burst.
+_Place = data.StructLayout({"addr": 32, "last": 1})
 
 
 class OnChipMemory(wiring.Component):
@@ -118,7 +130,7 @@ class OnChipMemory(wiring.Component):
     RAM. Beats beyond the memory are read as errors and not written. What an access does is
     registered before the RAM, because its blocks are many and lie far apart.
 
-    Latency: first beat 7 cycles after its request (4 queued). Throughput: one beat a cycle.
+    Latency: first beat 7 cycles after its request. Throughput: one beat a cycle.
 
     Parameters
     ----------
@@ -134,7 +146,7 @@ class OnChipMemory(wiring.Component):
     host_addr : In(range(128 * kib))
         Word address of the host.
     host_en, host_w_en, host_w_data : In(1), In(1), In(64)
-        Access by the host, and whether it writes.
+        Access by the host, and whether it writes: ``host_w_en`` only with ``host_en``.
     host_r_data : Out(64)
         Word read, ``HOST_LATENCY`` cycles after ``host_en``; held until the next.
     """
@@ -163,32 +175,32 @@ class OnChipMemory(wiring.Component):
         m = Module()
         bits, words = self._port_bits, self._port_bits // 64
         m.submodules.ram = ram = memory.Memory(shape=bits, depth=self.depth, init=[])
-        m.submodules.requests = requests = fifo.SyncFIFO(width=ReadRequest.size, depth=4)
         m.submodules.beats = beats = fifo.SyncFIFO(width=bits + 2, depth=self.QUEUE)
         write_port, read_port = ram.write_port(granularity=64), ram.read_port()
         bus = self.bus
 
-        request = ReadRequest(requests.r_data)
-        m.d.comb += [
-            requests.w_data.eq(bus.ar.payload),
-            requests.w_en.eq(bus.ar.valid),
-            bus.ar.ready.eq(requests.w_rdy),
-        ]
+        # The beats of the bursts, one after the other.
+        m.submodules.walk = walk = RegisterSlice(_Place)
         active = Signal()
         addr, left = Signal(32), Signal(8)
         last = Signal()                         # ``left`` is 0
-        m.submodules.credit = credit = Level(depth=self.QUEUE)     # beats on their way
-
-        writing = ~self.host_en & bus.w.valid
-        reading = ~self.host_en & ~bus.w.valid & active & credit.room
-        with m.If((reading & last) | ~active):
-            m.d.comb += requests.r_en.eq(1)
+        m.d.comb += [
+            bus.ar.ready.eq(~active | (last & walk.i.ready)),
+            walk.i.valid.eq(active), walk.i.payload.addr.eq(addr), walk.i.payload.last.eq(last),
+        ]
+        with m.If(bus.ar.ready):
             m.d.sync += [
-                active.eq(requests.r_rdy), addr.eq(request.addr), left.eq(request.len),
-                last.eq(request.len == 0),
+                active.eq(bus.ar.valid), addr.eq(bus.ar.payload.addr),
+                left.eq(bus.ar.payload.len), last.eq(bus.ar.payload.len == 0),
             ]
-        with m.Elif(reading):
+        with m.Elif(walk.i.ready):
             m.d.sync += [addr.eq(addr + 1), left.eq(left - 1), last.eq(left == 1)]
+
+        m.submodules.credit = credit = Level(depth=self.QUEUE)     # beats on their way
+        place = walk.o.payload
+        writing = ~self.host_en & bus.w.valid
+        reading = ~self.host_en & ~bus.w.valid & walk.o.valid & credit.room
+        m.d.comb += walk.o.ready.eq(~self.host_en & ~bus.w.valid & credit.room)
 
         place_bits = (words - 1).bit_length()
         host_place = self.host_addr[:place_bits]        # word of the beat
@@ -201,8 +213,8 @@ class OnChipMemory(wiring.Component):
         ]
         m.d.sync += [
             s1_addr.eq(Mux(self.host_en, self.host_addr[place_bits:],
-                           Mux(bus.w.valid, bus.w.payload.addr, addr))),
-            s1_data.eq(Mux(self.host_en, self.host_w_data.replicate(words), bus.w.payload.data)),
+                           Mux(bus.w.valid, bus.w.payload.addr, place.addr))),
+            s1_data.eq(Mux(self.host_w_en, self.host_w_data.replicate(words), bus.w.payload.data)),
             s1_write.eq(Mux(self.host_en, self.host_w_en << host_place,
                             (writing & (bus.w.payload.addr < self.depth)).replicate(words))),
         ]
@@ -217,7 +229,7 @@ class OnChipMemory(wiring.Component):
         s3_data = Signal(bits, reset_less=True)
         m.d.sync += [
             s1_host.eq(self.host_en & ~self.host_w_en), s1_place.eq(host_place),
-            s1_read.eq(reading), s1_last.eq(last), s1_error.eq(addr >= self.depth),
+            s1_read.eq(reading), s1_last.eq(place.last), s1_error.eq(place.addr >= self.depth),
             s2_host.eq(s1_host), s2_place.eq(s1_place),
             s2_read.eq(s1_read), s2_last.eq(s1_last), s2_error.eq(s1_error),
             s3_read.eq(s2_read), s3_last.eq(s2_last), s3_error.eq(s2_error),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Array, Cat, Module, Mux, ResetInserter, Signal
+from amaranth.hdl import Array, Cat, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -25,8 +25,6 @@ class ParamMemory(wiring.Component):
 
     Attributes
     ----------
-    start : In(1)
-        Begin a run: empty the ring.
     room : Out(1)
         A block may be written. A register.
     w_en, w_data, w_last : In
@@ -36,7 +34,7 @@ class ParamMemory(wiring.Component):
     r_addr : In
         Kernel lane.
     r_data : Out(KernelParameters)
-        Its parameters, one cycle later.
+        Its parameters, `LATENCY` cycles later.
     next : In(1)
         Release the current block.
     """
@@ -44,12 +42,12 @@ class ParamMemory(wiring.Component):
     #: Kernel blocks the ring holds: how far the kernel stream may run ahead of the store stage.
     BLOCKS = 16
     #: Cycles from ``r_addr`` to ``r_data``.
-    LATENCY = 1
+    LATENCY = 2
 
     def __init__(self, *, config: AcceleratorConfig) -> None:
         self._config = config
         super().__init__({
-            "start": In(1), "room": Out(1),
+            "room": Out(1),
             "w_en": In(1), "w_data": In(config.port_bits), "w_last": In(1),
             "ready": Out(1), "r_addr": In(range(config.kernel_lanes)),
             "r_data": Out(KernelParameters), "next": In(1),
@@ -90,7 +88,7 @@ class ParamMemory(wiring.Component):
 
         s1_place = Signal(range(in_beat), reset_less=True)
         m.d.sync += s1_place.eq(self.r_addr)
-        m.d.comb += self.r_data.eq(
+        m.d.sync += self.r_data.eq(
             Array(read.data[at:at + 32] for at in range(0, config.port_bits, 32))[s1_place]
         )
-        return ResetInserter(self.start)(m)
+        return m

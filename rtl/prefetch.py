@@ -11,7 +11,7 @@ of the layers that need it, so that all there is will be used up without it.
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Mux, ResetInserter, Signal
+from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
@@ -50,8 +50,6 @@ class Prefetch(wiring.Component):
 
     Attributes
     ----------
-    start : In(1)
-        Begin a run: forget everything.
     kernel_base : In(32)
         Beat address of section KERN.
     desc : In(stream.Signature(Descriptor))
@@ -78,7 +76,7 @@ class Prefetch(wiring.Component):
         self._config = config
         self.burst = burst_beats(config)
         super().__init__({
-            "start": In(1), "kernel_base": In(32),
+            "kernel_base": In(32),
             "desc": In(stream.Signature(Descriptor)),
             "ar": Out(stream.Signature(ReadRequest)),
             "r": In(stream.Signature(ReadData(config.port_bits))),
@@ -98,7 +96,7 @@ class Prefetch(wiring.Component):
         self._request(m, formats)
         self._sort(m, formats, beats.o)
         m.d.sync += self.error.eq(self.r.valid & self.r.ready & self.r.payload.error)
-        return ResetInserter(self.start)(m)
+        return m
 
     def _request(self, m: Module, formats) -> None:
         """Burst requests of one layer after the other; hands each layer's format on."""
@@ -183,9 +181,10 @@ class Prefetch(wiring.Component):
         # kernel block of the pass, or ``entries`` or ``in_chunk`` is 1, and the last beat of a row.
         # Between a new block and its first weights lie its header and parameters.
         block_last, entries_end, chunk_end = Signal(), Signal(), Signal()
+        chunk_single = Signal()
         row_last = Signal.like(row_beat)
         m.d.sync += [
-            block_last.eq(blocks == 1),
+            block_last.eq(blocks == 1), chunk_single.eq(chunk == 1),
             row_last.eq(Mux(blocks == 1, form.row_beats_last, config.row_beats) - 1),
         ]
         row_done = row_beat == row_last
@@ -214,7 +213,8 @@ class Prefetch(wiring.Component):
             kernels.weight.payload.bank.eq(row_beat), kernels.weight.payload.last.eq(row_done),
             self.param_data.eq(value), self.param_last.eq(param == param_last),
         ]
-        block_ended = at_weight & taken & row_done & entries_end
+        weighed = at_weight & beat.valid & kernels.weight.ready
+        block_ended = weighed & row_done & entries_end
         ended = Signal()        # the beat is the layer's last
         m.d.comb += ended.eq(block_ended & block_last & ~again)
         m.d.comb += [
@@ -235,20 +235,22 @@ class Prefetch(wiring.Component):
             m.d.sync += [load.eq(1), at_header.eq(1)]
         with m.If(load):
             m.d.sync += load.eq(0)
-        with m.If(at_header & taken):
-            m.d.sync += [
-                at_header.eq(0), at_param.eq(1),
-                entries.eq(value[:ENTRY_BITS]), param.eq(0), row_beat.eq(0),
-            ]
-        with m.If(at_param & taken):
-            m.d.sync += [param.eq(param + 1), entries_end.eq(entries == 1)]
-            with m.If(self.param_last):
-                m.d.sync += [at_param.eq(0), at_select.eq(selects), at_weight.eq(~selects)]
-        with m.If(at_select & taken):
-            m.d.sync += [
-                at_select.eq(0), at_weight.eq(1), in_chunk.eq(chunk), chunk_end.eq(chunk == 1),
-            ]
-        with m.If(at_weight & taken):
+        # What a header or a select beat sets is set until it comes: its coming is known late.
+        with m.If(at_header):
+            m.d.sync += [entries.eq(value[:ENTRY_BITS]), param.eq(0), row_beat.eq(0)]
+            with m.If(beat.valid & header_room):
+                m.d.sync += [at_header.eq(0), at_param.eq(1)]
+        with m.If(at_param):
+            m.d.sync += entries_end.eq(entries == 1)
+            with m.If(beat.valid):
+                m.d.sync += param.eq(param + 1)
+                with m.If(self.param_last):
+                    m.d.sync += [at_param.eq(0), at_select.eq(selects), at_weight.eq(~selects)]
+        with m.If(at_select):
+            m.d.sync += [in_chunk.eq(chunk), chunk_end.eq(chunk_single)]
+            with m.If(beat.valid & kernels.select.ready):
+                m.d.sync += [at_select.eq(0), at_weight.eq(1)]
+        with m.If(weighed):
             m.d.sync += row_beat.eq(Mux(row_done, 0, row_beat + 1))
             with m.If(row_done):
                 m.d.sync += [

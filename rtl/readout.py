@@ -30,8 +30,6 @@ class ReadOut(wiring.Component):
 
     Attributes
     ----------
-    start : In(1)
-        Begin a run: nothing to read out.
     ready : Out(1)
         A block may end in this cycle: the one before is read out, and the drain is free in the
         next cycle.
@@ -47,7 +45,7 @@ class ReadOut(wiring.Component):
     def __init__(self, config: AcceleratorConfig) -> None:
         self._config = config
         super().__init__({
-            "start": In(1), "ready": Out(1), "i": In(Event(BlockTag)),
+            "ready": Out(1), "i": In(Event(BlockTag)),
             "through": Out(range(config.window)), "o": Out(Event(SumsTag)),
         })
 
@@ -81,6 +79,4 @@ class ReadOut(wiring.Component):
                 valid.eq(1), place.eq(place + 1), timer.eq(interval - 1),
                 more.eq(place != final - 1),
             ]
-        with m.If(self.start):
-            m.d.sync += [valid.eq(0), more.eq(0), timer.eq(0)]
         return m

@@ -26,8 +26,6 @@ class RingSpace(wiring.Component):
 
     Attributes
     ----------
-    start : In(1)
-        Empty the ring.
     words : In(word_bits)
         Words of a block; constant from the cycle before ``fits`` is looked at.
     take : In(1)
@@ -43,7 +41,7 @@ class RingSpace(wiring.Component):
             raise ValueError(f"depth must be a positive integer, not {depth!r}")
         self._depth = depth
         super().__init__({
-            "start": In(1), "words": In(word_bits), "take": In(1),
+            "words": In(word_bits), "take": In(1),
             "freed": In(Event(range(depth + 1))), "fits": Out(1),
         })
 
@@ -55,6 +53,4 @@ class RingSpace(wiring.Component):
         m.d.sync += [free.eq(free + returned), self.fits.eq(free >= self.words)]
         with m.If(self.take):
             m.d.sync += free.eq(free + returned - self.words)
-        with m.If(self.start):
-            m.d.sync += free.eq(self._depth)
         return m

@@ -65,8 +65,6 @@ class StoreStage(wiring.Component):
         ``out_wide`` of dot layers only, and of all those ``out_vector``, ``out_step <=
         post_values``; but of dot layers ``lanes_last`` a multiple of F and, with R = 2, ``crop``
         and ``step`` even.
-    start : In(1)
-        A run begins.
     sums : In(Event(SumWrite(config)))
         Sums of a block, into a free slot.
     slot_free : Out(1)
@@ -85,7 +83,6 @@ class StoreStage(wiring.Component):
         self._config = config
         super().__init__({
             "desc": In(stream.Signature(Descriptor)),
-            "start": In(1),
             "sums": In(Event(SumWrite(config))),
             "slot_free": Out(1),
             "param_ready": In(1),
@@ -138,7 +135,7 @@ class StoreStage(wiring.Component):
         m.d.comb += [
             reader.layer.eq(layer), reader.begin.eq(begin),
             post.layer.eq(layer),
-            writer.layer.eq(layer), writer.begin.eq(begin), writer.start.eq(self.start),
+            writer.layer.eq(layer), writer.begin.eq(begin),
             writer.run_cycle.eq(self.run_cycle),
         ]
 

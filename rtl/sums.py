@@ -181,7 +181,7 @@ class SumReader(wiring.Component):
     credit : In(F)
         An entry, one row or a pair of rows, has left the queue of a bank.
     param_ready, param_addr, param_data, param_next : In, Out, In, Out
-        Parameters of the current kernel block; data 1 cycle after the address; ``param_next``
+        Parameters of the current kernel block; data 2 cycles after the address; ``param_next``
         releases them, ``param_ready`` is looked at again in the second cycle after it.
     slot_free : Out(1)
         A slot was read for the last time.
@@ -411,7 +411,8 @@ class SumReader(wiring.Component):
                 base.eq(origin), block_base.eq(origin),
             ]
 
-        # The parameters arrive one cycle after the first read and are kept for the tile.
+        # The parameters are asked for a cycle before the first read, arrive one after it and are
+        # kept for the tile.
         s1_valid = Signal()
         s1_first = Signal()
         s2_tag = Signal(StoreTag, reset_less=True)
@@ -421,7 +422,7 @@ class SumReader(wiring.Component):
             m.d.sync += later.eq(tag)
             tag = later
         m.d.comb += [
-            self.param_addr.eq(self.r_kernel),
+            self.param_addr.eq(next_kernel),
             self.o.valid.eq(delayed(m, s1_valid, self._read_latency - 1, "valid")),
             self.o.payload.bypass.eq(layer.dot),
             self.o.payload.tag.eq(tag),

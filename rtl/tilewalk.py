@@ -49,8 +49,6 @@ class TileWalk(wiring.Component):
 
     Attributes
     ----------
-    start : In(1)
-        Begin a run: back to the ring's first word.
     desc : In(Descriptor)
         The layer, from the cycle before ``load`` until the last row pair.
     load : In(1)
@@ -80,7 +78,7 @@ class TileWalk(wiring.Component):
         #: Lanes of a channel, the idle ones too.
         self.steps = max(config.tile_lanes, config.feature_banks)
         super().__init__({
-            "start": In(1), "desc": In(Descriptor), "load": In(1), "go": In(1), "skip": In(1),
+            "desc": In(Descriptor), "load": In(1), "go": In(1), "skip": In(1),
             "asks": Out(1), "block_first": Out(1),
             "ask_channel": Out(13), "ask_end": Out(signed(13)), "ask_base": Out(ROW_BITS),
             "y": Out(COORDINATE), "x": Out(COORDINATE), "present": Out(1), "idle": Out(1),
@@ -309,5 +307,3 @@ class TileWalk(wiring.Component):
             m.d.sync += self.addr.eq(self.addr + words)
         with m.If(self.skip):
             m.d.sync += self.addr.eq(self.addr + desc.groups)
-        with m.If(self.start):
-            m.d.sync += self.addr.eq(0)

@@ -206,8 +206,6 @@ class Writer(wiring.Component):
 
     Attributes
     ----------
-    start : In(1)
-        A run begins: nothing is complete.
     begin : In(1)
         A layer begins.
     layer : In(Descriptor)
@@ -248,7 +246,6 @@ class Writer(wiring.Component):
         self._config = config
         banks = config.feature_banks
         super().__init__({
-            "start": In(1),
             "begin": In(1),
             "layer": In(Descriptor),
             "i": In(Event(SegmentRow(config))).array(banks),
@@ -305,7 +302,7 @@ class Writer(wiring.Component):
                     writer.progress if pools is None
                     else Mux(pools, 0, writer.progress.as_value())
                 ),
-                ending[bank].eq(writer.layer_end), writer.close.eq(end | self.start),
+                ending[bank].eq(writer.layer_end), writer.close.eq(end),
             ]
 
         segments = Signal(32)
@@ -326,8 +323,6 @@ class Writer(wiring.Component):
                 self.stats.payload.counts[1].eq(segments),
                 segments.eq(0),
             ]
-        with m.If(self.start):
-            m.d.sync += [self.layers_done.eq(0), ended.eq(0), segments.eq(0)]
         return m
 
     def _spread(self, m: Module, writes) -> None:

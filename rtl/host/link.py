@@ -107,7 +107,7 @@ class HostLink(wiring.Component):
             m.d.sync += shifted.eq(Cat(shifted[8:], receiver.content))
 
         accepted, dropped = Signal(32), Signal(32)
-        s1_done, s1_dropped = Signal(), Signal()
+        s1_done, s1_dropped = Signal(), Signal()        # a cycle late, because found late
         m.d.sync += [
             s1_done.eq(receiver.done), s1_dropped.eq(receiver.dropped),
             accepted.eq(accepted + s1_done), dropped.eq(dropped + s1_dropped),
@@ -123,7 +123,7 @@ class HostLink(wiring.Component):
         with m.Elif(sender.i.ready):
             m.d.sync += full.eq(0)
         busy = sender.busy | full
-        self._execute(m, header, receiver, waiting, busy, read_port,
+        self._execute(m, header, receiver, s1_done, waiting, busy, read_port,
                       self._info(accepted, dropped))
         return m
 
@@ -180,13 +180,13 @@ class HostLink(wiring.Component):
             m.d.comb += status.eq(Status.ADDRESS)
         return status, s1_length
 
-    def _execute(self, m: Module, header, receiver: FrameReceiver, out, busy, payload,
+    def _execute(self, m: Module, header, receiver: FrameReceiver, received, out, busy, payload,
                  info: dict) -> None:
         """One request at a time: check, write, reply, read while replying."""
         size = Signal.like(receiver.size)
         status = Signal(Status)
         found, length = self._check(m, header, size)
-        memory_side = Signal()
+        memory_side, info_side = Signal(), Signal()
         last_byte = Mux(memory_side, 7, 3)
         address, left = Signal(32), Signal(16)
         word, place, fetched = Signal(64), Signal(4), Signal(range(MAX_PAYLOAD))
@@ -204,15 +204,17 @@ class HostLink(wiring.Component):
                     m.d.sync += fixed.eq(value)
 
         m.d.sync += [self.csr_w_en.eq(0), self.host_en.eq(0), self.host_w_en.eq(0)]
+        with m.If(receiver.done):
+            m.d.sync += size.eq(receiver.size)
         with m.FSM() as fsm:
             m.d.comb += receiver.hold.eq(~fsm.ongoing("IDLE"))
             with m.State("IDLE"):
-                with m.If(receiver.done):
-                    m.d.sync += size.eq(receiver.size)
+                with m.If(received):
                     m.next = "JUDGE"
             with m.State("JUDGE"):
                 m.d.sync += [
                     status.eq(found), memory_side.eq(header.command >> 1 == Space.MEMORY),
+                    info_side.eq(header.command == Command.READ_INFO),
                 ]
                 m.d.sync += place.eq(place + 1)
                 with m.If(place == _JUDGING):
@@ -266,7 +268,7 @@ class HostLink(wiring.Component):
                     m.d.sync += [place.eq(0), address.eq(address + 1), left.eq(left - 1)]
                     with m.If(memory_side):
                         m.d.sync += word.eq(self.host_r_data)
-                    with m.Elif(header.command == Command.READ_INFO):
+                    with m.Elif(info_side):
                         m.d.sync += word.eq(fixed)
                     with m.Else():
                         m.d.sync += word.eq(self.csr_r_data)

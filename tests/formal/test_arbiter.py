@@ -131,7 +131,7 @@ class Hasty(ReadArbiter):
 
     def elaborate(self, platform):
         m = super().elaborate(platform)
-        m.d.comb += m.submodules.owners.r_en.eq(self.mem_r.valid & self.mem_r.ready)
+        m.d.comb += m.submodules.owners.o.ready.eq(self.mem_r.valid & self.mem_r.ready)
         return m
 
 

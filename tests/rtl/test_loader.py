@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from amaranth.hdl import Module
+from amaranth.hdl import Module, ResetInserter, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -339,7 +339,7 @@ def test_dot_waits_for_the_whole_layer():
     bench.run()
 
 
-def test_start_forgets_an_unfinished_run():
+def test_reset_forgets_an_unfinished_run():
     config = PRESETS["tiny"]
     layer = Conv(config, np.random.default_rng(6), 0, size=(20, 20), kernel=5, channels=2,
                  resident=1)
@@ -348,7 +348,7 @@ def test_start_forgets_an_unfinished_run():
     for channel in range(2):
         layer.write(bench.memory, channel)
     expected = [pack(RowPair(config), pair) for pair in layer.expected(0)[0]]
-    got = []
+    got, reset = [], Signal()
 
     async def run(ctx):
         ctx.set(dut.input_done, 1)
@@ -356,9 +356,9 @@ def test_start_forgets_an_unfinished_run():
         for cycles in (3, 200, 37, 1):
             await source(dut.desc, [desc])(ctx)
             await ctx.tick().repeat(cycles)
-            ctx.set(dut.start, 1)
+            ctx.set(reset, 1)
             await ctx.tick()
-            ctx.set(dut.start, 0)
+            ctx.set(reset, 0)
             await ctx.tick().repeat(dut.LATENCY)
             got.clear()
         await source(dut.desc, [desc])(ctx)
@@ -367,7 +367,7 @@ def test_start_forgets_an_unfinished_run():
         assert got == expected[:len(got)]
         assert len(got) == 4 * 2 * config.tile_lanes * 4
 
-    simulate(dut, run, monitors=[
+    simulate(ResetInserter(reset)(dut), run, monitors=[
         memory_model(dut.feature[0], bench.memory[0]), collect(dut.o[0], got)])
 
 

@@ -63,9 +63,6 @@ def run(config, layers, sums, parameters, *, p_sum=1.0, p_param=1.0, seed=0, lim
             ctx.set(dut.run_cycle, cycle[0])
 
     async def feed(ctx):
-        ctx.set(dut.start, 1)
-        await ctx.tick()
-        ctx.set(dut.start, 0)
         slot = 0
         for index, layer in enumerate(layers):
             while ctx.get(dut.layers_done) < index and not early:

@@ -78,9 +78,6 @@ class Run:
     async def feed(self, ctx):
         dut = self.dut
         rng = np.random.default_rng(self.seed)
-        ctx.set(dut.start, 1)
-        await ctx.tick()
-        ctx.set(dut.start, 0)
         for layer in self.layers:
             ctx.set(Value.cast(dut.layer), pack(Descriptor, layer))
             ctx.set(dut.begin, 1)
