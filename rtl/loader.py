@@ -120,6 +120,7 @@ class Loader(wiring.Component):
         pause = Signal(range(late + 8))     # cycles of SETUP and of DRAIN
         layer = Signal(8)
         pooled = Signal()       # the layer before pools its map
+        begun = Signal()        # ``inputs`` is not 0
         dot = desc.dot if banks == 1 else Const(0, 1)   # of the walk; else `rtl.flatten` reads
         m.submodules.walk = walk = TileWalk(config=config)
 
@@ -174,7 +175,7 @@ class Loader(wiring.Component):
                     m.d.sync += [state.eq(State.SETUP), loading.eq(1)]
             with m.Case(State.SETUP):
                 # The next input of a batch takes the place of the one before.
-                following = desc.input & (self.inputs != 0)
+                following = desc.input & begun
                 waits = following & (pause == late) & ~self.input_done
                 m.d.sync += [
                     block_words.eq(Mux(desc.dot, desc.groups, desc.groups << 5)), stats.eq(0),
@@ -187,6 +188,7 @@ class Loader(wiring.Component):
                     m.d.sync += [
                         state.eq(State.RUN), loading.eq(0), pause.eq(0),
                         walking.eq(dot | ~desc.dot), self.inputs.eq(self.inputs + desc.input),
+                        begun.eq(begun | desc.input),
                     ]
             with m.Case(State.RUN):
                 with m.If(~go & ~flatten):

@@ -81,11 +81,12 @@ class ReadArbiter(wiring.Component):
         m.submodules.owners = owners = RegisterSlice(self._clients)
         m.submodules.under_way = under_way = Level(depth=self._outstanding)
         connect(m, queue.o, owners.i)
-        chosen, ended = Signal(self._clients), Signal()
+        chosen, choice, ended = Signal(self._clients), Signal(), Signal()   # one of them is chosen
         asking = Cat(client.valid for client in self.ar)
-        m.d.sync += chosen.eq(0)
-        with m.If(~self.flush & under_way.room & ~chosen.any() & ~self.mem_ar.valid):
-            m.d.sync += chosen.eq(asking & -asking)     # the lowest one only
+        m.d.sync += [chosen.eq(0), choice.eq(0)]
+        with m.If(~self.flush & under_way.room & ~choice & ~self.mem_ar.valid):
+            # The lowest one only.
+            m.d.sync += [chosen.eq(asking & -asking), choice.eq(asking.any())]
 
         with m.If(self.mem_ar.ready):
             m.d.sync += self.mem_ar.valid.eq(0)
@@ -93,7 +94,7 @@ class ReadArbiter(wiring.Component):
             m.d.comb += client.ready.eq(mine & ~self.flush)
             with m.If(mine):
                 m.d.sync += self.mem_ar.payload.eq(client.payload)
-        accepted = chosen.any() & ~self.flush
+        accepted = choice & ~self.flush
         with m.If(accepted):
             m.d.sync += self.mem_ar.valid.eq(1)
         m.d.comb += [

@@ -140,8 +140,12 @@ class Leaking(ReadArbiter):
 
     def elaborate(self, platform):
         m = super().elaborate(platform)
-        with m.If(self.flush & self.ar[0].valid & m.submodules.owners.w_rdy & ~self.mem_ar.valid):
-            m.d.comb += [self.ar[0].ready.eq(1), m.submodules.owners.w_en.eq(1)]
+        under_way, queue = m.submodules.under_way, m.submodules.queue
+        with m.If(self.flush & self.ar[0].valid & under_way.room & ~self.mem_ar.valid):
+            m.d.comb += [
+                self.ar[0].ready.eq(1), under_way.write.eq(1), queue.i.valid.eq(1),
+                queue.i.payload.eq(1),
+            ]
             m.d.sync += self.mem_ar.valid.eq(1)
         return m
 
