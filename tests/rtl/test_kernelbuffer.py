@@ -151,7 +151,7 @@ def run(config, layers, p_out=1.0, latency=10, stall=0.0, seed=0):
                 await ctx.tick()
             for lane in range(config.kernel_lanes):
                 ctx.set(dut.params.r_addr, lane)
-                await ctx.tick()
+                await ctx.tick().repeat(dut.params.LATENCY)
                 value = ctx.get(dut.params.r_data)
                 assert (value.bias, value.multiplier) == tuple(block[lane])
             read.append(block)
