@@ -34,6 +34,7 @@ from model.config import ROW_BITS, AcceleratorConfig
 from rtl.arrival import Arrival
 from rtl.fetch import SKEW, Fetch
 from rtl.flatten import Flatten
+from rtl.patchwalk import PatchWalk
 from rtl.ringspace import RingSpace
 from rtl.signatures import (
     Descriptor,
@@ -43,7 +44,6 @@ from rtl.signatures import (
     Progress,
     RowPair,
 )
-from rtl.tilewalk import TileWalk
 
 __all__ = ["Loader"]
 
@@ -122,7 +122,7 @@ class Loader(wiring.Component):
         pooled = Signal()       # the layer before pools its map
         begun = Signal()        # ``inputs`` is not 0
         dot = desc.dot if banks == 1 else Const(0, 1)   # of the walk; else `rtl.flatten` reads
-        m.submodules.walk = walk = TileWalk(config=config)
+        m.submodules.walk = walk = PatchWalk(config=config)
 
         # --- the waits, registered ----------------------------------------------------------------
         # The question is put for the next tile while one is sent, so that the answer is there

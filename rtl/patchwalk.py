@@ -1,4 +1,4 @@
-"""Tile walk: which row pair the Loader sends next, where it lies, and where its tile goes.
+"""Patch walk: which row pair the Loader sends next, where it lies, and where its tile goes.
 
 With one feature bank: for every tile block, every group of 8 channels, each half of the lanes,
 every channel of the group, every lane of the half, a tile of four row pairs; a dot layer is single
@@ -21,7 +21,7 @@ from model.config import ROW_BITS, AcceleratorConfig
 from rtl.fetch import COORDINATE
 from rtl.signatures import Descriptor
 
-__all__ = ["TileWalk"]
+__all__ = ["PatchWalk"]
 
 #: Where a tile lies (``end``: below its last row; ``row_last``: the last one of its row;
 #: ``present``: not past the last one of all).
@@ -39,7 +39,7 @@ _Follows = data.StructLayout({
 })
 
 
-class TileWalk(wiring.Component):
+class PatchWalk(wiring.Component):
     """Counters of the walk, and flags that are found while they change.
 
     Parameters
