@@ -109,7 +109,7 @@ class Checker(wiring.Component):
         # Something is left to ask for, more than a burst, to come: found while it changes.
         asking, more, expecting = Signal(), Signal(), Signal()
         count = Signal(9)
-        # Of the section: what its words are for.
+        # Of the section, from BEGIN on: what its words are for.
         kern, describing, heading, covered = Signal(), Signal(), Signal(), Signal()
         m.d.sync += [kern.eq(section == 2), describing.eq(section == 1)]
         m.d.comb += [

@@ -28,7 +28,8 @@ class Controller(wiring.Component):
     abort : In(1)
         Stop the run, if its last layer is not written yet; else ignored.
     expired : In(1)
-        The memory has done nothing for too long (`rtl.watchdog`).
+        The memory has done nothing for too long (`rtl.watchdog`). A last acknowledgement in the
+        same cycle is too late.
     busy, done, loaded : Out(1)
         At work; the last command ended well; a program is loaded.
     owing : Out(1)

@@ -50,7 +50,7 @@ class PatchWalk(wiring.Component):
     Attributes
     ----------
     desc : In(Descriptor)
-        The layer, from the cycle before ``load`` until the last row pair.
+        The layer, from the first cycle of ``load`` until the last row pair.
     load : In(1)
         Level of two cycles or more before the first row pair: go to the beginning of the layer.
     go : In(1)
@@ -58,8 +58,8 @@ class PatchWalk(wiring.Component):
     skip : In(1)
         The layer is sent by `rtl.flatten`: step over its words.
     asks, block_first : Out(1), Out(1)
-        The row pair is a tile's first, or a dot layer's, and must be waited for; it is the first of
-        a block, and so must the block's room.
+        The row pair is a tile's first (of a lane that is not idle), or a dot layer's first, and
+        must be waited for; it is the first of a block, and so must the block's room.
     ask_channel, ask_end, ask_base : Out(13), Out(signed(13)), Out(ROW_BITS)
         Local channel, row below and base address of the tile whose arrival is asked for next: the
         one at hand in its first cycle, then the one that follows.
@@ -139,7 +139,8 @@ class PatchWalk(wiring.Component):
     def _channels(self, m: Module, dot, follows, row_last) -> tuple[Signal, Signal, Signal]:
         """Count channels and lanes, and choose what follows the tile that follows.
 
-        Return whether there is one channel in all, whether the next one is the last, and the lane.
+        Return whether there is one channel in all, whether the one of the tile that follows is the
+        last, and that tile's lane.
         """
         desc, load, go = self.desc, self.load, self.go
         lanes, banks = self._config.tile_lanes, self._config.feature_banks

@@ -182,7 +182,7 @@ class SumReader(wiring.Component):
         An entry, one row or a pair of rows, has left the queue of a bank.
     param_ready, param_addr, param_data, param_next : In, Out, In, Out
         Parameters of the current kernel block; data 2 cycles after the address; ``param_next``
-        releases them, ``param_ready`` is looked at again in the second cycle after it.
+        releases them; ``param_ready`` and the next block's are asked for in the cycle after it.
     slot_free : Out(1)
         A slot was read for the last time.
     r_en, r_slot, r_kernel, r_index : Out

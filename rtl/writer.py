@@ -62,7 +62,7 @@ class BankWriter(wiring.Component):
     layer_end : Out(1)
         This bank's part of the layer is written and may be read in the next cycle.
     close : In(1)
-        Nothing of this layer is under way in any bank, or a run begins: ``progress`` becomes 0.
+        Nothing of this layer is under way in any bank: ``progress`` becomes 0.
     """
 
     #: Cycles from a row to the first write.

@@ -206,6 +206,7 @@ def test_onchip_rate_and_error():
 
 @pytest.mark.parametrize("kwargs, text", [
     ({"clients": 0}, "clients must be a positive integer, not 0"),
+    ({"clients": 1, "outstanding": 1}, "outstanding must be an integer of at least 2, not 1"),
     ({"clients": 1, "outstanding": "x"}, "outstanding must be an integer of at least 2, not 'x'"),
 ])
 def test_arbiter_arguments(kwargs, text):
