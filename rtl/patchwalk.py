@@ -42,6 +42,9 @@ _Follows = data.StructLayout({
 class PatchWalk(wiring.Component):
     """Counters of the walk, and flags that are found while they change.
 
+    Latency: 1 cycle from ``go`` to the next row pair, which may go at once. Outputs hang on
+    registers alone, not on ``go``.
+
     Parameters
     ----------
     config : AcceleratorConfig
@@ -149,7 +152,7 @@ class PatchWalk(wiring.Component):
         m.d.comb += self.idle.eq(lane >= lanes)
 
         channel_end = Signal(13, reset_less=True)
-        channel_before = Signal(13, reset_less=True)        # two before the last one
+        channel_near = Signal(13, reset_less=True)        # two before the last one
         group_begin = Cat(Const(0, 3), channel[3:])
         only, two = Signal(), Signal()      # channels in all
         group_short, short_before = Signal(), Signal()      # channels of this group
@@ -174,7 +177,7 @@ class PatchWalk(wiring.Component):
             m.d.comb += [
                 channel_next.eq(channel + 1), ends.eq(before),
                 group_ends.eq(before | (channel[:3] == 6)),
-                before_next.eq(channel == channel_before),
+                before_next.eq(channel == channel_near),
             ]
         with m.Elif(follows.other_half):
             m.d.comb += [
@@ -218,7 +221,7 @@ class PatchWalk(wiring.Component):
         single = channel_end == 0
         with m.If(load):
             m.d.sync += [
-                channel_end.eq(end), channel_before.eq(channel_end - 2),
+                channel_end.eq(end), channel_near.eq(channel_end - 2),
                 channel.eq(0), lane.eq(0), before.eq(channel_end == 1),
                 *choose(single, single | (banks > 1),
                         Const(self.steps == 1 or (banks == 1 and upper == 1), 1),
