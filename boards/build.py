@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from boards import trellis, vivado, zynq
+from boards.floorplan import find_floorplan
 from boards.host import BAUD
 from boards.mmcm import Mmcm
 from boards.pll import Pll
@@ -40,7 +41,8 @@ def _divisor(clock_hz: int, baud: int) -> int:
 
 
 def make_plan(board: Board, config: AcceleratorConfig, *, clock_hz: int | None = None,
-              baud: int = BAUD, seed: int = 1, core: Any = None) -> tuple[Any, Pll | Mmcm]:
+              baud: int = BAUD, seed: int = 1, core: Any = None,
+              floorplan: bool = True) -> tuple[Any, Pll | Mmcm]:
     """Amaranth's build plan for a board, and its PLL.
 
     Parameters
@@ -57,6 +59,8 @@ def make_plan(board: Board, config: AcceleratorConfig, *, clock_hz: int | None =
         Of nextpnr; Vivado has none.
     core : wiring.Component or None
         Instead of the accelerator, for tests.
+    floorplan : bool
+        Whether memories and multipliers get their sites, if there is a floorplan of the core.
     """
     platform = board.make_platform()
     source_hz = round(platform.lookup(platform.default_clk).clock.frequency)
@@ -67,7 +71,9 @@ def make_plan(board: Board, config: AcceleratorConfig, *, clock_hz: int | None =
         overrides = vivado.overrides(board)
     else:
         pll = Pll.find(source_hz, wanted_hz)
-        overrides = trellis.overrides(board, seed)
+        wanted = floorplan and core is None
+        sites = find_floorplan(config, platform.device) if wanted else {}
+        overrides = trellis.overrides(board, seed, sites)
     divisor = _divisor(pll.output_hz, baud)
     config = dataclasses.replace(config, clock_hz=pll.output_hz)
     if core is None:

@@ -11,17 +11,20 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from boards.bitstream import Bitstream
+from boards.floorplan import yosys_commands
 from boards.pll import Pll
 from boards.table import Board
 from model.errors import UserError
 from model.files import write_atomic
 from rtl.resources import HIDE_NAMES, NO_COLLISIONS
 
-__all__ = ["build_bitstream", "build_record", "overrides", "plan_key", "tool_versions"]
+__all__ = ["build_bitstream", "build_record", "overrides", "plan_key", "synthesise",
+           "tool_versions"]
 
 #: Tools of a build script: variable, command, package.
 _TOOLS = (
@@ -36,9 +39,10 @@ _CELLS = {"TRELLIS_COMB": "LUT4", "TRELLIS_FF": "FF", "MULT18X18D": "MULT18X18D"
           "DP16KD": "DP16KD"}
 
 
-def overrides(board: Board, seed: int) -> dict[str, Any]:
-    """Arguments of Amaranth's ``platform.build``."""
-    return {
+def overrides(board: Board, seed: int, floorplan: Mapping[str, str]) -> dict[str, Any]:
+    """Arguments of Amaranth's ``platform.build``; ``floorplan``: sites by cell."""
+    placed = {"script_after_synth": yosys_commands(floorplan)} if floorplan else {}
+    return placed | {
         "script_after_read": f"{HIDE_NAMES}\n{NO_COLLISIONS}", "ecppack_opts": board.ecppack,
         # Without it yosys builds wide tables of up to eight, which take a tenth more of them.
         "synth_opts": "-nowidelut",
@@ -89,6 +93,16 @@ def build_record(folder: Path) -> dict[str, Any]:
         return json.loads((folder / "build.json").read_text())
     except (OSError, ValueError):
         return {}
+
+
+def synthesise(plan: Any, folder: Path, design: str) -> dict[str, Any]:
+    """Run yosys alone; the netlist's top module."""
+    plan.extract(folder)
+    done = subprocess.run([_environment()["YOSYS"], "-q", f"{design}.ys"], cwd=folder,
+                          env=_environment(), capture_output=True, text=True)
+    if done.returncode:
+        raise UserError(f"the synthesis failed: {(done.stderr or done.stdout).strip()[-300:]}")
+    return json.loads((folder / f"{design}.json").read_text())["modules"][design]
 
 
 def _run(folder: Path, design: str) -> None:

