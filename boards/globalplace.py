@@ -9,6 +9,7 @@ to sites that exist. The draw grows until both agree.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -26,8 +27,8 @@ _DENSITY = 0.9
 _SLOTS = 8
 #: Part of the device that is not divided further, in tiles.
 _LEAF = 16
-#: Growth of the draw in an iteration.
-_DRAW = 0.006
+#: Draw of the last iteration; it grows evenly until then.
+_DRAW = 0.9
 #: A wire is never counted shorter, in tiles: its pull would have no bound.
 _SHORTEST = 0.5
 
@@ -94,7 +95,8 @@ class _Nets:
 
 
 def place(problem: Problem, *, iterations: int = 160, seed: int = 1,
-          progress: Callable[[int, float, float], None] | None = None) -> list[NDArray[np.int64]]:
+          progress: Callable[[int, float, float], None] | None = None,
+          ) -> tuple[list[NDArray[np.int64]], float]:
     """Choose a site for every cell that needs one.
 
     Parameters
@@ -110,8 +112,9 @@ def place(problem: Problem, *, iterations: int = 160, seed: int = 1,
 
     Returns
     -------
-    list of arrays of int
-        For each of ``problem.sites`` the index of the site of each cell.
+    list of arrays of int, float
+        For each of ``problem.sites`` the index of the site of each cell; the length of all wires
+        when the cells are spread.
     """
     cells = len(problem.tables)
     nets = _Nets(problem.nets, cells)
@@ -120,6 +123,7 @@ def place(problem: Problem, *, iterations: int = 160, seed: int = 1,
     target, draw = at.copy(), np.zeros((cells, 2))
     big = np.concatenate([members for members, _ in problem.sites])
     chosen: list[NDArray[np.int64]] = []
+    length = math.inf
     for iteration in range(iterations):
         # The net model follows the places it is made of: a few more rounds to begin with.
         for _ in range(3 if iteration < 3 else 1):
@@ -134,12 +138,13 @@ def place(problem: Problem, *, iterations: int = 160, seed: int = 1,
                   for members, sites in problem.sites]
         for (members, sites), index in zip(problem.sites, chosen, strict=True):
             target[members] = sites[index]
+        length = nets.length(target)
         if progress:
-            progress(iteration, nets.length(at), nets.length(target))
-        draw = _DRAW * (iteration + 1) / np.maximum(np.abs(at - target), _SHORTEST)
+            progress(iteration, nets.length(at), length)
+        draw = _DRAW * (iteration + 1) / iterations / np.maximum(np.abs(at - target), _SHORTEST)
         # A cell of many pins is drawn as much as the cells around it.
         draw[big] *= nets.pins[big][:, None] / 4
-    return chosen
+    return chosen, length
 
 
 def _draw_together(nets: _Nets, x: NDArray[np.float64], target: NDArray[np.float64],

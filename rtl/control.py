@@ -43,7 +43,8 @@ class Controller(wiring.Component):
     checker_reset : Out(1)
         Reset the checker: its load was given up.
     engine_reset : Out(1)
-        Reset everything that takes part in a run; also while and a cycle after the domain is reset.
+        Reset everything that takes part in a run; also from the second cycle of the domain's reset
+        to the first after it.
     engine_start : Out(1)
         Begin a run (engine and input DMA).
     bus_error : In(1)

