@@ -68,7 +68,7 @@ def find_floorplan(config: AcceleratorConfig, device: str) -> dict[str, str]:
             raise TypeError
     except (AttributeError, KeyError, TypeError):
         raise UserError(f"{path} is no floorplan: remove it, or make it anew by python -m "
-                        "boards.floorplan") from None
+                        "boards.floorplan BOARD") from None
     return sites if core == _core(config) else {}
 
 
@@ -152,10 +152,8 @@ def make_floorplan(module: Mapping[str, Any], device: str, *, iterations: int = 
         The device has fewer sites than the netlist needs, nothing in it is to be placed, or a name
         stands for two cells.
     """
-    try:
-        from boards.globalplace import Problem, place
-    except ImportError:
-        raise UserError("scipy is not installed: pip install '.[dev]'") from None
+    from boards.globalplace import Problem, place
+
     width, height, sites = sites_of(device)
     names = [name for name, cell in module["cells"].items()
              if cell["type"] in {*_TABLES, *_REGISTERS, *_KINDS}]
@@ -214,8 +212,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f"{args.board} has no ECP5")
     config, device = board.accelerator(), board.make_platform().device
     path = _path(config, device)
+    # What is missing is said before minutes of synthesis.
     check_target(path)
-    sites_of(device)        # what is missing is said before minutes of synthesis
+    sites_of(device)
+    if importlib.util.find_spec("scipy") is None:
+        raise UserError("scipy is not installed: pip install '.[dev]'")
     console = Console(stderr=True)
     with tempfile.TemporaryDirectory() as folder, console.status("synthesis"):
         module = _netlist(board, Path(folder))

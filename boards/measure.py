@@ -251,6 +251,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure what is not measured yet."""
     args = _parser().parse_args(argv)
     jobs = _jobs(args, _boards(args))
+    if not jobs:
+        raise UserError(f"nothing to do: {', '.join(args.tasks)} is for boards that the open tools "
+                        "build")
     console = Console(stderr=True)
     for name, job in jobs.items():
         path = args.results / f"{name}.json"

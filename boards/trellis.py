@@ -90,9 +90,11 @@ def plan_key(plan: Any) -> str:
 def build_record(folder: Path) -> dict[str, Any]:
     """Return what `build_bitstream` wrote down of the last build in a folder, if anything."""
     try:
-        return json.loads((folder / "build.json").read_text())
+        record = json.loads((folder / "build.json").read_text())
     except (OSError, ValueError):
         return {}
+    complete = isinstance(record, dict) and {"key", "fmax_hz", "resources"} <= record.keys()
+    return record if complete else {}
 
 
 def _told(folder: Path, design: str) -> str:
@@ -101,7 +103,8 @@ def _told(folder: Path, design: str) -> str:
         path = folder / name
         lines = path.read_text().splitlines() if path.exists() else []
         if errors := [line for line in lines if "ERROR" in line]:
-            hint = "; the floorplan is of another netlist, make it anew: python -m boards.floorplan"
+            hint = ("; the floorplan is of another netlist, make it anew: python -m "
+                    "boards.floorplan BOARD")
             return errors[0].strip() + (hint if "the asserted" in errors[0] else "")
     return lines[-1].strip() if lines else "it said nothing"
 
@@ -128,14 +131,19 @@ def _run(folder: Path, design: str) -> None:
 
 
 def _figures(folder: Path, design: str) -> dict[str, Any]:
-    report = json.loads((folder / f"{design}.report.json").read_text())
-    used = report["utilization"]
-    return {
-        # One clock domain; nextpnr also lists the input of the PLL where logic hangs on it.
-        "fmax_hz": 1e6 * min(clock["achieved"] for clock in report["fmax"].values()),
-        "resources": {name: {side: used[cell][side] for side in ("used", "available")}
-                      for cell, name in _CELLS.items()},
-    }
+    path = folder / f"{design}.report.json"
+    try:
+        report = json.loads(path.read_text())
+        used = report["utilization"]
+        return {
+            # One clock domain; nextpnr also lists the input of the PLL where logic hangs on it.
+            "fmax_hz": 1e6 * min(clock["achieved"] for clock in report["fmax"].values()),
+            "resources": {name: {side: used[cell][side] for side in ("used", "available")}
+                          for cell, name in _CELLS.items()},
+        }
+    except (AttributeError, KeyError, OSError, TypeError, ValueError):
+        raise UserError(f"nextpnr left no usable {path}: see {folder / 'build.log'}, then build "
+                        "again") from None
 
 
 def build_bitstream(board: Board, plan: Any, pll: Pll, folder: Path) -> Bitstream:
@@ -151,7 +159,10 @@ def build_bitstream(board: Board, plan: Any, pll: Pll, folder: Path) -> Bitstrea
     figures = build_record(folder)
     current = figures.get("key") == key and (bit.exists() or figures["fmax_hz"] < pll.output_hz)
     if not current:
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot make the folder {folder}: {error.strerror}") from error
         for stale in (bit, *(bit.with_suffix(suffix) for suffix in (".svf", ".rpt")), record):
             stale.unlink(missing_ok=True)
         plan.extract(folder)

@@ -101,6 +101,34 @@ def test_a_failing_tool_is_one_line_with_its_complaint(tmp_path, monkeypatch):
     assert not (tmp_path / "out" / "build.json").exists()
 
 
+@pytest.mark.parametrize("script, told", [
+    ("exit 3", "it said nothing"),
+    ("echo 'select: the asserted 3' >&2; echo 'ERROR: contains 2, the asserted 3'; exit 1",
+     "boards.floorplan BOARD"),
+    ("exit 0", "nextpnr left no usable .*report.json"),
+])
+def test_tools_that_say_little(script, told, tmp_path, monkeypatch):
+    board = find_board("ulx3s-45f")
+    plan, pll = make_plan(board, PRESETS["tiny"], core=Echo())
+    false = tmp_path / "false"
+    false.write_text(f"#!/bin/sh\n{script}\n")
+    false.chmod(0o755)
+    tools = dict.fromkeys(("YOSYS", "NEXTPNR_ECP5", "ECPPACK"), str(false))
+    monkeypatch.setattr(trellis, "_environment", lambda: os.environ | tools)
+    out = tmp_path / "out"
+    out.mkdir()
+    # What an earlier build left does not count.
+    (out / f"{board.design}.rpt").write_text("ERROR: of another build\n")
+    with pytest.raises(UserError, match=told):
+        build_bitstream(board, plan, pll, out)
+
+
+@pytest.mark.parametrize("content", ["[]", '"x"', '{"key": 1}', "{"])
+def test_damaged_records_of_a_build_do_not_count(content, tmp_path):
+    (tmp_path / "build.json").write_text(content)
+    assert trellis.build_record(tmp_path) == {}
+
+
 def test_plan_only(tmp_path, capsys, monkeypatch):
     made = []
 

@@ -148,3 +148,8 @@ def test_misuse_is_one_line(arguments, message, capsys):
     assert main(arguments) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
+
+
+def test_nothing_to_do_is_said(capsys):
+    assert main(["place", "--board", "kc705"]) == 2
+    assert "nothing to do: place is for boards" in capsys.readouterr().err
