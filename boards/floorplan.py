@@ -57,7 +57,7 @@ def _core(config: AcceleratorConfig) -> dict[str, Any]:
 
 
 def find_floorplan(config: AcceleratorConfig, device: str) -> dict[str, str]:
-    """Sites by cell (`cell_key`), empty if there is no floorplan of the core on the device."""
+    """Sites by cell (`_cell_key`), empty if there is no floorplan of the core on the device."""
     path = _path(config, device)
     record = read_json(path)
     if record is None:
@@ -83,7 +83,7 @@ def yosys_commands(sites: Mapping[str, str]) -> str:
     return "\n".join(lines)
 
 
-def cell_key(name: str, kind: str) -> str:
+def _cell_key(name: str, kind: str) -> str:
     """Name of a cell without what yosys adds for a multiplier: the unit that has it."""
     return name.rpartition(".")[0] if kind == "MULT18X18D" else name
 
@@ -117,6 +117,7 @@ def sites_of(device: str) -> tuple[int, int, dict[str, list[tuple[str, int, int]
 
 
 def _nets(names: Sequence[str], cells: Mapping[str, Any]) -> list[list[int]]:
+    """Cells of each net by their place among the names, without clocks and what is everywhere."""
     nets: dict[int, set[int]] = defaultdict(set)
     for index, name in enumerate(names):
         for pin, bits in cells[name]["connections"].items():
@@ -180,7 +181,7 @@ def make_floorplan(module: Mapping[str, Any], device: str, *, iterations: int = 
     plan: dict[str, str] = {}
     for kind, (cells, _), index in zip(_KINDS, members, chosen, strict=True):
         for cell, site in zip(cells, index, strict=True):
-            key = cell_key(names[cell], kind)
+            key = _cell_key(names[cell], kind)
             if key in plan or not re.fullmatch(r"[\w.$]+", key):
                 raise UserError(f"cell {names[cell]}: {key} does not name it alone")
             plan[key] = sites[kind][site][0]

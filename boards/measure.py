@@ -29,14 +29,13 @@ from boards.host import Accelerator
 from boards.paths import Paths
 from boards.pll import Pll
 from boards.table import BOARDS, ZYNQ_BOARDS, Board, ZynqBoard, find_board
-from boards.trellis import build_bitstream, build_record, plan_key, tool_versions
+from boards.trellis import build_bitstream, build_record, plan_key, synthesise, tool_versions
 from model import golden
 from model.compile import compile_network
 from model.config import AcceleratorConfig
 from model.errors import Parser, UserError, command
 from model.files import check_target, read_json, write_output
 from model.zoo import zoo_network
-from rtl.resources import run_yosys
 from sim.board import SimulatedBoard
 from sim.inputs import as_input, stored_digits
 
@@ -107,12 +106,9 @@ def paths(board: Board, before: dict[str, Any] | None = None) -> dict[str, Any]:
     if before and before["key"] == key:
         return before
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        plan.extract(folder)
-        run_yosys(f"script {board.design}.ys", folder)
-        modules = json.loads((folder / f"{board.design}.json").read_text())["modules"]
+        module = synthesise(plan, Path(scratch), board.design)
     return {"board": board.id, "config": board.config, "key": key,
-            **Paths(modules[board.design]).summary(), "tools": tools}
+            **Paths(module).summary(), "tools": tools}
 
 
 def count(config: AcceleratorConfig, kind: str,
