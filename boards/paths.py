@@ -19,11 +19,13 @@ from model.errors import UserError
 
 __all__ = ["LIMITS", "Paths"]
 
+#: A multiplier with registers at its operands and its product.
+_REGISTERED = "MULT18X18D with registers"
 #: Nanoseconds from a clock edge to the output of a cell, and how its output pins begin.
-_CLOCKED = {"TRELLIS_FF": (0.52, "Q"), "DP16KD": (5.7, "DO")}
+_CLOCKED = {"TRELLIS_FF": (0.52, "Q"), "DP16KD": (5.7, "DO"), _REGISTERED: (0.74, "P")}
 #: Nanoseconds an input must be there before the edge; others need none.
-_SETUP = {("TRELLIS_FF", "CE"): 0.1, "DP16KD": 0.2, "TRELLIS_DPR16X4": 0.1}
-_CLOCKS = frozenset({"CLK", "CLKA", "CLKB", "WCK"})
+_SETUP = {("TRELLIS_FF", "CE"): 0.1, "DP16KD": 0.2, "TRELLIS_DPR16X4": 0.1, _REGISTERED: 0.1}
+_CLOCKS = frozenset({"CLK", "CLK0", "CLKA", "CLKB", "WCK"})
 _TABLE, _MULTIPLY = 0.24, 3.9
 #: Into a carry cell, to its second sum, and from carry to carry of two bits.
 _CARRY, _CARRY_SECOND, _CARRY_CHAIN = 0.45, 0.6, 0.07
@@ -178,6 +180,11 @@ def _cell(name: str, data: Mapping[str, Any]) -> _Cell:
     kind = data["type"]
     if kind in _OUTSIDE:
         return _Cell(name, kind)
+    if kind == "MULT18X18D":
+        registers = {data["parameters"].get(f"REG_{name}_CLK", "NONE").strip() != "NONE"
+                     for name in ("INPUTA", "INPUTB", "OUTPUT")}
+        if registers != {False}:
+            kind = _REGISTERED if registers == {True} else f"{kind} with some registers"
     if kind not in (*_CLOCKED, "LUT4", "CCU2C", "MULT18X18D", "TRELLIS_DPR16X4"):
         raise UserError(f"cell {name} ({kind}) has no known delays")
     pins: dict[str, dict[str, list[int]]] = {"input": {}, "output": {}}

@@ -125,6 +125,10 @@ class Controller(wiring.Component):
 
         # ``flush`` reaches all of the port: a register of its own, as long as DRAIN and OWING.
         m.d.sync += self.flush.eq(0)
+        # The port runs dry while the engine is silent, and stays so; a cycle late. Leaving before
+        # the reset is there would let a unit ask for a last burst, which nobody takes.
+        drained = Signal()
+        m.d.sync += drained.eq(self.flush & self.idle & self.engine_reset)
 
         def drain():
             m.d.sync += self.flush.eq(1)
@@ -196,11 +200,9 @@ class Controller(wiring.Component):
                 with m.Elif(self.expired):
                     give_up()
             with m.State("DRAIN"):
-                # The engine is silenced first, then the port runs dry. Leaving before the reset
-                # is there would let a unit ask for a last burst, which nobody takes.
                 m.d.comb += reset.eq(1)
                 m.d.sync += self.flush.eq(1)
-                with m.If(self.idle & self.engine_reset):
+                with m.If(drained):
                     m.d.sync += [self.error.eq(outcome), self.done.eq(outcome == ErrorCode.NONE)]
                     end()
                 with m.Elif(self.expired):
@@ -211,6 +213,6 @@ class Controller(wiring.Component):
                 m.d.sync += self.flush.eq(1)
                 with m.If(self.load | self.run):
                     m.d.sync += self.error.eq(ErrorCode.OWING)
-                with m.If(self.idle & self.engine_reset):
+                with m.If(drained):
                     end()
         return m

@@ -247,7 +247,7 @@ class Core(wiring.Component):
             feature.fill.payload.eq(input_write.payload),
             feature.read.en.eq(output_read.en | read.en),
         ]
-        for name in ("even_addr", "odd_addr", "offset"):
+        for name in ("even_addr", "odd_addr", "even_next", "odd_next", "offset"):
             m.d.comb += getattr(feature.read, name).eq(
                 Mux(output_reads, getattr(output_read, name), getattr(read, name))
             )

@@ -108,8 +108,7 @@ class FeatureMemory(wiring.Component):
         m.d.sync += [s1_offset.eq(read.offset), s2_offset.eq(s1_offset)]
         for parity, name in enumerate(("even", "odd")):
             addr = (read.even_addr, read.odd_addr)[parity][:bits]
-            onward = Signal(bits, name=f"{name}_onward")
-            m.d.comb += onward.eq(addr + 1)
+            onward = (read.even_next, read.odd_next)[parity][:bits]
             fetched = []
             for column, (byte, row, enable) in enumerate(s1_columns):
                 ram = memory.Memory(shape=8, depth=self._depth, init=[])

@@ -155,7 +155,8 @@ class Fetch(wiring.Component):
             ]
         m.d.sync += [
             feature.en.eq(takes_part & command.rows.any()),
-            feature.even_addr.eq(command.even_addr), feature.odd_addr.eq(command.odd_addr),
+            feature.even_addr.eq(command.even_addr), feature.even_next.eq(command.even_addr + 1),
+            feature.odd_addr.eq(command.odd_addr), feature.odd_next.eq(command.odd_addr + 1),
             feature.offset.eq(command.offset),
         ]
         masks = Signal(data.StructLayout({

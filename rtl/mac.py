@@ -36,7 +36,7 @@ from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 
 from model.config import AcceleratorConfig
-from rtl.ecp5 import Accumulate, is_ecp5
+from rtl.ecp5 import Accumulate, is_ecp5, multiplier
 from rtl.places import Places
 from rtl.signatures import Complex, Event, LaneSums, Step, SumsTag
 
@@ -47,11 +47,12 @@ TILE_LATENCY = 2
 
 
 class Mac(wiring.Component):
-    """One multiplier with a product register and an accumulator or a file of them.
+    """One multiplier with registers before and behind, and an accumulator or a file of them.
 
     The only place of the accelerator's lanes with a ``*``: replace this class to use a vendor's
-    primitive. The product of the operands is added ``PRODUCT_LATENCY`` cycles later; ``first``,
-    given in the cycle of the addition, loads instead of adding.
+    primitive. The registers are where multipliers of all vendors have some of their own. The
+    product of the operands is added ``PRODUCT_LATENCY`` cycles later; ``first``, given in the cycle
+    of the addition, loads instead of adding.
 
     Parameters
     ----------
@@ -68,15 +69,15 @@ class Mac(wiring.Component):
     a, b : In(signed(a_bits)), In(signed(b_bits))
         Operands; zero to add nothing.
     first : In(1)
-        Start a new sum, aligned with the product (one cycle after its operands).
+        Start a new sum, aligned with the product (two cycles after its operands).
     acc : Out(signed(acc_bits))
         Sum including the operands of ``LATENCY`` cycles ago.
     place, out_place : In(range(window)), only with a window
         Accumulator to add to, aligned with ``first``; the one ``acc`` shows now.
     """
 
-    PRODUCT_LATENCY = 1
-    LATENCY = 2
+    PRODUCT_LATENCY = 2
+    LATENCY = 3
 
     def __init__(self, *, a_bits: int, b_bits: int, acc_bits: int, window: int = 1) -> None:
         for name, bits in (("a_bits", a_bits), ("b_bits", b_bits)):
@@ -89,10 +90,15 @@ class Mac(wiring.Component):
         })
 
     def elaborate(self, platform) -> Module:
-        """Product register, then one adder."""
+        """Stage s1 holds the operands, s2 the product; then one adder."""
         m = Module()
-        product = Signal(signed(self._product_bits), reset_less=True)
-        m.d.sync += product.eq(self.a * self.b)
+        product = Signal(signed(self._product_bits), name="s2_product", reset_less=True)
+        if is_ecp5(platform):
+            m.submodules.multiplier = multiplier(self.a, self.b, product)
+        else:
+            s1_a = Signal(self.a.shape(), reset_less=True)
+            s1_b = Signal(self.b.shape(), reset_less=True)
+            m.d.sync += [s1_a.eq(self.a), s1_b.eq(self.b), product.eq(s1_a * s1_b)]
         if self._window == 1:
             total = Signal(self.acc.shape(), name="total", reset_less=True)
             m.d.comb += self.acc.eq(total)
@@ -125,7 +131,7 @@ def _places(window: int) -> dict:
 
 
 class MacLane(wiring.Component):
-    """One complex lane: bank multiplexer, word and pre-add registers, three `Mac`.
+    """One complex lane: bank multiplexer, word register, pre-add, three `Mac`.
 
     Parameters
     ----------
@@ -142,14 +148,14 @@ class MacLane(wiring.Component):
     factors : In({c1, c2, c3})
         wr, wi - wr and wr + wi, `FACTOR_LATENCY` cycles after ``words``; all zero if idle.
     first : In(1)
-        Start a new sum, one cycle after ``factors``.
+        Start a new sum, two cycles after ``factors``.
     acc : Out(ArrayLayout(signed(acc_bits), 3))
         a1, a2, a3, ``LATENCY`` cycles after ``words``.
     place, out_place : In(range(window)), only with a window
         Of the three `Mac`; ``place`` with ``first``.
     """
 
-    FACTOR_LATENCY = 2
+    FACTOR_LATENCY = 1
     LATENCY = FACTOR_LATENCY + Mac.LATENCY
 
     def __init__(self, *, banks: int, word_bits: int, weight_bits: int, acc_bits: int,
@@ -165,22 +171,16 @@ class MacLane(wiring.Component):
         })
 
     def elaborate(self, platform) -> Module:
-        """Stage s1 holds the chosen word, s2 the operands of the products."""
+        """Stage s1 holds the chosen word; the operands of the products follow in `Mac`."""
         m = Module()
-        word = Complex(self._word_bits)
-        s1_x = Signal(word, reset_less=True)
-        s2_x = Signal(word, reset_less=True)
-        s2_sum = Signal(signed(self._word_bits + 1), reset_less=True)
-        m.d.sync += [
-            s1_x.eq(functools.reduce(operator.or_, (
-                bank.as_value() & chosen.replicate(2 * self._word_bits)
-                for bank, chosen in zip(self.words, self.select, strict=True)
-            ))),
-            s2_x.eq(s1_x),
-            s2_sum.eq(s1_x.re + s1_x.im),
-        ]
+        s1_x = Signal(Complex(self._word_bits), reset_less=True)
+        m.d.sync += s1_x.eq(functools.reduce(operator.or_, (
+            bank.as_value() & chosen.replicate(2 * self._word_bits)
+            for bank, chosen in zip(self.words, self.select, strict=True)
+        )))
         operands = (
-            (self.factors.c1, s2_sum), (self.factors.c2, s2_x.re), (self.factors.c3, s2_x.im),
+            (self.factors.c1, s1_x.re + s1_x.im), (self.factors.c2, s1_x.re),
+            (self.factors.c3, s1_x.im),
         )
         for index, (factor, x) in enumerate(operands):
             mac = Mac(a_bits=len(factor), b_bits=len(x), acc_bits=self._acc_bits,
@@ -343,13 +343,13 @@ class MacArray(wiring.Component):
         return *parts, self._each(m, tag.frequency, "out_place")
 
     def _kinds(self, m: Module, cycles: int) -> list:
-        """Kind of each kernel lane's word, one cycle before its factors are formed."""
+        """Kind of each kernel lane's word, in stage ``cycles``."""
         step, lanes = self.i.payload, self._config.kernel_lanes
         shape = data.StructLayout({"real": 1, "negate": 1})
         if self._config.window == 1:
             kind = Signal(shape, reset_less=True)
             m.d.sync += [kind.real.eq(step.real & ~step.dot), kind.negate.eq(step.real)]
-            return self._each(m, self._delay(m, kind, cycles - 2, "kind", start=1), "kind")
+            return self._each(m, self._delay(m, kind, cycles - 1, "kind", start=1), "kind")
         kinds = []
         for lane in range(lanes):
             kind = Signal(shape, name=f"kind{lane}", reset_less=True)
@@ -357,7 +357,7 @@ class MacArray(wiring.Component):
             real = (place[:2] == 0) & (place < 8)
             m.d.sync += [kind.real.eq(real & ~step.dot), kind.negate.eq(real | step.dot)]
             kinds.append(
-                self._delay(m, kind, cycles - 2 + self._late(lane), f"kind{lane}", start=1)
+                self._delay(m, kind, cycles - 1 + self._late(lane), f"kind{lane}", start=1)
             )
         return kinds
 
@@ -390,19 +390,17 @@ class MacArray(wiring.Component):
         return selects
 
     def _factors(self, m: Module, lane: int, kind, cycles: int):
-        """Zero the weight of a disabled lane; in the last of ``cycles`` form its factors."""
+        """Zero the weight of a disabled lane; its factors in stage ``cycles``."""
         step = self.i.payload
         weight = Signal(Complex(self._config.weight_bits), name=f"s1_weight{lane}", reset_less=True)
         m.d.sync += weight.eq(
             Mux(self.i.valid & step.enable[lane], step.weight[lane].as_value(), 0)
         )
         weight = self._delay(
-            m, weight, cycles - 2 + self._late(lane), f"weight{lane}", start=1
+            m, weight, cycles - 1 + self._late(lane), f"weight{lane}", start=1
         )
-        factors = Signal(
-            Factors(self._config.weight_bits), name=f"s{cycles}_factors{lane}", reset_less=True
-        )
-        m.d.sync += [
+        factors = Signal(Factors(self._config.weight_bits), name=f"s{cycles}_factors{lane}")
+        m.d.comb += [
             factors.c1.eq(Mux(kind.real, 0, weight.re)),
             factors.c2.eq(Mux(kind.real, weight.re, weight.im - weight.re)),
             factors.c3.eq(

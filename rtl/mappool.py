@@ -252,7 +252,9 @@ class MapPool(wiring.Component):
         for read in self.read:
             m.d.sync += [
                 read.en.eq(s3_tag.rows.any()), read.offset.eq(s3_offset),
-                read.even_addr.eq(s3_even + s3_column), read.odd_addr.eq(s3_odd + s3_column),
+                read.even_addr.eq(s3_even + s3_column),
+                read.even_next.eq(s3_even + s3_column + 1),
+                read.odd_addr.eq(s3_odd + s3_column), read.odd_next.eq(s3_odd + s3_column + 1),
             ]
 
         tag = s4_tag

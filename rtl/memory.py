@@ -152,7 +152,7 @@ class OnChipMemory(wiring.Component):
         Word read, ``HOST_LATENCY`` cycles after ``host_en``; held until the next.
     """
 
-    HOST_LATENCY = 3
+    HOST_LATENCY = 4
     #: Beats of room behind the RAM: covers the way from the RAM and back to the credit.
     QUEUE = 8
 
@@ -224,20 +224,22 @@ class OnChipMemory(wiring.Component):
         names = ("host", "read", "last", "error")
         s1_host, s1_read, s1_last, s1_error = (Signal(name=f"s1_{name}") for name in names)
         s2_host, s2_read, s2_last, s2_error = (Signal(name=f"s2_{name}") for name in names)
-        s3_read, s3_last, s3_error = (Signal(name=f"s3_{name}") for name in names[1:])
+        s3_host, s3_read, s3_last, s3_error = (Signal(name=f"s3_{name}") for name in names)
         s1_place = Signal.like(host_place, reset_less=True)
         s2_place = Signal.like(host_place, reset_less=True)
+        s3_place = Signal.like(host_place, reset_less=True)
         s3_data = Signal(bits, reset_less=True)
         m.d.sync += [
             s1_host.eq(self.host_en & ~self.host_w_en), s1_place.eq(host_place),
             s1_read.eq(reading), s1_last.eq(place.last), s1_error.eq(place.addr >= self.depth),
             s2_host.eq(s1_host), s2_place.eq(s1_place),
             s2_read.eq(s1_read), s2_last.eq(s1_last), s2_error.eq(s1_error),
+            s3_host.eq(s2_host), s3_place.eq(s2_place),
             s3_read.eq(s2_read), s3_last.eq(s2_last), s3_error.eq(s2_error),
             s3_data.eq(read_port.data),
         ]
-        with m.If(s2_host):
-            m.d.sync += self.host_r_data.eq(read_port.data.word_select(s2_place, 64))
+        with m.If(s3_host):
+            m.d.sync += self.host_r_data.eq(s3_data.word_select(s3_place, 64))
 
         # Behind the queue two registers, so that neither its data nor its state are on the way of
         # a beat's reader, which is long.

@@ -34,7 +34,7 @@ class ParamMemory(wiring.Component):
     r_addr : In
         Kernel lane.
     r_data : Out(KernelParameters)
-        Its parameters, `LATENCY` cycles later.
+        Its parameters, `LATENCY` cycles later, behind a multiplexer.
     next : In(1)
         Release the current block.
     """
@@ -54,7 +54,7 @@ class ParamMemory(wiring.Component):
         })
 
     def elaborate(self, platform) -> Module:
-        """One RAM of beats; the read picks the kernel from its beat."""
+        """One RAM of beats, a register, and the kernel of its beat."""
         m = Module()
         config = self._config
         beats = param_beats(config)
@@ -86,9 +86,12 @@ class ParamMemory(wiring.Component):
         with m.If(self.next):
             m.d.sync += r_block.eq(r_block + 1)
 
+        # Chosen behind the register: half of a cycle at 100 MHz is the block RAM's.
         s1_place = Signal(range(in_beat), reset_less=True)
-        m.d.sync += s1_place.eq(self.r_addr)
-        m.d.sync += self.r_data.eq(
-            Array(read.data[at:at + 32] for at in range(0, config.port_bits, 32))[s1_place]
+        s2_place = Signal(range(in_beat), reset_less=True)
+        s2_beat = Signal(config.port_bits, reset_less=True)
+        m.d.sync += [s1_place.eq(self.r_addr), s2_place.eq(s1_place), s2_beat.eq(read.data)]
+        m.d.comb += self.r_data.eq(
+            Array(s2_beat[at:at + 32] for at in range(0, config.port_bits, 32))[s2_place]
         )
         return m

@@ -84,13 +84,15 @@ class FeatureReadSignature(wiring.Signature):
     """Read of two map rows, 8 pixels each from an unaligned column; data 2 cycles after ``en``.
 
     ``even_addr``/``odd_addr``: row of the memory holding the first pixel, in the bank of even and
-    of odd map rows; ``offset``: that pixel's byte. Pixel i lies at byte ``(offset+i) % 8`` of
-    address ``addr + ((offset+i) >= 8)``.
+    of odd map rows; ``even_next``/``odd_next``: the rows behind, only looked at if ``offset`` is
+    not 0; ``offset``: that pixel's byte. Pixel i lies at byte ``(offset+i) % 8`` of ``addr``, or of
+    ``next`` from ``offset+i`` = 8 on.
     """
 
     def __init__(self) -> None:
         super().__init__({
-            "en": Out(1), "even_addr": Out(ROW_BITS), "odd_addr": Out(ROW_BITS), "offset": Out(3),
+            "en": Out(1), "even_addr": Out(ROW_BITS), "odd_addr": Out(ROW_BITS),
+            "even_next": Out(ROW_BITS), "odd_next": Out(ROW_BITS), "offset": Out(3),
             "even": In(data.ArrayLayout(8, 8)), "odd": In(data.ArrayLayout(8, 8)),
         })
 

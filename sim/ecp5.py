@@ -21,8 +21,8 @@ __all__ = ["Netlist"]
 #: Kinds of nodes, modes of a port of a block RAM: see ecp5.cpp.
 LUT, RAM, MULT = range(3)
 WRITE_MODES = {"NORMAL": 0, "WRITETHROUGH": 1, "READBEFOREWRITE": 2}
-#: Nets that are always 0 and 1.
-ZERO, ONE = 0, 1
+#: Nets that are always 0 and 1, and one that open outputs drive.
+ZERO, ONE, OPEN = range(3)
 #: Table of ``c ? b : a``, of ``a ^ b`` and of ``!a``.
 MUX, XOR, NOT = 0xCACA, 0x6666, 0x5555
 ROWS_OF_A_BLOCK = 512
@@ -127,8 +127,9 @@ class Netlist:
     """
 
     def __init__(self, module: dict[str, Any]) -> None:
-        # ... and one that open outputs drive.
-        self._numbers: dict[int | str, int] = {"0": ZERO, "x": ZERO, "z": ZERO, "1": ONE, "open": 2}
+        self._numbers: dict[int | str, int] = {
+            "0": ZERO, "x": ZERO, "z": ZERO, "1": ONE, "open": OPEN,
+        }
         self._nodes: list[_Node] = []
         self._tables = _Tables()
         self.cells: dict[str, int] = {}
@@ -221,14 +222,45 @@ class Netlist:
         ])
 
     def _mult18x18d(self, cell: _Cell) -> None:
-        for register in ("INPUTA", "INPUTB", "INPUTC", "PIPELINE", "OUTPUT"):
-            cell.require(cell.text(f"REG_{register}_CLK", "NONE") == "NONE", "a register")
+        for register in ("INPUTC", "PIPELINE"):
+            cell.require(cell.text(f"REG_{register}_CLK", "NONE") == "NONE", "this register")
         cell.require(cell.text("MULT_BYPASS", "DISABLED") == "DISABLED"
                      and cell.pin("SOURCEA") == cell.pin("SOURCEB") == ZERO, "another source")
-        inputs = [*cell.row("A", 18), *cell.row("B", 18), cell.pin("SIGNEDA"), cell.pin("SIGNEDB")]
-        out = [cell.output(f"P{index}") for index in range(36)]
+        inputs, out = [], [cell.output(f"P{index}") for index in range(36)]
+        for pin in "AB":
+            operand = cell.row(pin, 18)
+            if self._registered(cell, f"INPUT{pin}"):
+                held = {ZERO: ZERO, ONE: ONE}
+                for net in operand:
+                    if net not in held:
+                        held[net] = self._new()
+                        self._register(net, held[net])
+                operand = [held[net] for net in operand]
+            inputs += operand
+        inputs += [cell.pin("SIGNEDA"), cell.pin("SIGNEDB")]
+        if self._registered(cell, "OUTPUT"):
+            for index, net in enumerate(out):
+                if net != OPEN:
+                    out[index] = self._new()
+                    self._register(out[index], net)
         self._nodes.append(_Node(inputs, out, len(self._tables.mults), MULT))
         self._tables.mults.append([*inputs, *out])
+
+    def _registered(self, cell: _Cell, name: str) -> bool:
+        """Whether operands or product of a multiplier have a register, which is always enabled."""
+        used = {part: cell.text(f"REG_{name}_{part}", "NONE") for part in ("CLK", "CE", "RST")}
+        if used["CLK"] == "NONE":
+            return False
+        cell.require(used == {part: f"{part}0" for part in used}
+                     and cell.pin("CLK0") == self._clock
+                     and cell.text("CLK0_DIV", "ENABLED") == "ENABLED"
+                     and cell.pin("CE0") == ONE and cell.pin("RST0") == ZERO,
+                     "a register with an enable, a reset or a clock other than clk")
+        return True
+
+    def _register(self, d: int, q: int) -> None:
+        """Add a flip-flop with nothing but a clock."""
+        self._tables.flipflops.append([q, d, ONE, ZERO, 0])
 
     def _dp16kd(self, cell: _Cell) -> None:
         words = []
@@ -303,7 +335,7 @@ class Netlist:
 
 def _sorted(nodes: list[_Node]) -> list[_Node]:
     """Nodes in an order in which each comes after those that give it its inputs."""
-    driver = {net: index for index, node in enumerate(nodes) for net in node.outputs if net != 2}
+    driver = {net: index for index, node in enumerate(nodes) for net in node.outputs if net != OPEN}
     order: list[_Node] = []
     state = np.zeros(len(nodes), np.uint8)      # 1: begun, 2: in the order
     for root in range(len(nodes)):

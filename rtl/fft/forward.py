@@ -123,7 +123,7 @@ class ForwardFFT(wiring.Component):
             m.submodules[f"transposer{r}"] = turned = Transposer(bins, size=size, hold=hold)
             m.d.comb += [
                 row.i.eq(payload.rows[r]), Value.cast(turned.i).eq(Value.cast(row.o)),
-                turned.phase.eq(turn_phase), turned.valid.eq(1),
+                turned.phase.eq(turn_phase),
             ]
             for lane in range(size):
                 for j, column in enumerate(transforms):

@@ -128,6 +128,12 @@ class InverseFFT(wiring.Component):
         # add up to 4 + 4*sqrt(2) at most.
         turn_at = hold + ColumnTransform.LATENCY
         bins = data.ArrayLayout(Complex(column_bits), columns)
+        # 0 while there is nothing to turn: a register, as it reaches all words.
+        before = turn_at - 1
+        turn_phase = Signal(len(phase) - hold + 1)
+        m.d.sync += turn_phase.eq(
+            Mux(valid[before] & ~bypass[before], phases[before][hold - 1:], 0)
+        )
         results = []
         for r in range(self.rows):
             m.submodules[f"transposer{r}"] = turned = Transposer(bins, size=size, hold=hold)
@@ -144,8 +150,7 @@ class InverseFFT(wiring.Component):
                             value = Mux(phases[turn_at][0], later, now)
                         m.d.comb += turned.i[lane][j][part].eq(value)
             m.d.comb += [
-                turned.valid.eq(valid[turn_at] & ~bypass[turn_at]),
-                turned.phase.eq(phases[turn_at][hold - 1:]),
+                turned.phase.eq(turn_phase),
                 Value.cast(row.i).eq(Value.cast(turned.o)),
             ]
 

@@ -25,8 +25,8 @@ class Transposer(wiring.Component):
     hold 12 words where a ping-pong memory holds 32; one word takes none.  With ``hold`` = 2 every
     index t lasts two cycles, which are transposed separately.
 
-    A block is ``size * hold`` consecutive valid cycles.  Blocks may follow each other after any
-    gap: a stage only switches in the second half of its block, when the previous one has left it.
+    A block is ``size * hold`` consecutive cycles.  Blocks may follow each other after any gap: a
+    stage only switches in the second half of its block, when the previous one has left it.
 
     Parameters
     ----------
@@ -41,10 +41,8 @@ class Transposer(wiring.Component):
     -------
     i : :py:`In(ArrayLayout(shape, size))`
         Words.
-    valid : :py:`In(1)`
-        A block is passing.
     phase : :py:`In(range(size))`
-        Index t.
+        Index t; 0 while no block is passing. It reaches every word: best a register.
     o : :py:`Out(ArrayLayout(shape, size))`
         Words, ``latency`` = ``(size - 1) * hold`` cycles after the input of the same index;
         combinational behind a multiplexer.
@@ -63,7 +61,7 @@ class Transposer(wiring.Component):
         self.size, self.hold = size, hold
         self.latency = self.cycles(size, hold)
         super().__init__({
-            "i": In(data.ArrayLayout(shape, size)), "valid": In(1), "phase": In(range(size)),
+            "i": In(data.ArrayLayout(shape, size)), "phase": In(range(size)),
             "o": Out(data.ArrayLayout(shape, size)),
         })
 
@@ -90,7 +88,7 @@ class Transposer(wiring.Component):
         while bit:
             bit -= 1
             apart, cycles = 1 << bit, self.hold << bit
-            swap = shift(self.valid & self.phase[bit], passed, f"swap{bit}", reset_less=False)
+            swap = shift(self.phase[bit], passed, f"swap{bit}", reset_less=False)
             for lane in range(self.size):
                 if not lane & apart:
                     words[lane], words[lane + apart] = exchange(

@@ -9,6 +9,7 @@ from math import ceil
 
 import numpy as np
 
+from model.config import ROW_BITS
 from model.descriptor import FIELDS
 from model.residency import groups
 from model.tiling import Tiling
@@ -135,8 +136,12 @@ def memory_model(port, memory):
     """Process with the timing of `FeatureMemory`'s read port over a live array."""
     async def process(ctx):
         fetched = [[0] * 8, [0] * 8]
-        samples = ctx.tick().sample(port.en, port.even_addr, port.odd_addr, port.offset)
-        async for _, _, en, even, odd, offset in samples:
+        samples = ctx.tick().sample(
+            port.en, port.even_addr, port.odd_addr, port.even_next, port.odd_next, port.offset
+        )
+        async for _, _, en, even, odd, *following, offset in samples:
+            if en and offset:
+                assert following == [(row + 1) % (1 << ROW_BITS) for row in (even, odd)]
             for pixels, bank in zip((port.even, port.odd), fetched, strict=True):
                 ctx.set(raw(pixels), sum(byte << (8 * i) for i, byte in enumerate(bank)))
             if en:

@@ -31,7 +31,7 @@ async def load(ctx, dut, error=0):
     await ctx.tick().repeat(2)
     assert ctx.get(dut.busy)        # until the port is idle
     ctx.set(dut.idle, 1)
-    await ctx.tick()
+    await ctx.tick().repeat(2)
     ctx.set(dut.idle, 0)
     assert state(ctx, dut) == (0, int(not error), int(not error), error)
 
@@ -77,7 +77,7 @@ def test_load_and_run():
         assert state(ctx, dut) == (1, 0, 1, 0)
         await pulse(ctx, dut.output_done)
         ctx.set(dut.idle, 1)
-        await ctx.tick().repeat(3)
+        await ctx.tick().repeat(4)
         ctx.set(dut.idle, 0)
         assert state(ctx, dut) == (0, 1, 1, 0)
         assert ctx.get(dut.read_beats) == 10 and ctx.get(dut.write_beats) == 5
@@ -101,7 +101,7 @@ def test_bus_error_and_recovery():
             await ctx.tick()
             assert ctx.get(dut.engine_reset)
             ctx.set(dut.idle, 1)
-            await ctx.tick()
+            await ctx.tick().repeat(2)
             ctx.set(dut.idle, 0)
             assert state(ctx, dut) == (0, 0, 1, ErrorCode.BUS)
 
@@ -128,7 +128,7 @@ def test_abort_stops_the_layers():
             assert ctx.get(dut.engine_reset) and not ctx.get(dut.output_start)
             assert state(ctx, dut) == (1, 0, 1, 0)      # until the port is idle
             ctx.set(dut.idle, 1)
-            await ctx.tick()
+            await ctx.tick().repeat(2)
             assert state(ctx, dut) == (0, 0, 1, ErrorCode.ABORTED)
         await pulse(ctx, dut.clear)
         assert state(ctx, dut) == (0, 0, 1, 0)
@@ -147,7 +147,7 @@ def test_abort_is_ignored_elsewhere():
         await pulse(ctx, dut.load)
         await pulse(ctx, dut.abort)
         await pulse(ctx, dut.checker_done)
-        await ctx.tick().repeat(2)
+        await ctx.tick().repeat(3)
         assert state(ctx, dut) == (0, 1, 1, 0)
         await begin_run(ctx, dut, dut.abort)     # written together with RUN
         await pulse(ctx, dut.finished)
@@ -155,7 +155,7 @@ def test_abort_is_ignored_elsewhere():
         await pulse(ctx, dut.abort)
         assert state(ctx, dut) == (1, 0, 1, 0)
         await pulse(ctx, dut.output_done)
-        await ctx.tick().repeat(3)
+        await ctx.tick().repeat(4)
         assert state(ctx, dut) == (0, 1, 1, 0)
         await begin_run(ctx, dut)
         await ctx.tick().repeat(20)
@@ -173,7 +173,7 @@ def test_bus_error_goes_before_abort():
         ctx.set(dut.idle, 1)
         await pulse(ctx, dut.abort)
         await pulse(ctx, dut.bus_error)
-        await ctx.tick().repeat(2)
+        await ctx.tick().repeat(3)
         assert state(ctx, dut) == (0, 0, 1, ErrorCode.BUS)
 
     simulate(dut, bench)
@@ -209,7 +209,7 @@ def test_clear_does_not_hide_a_failure():
         assert state(ctx, dut) == (1, 0, 1, 0)
         await pulse(ctx, dut.clear)
         ctx.set(dut.idle, 1)
-        await ctx.tick().repeat(2)
+        await ctx.tick().repeat(3)
         assert state(ctx, dut) == (0, 0, 1, ErrorCode.BUS)
 
     simulate(dut, bench)
@@ -235,7 +235,7 @@ def test_a_run_ends_with_the_last_acknowledgement():
             ctx.set(dut.w_error, 0)
             ctx.set(dut.w_busy, 0)
             counted = ctx.get(dut.cycles)
-            await ctx.tick().repeat(4)
+            await ctx.tick().repeat(5)
             assert ctx.get(dut.cycles) == counted + 2
             assert state(ctx, dut) == (0, int(not failed), 1, ErrorCode.BUS if failed else 0)
 
@@ -273,6 +273,7 @@ def test_a_silent_memory_ends_a_run():
                 assert ctx.get(dut.flush) and ctx.get(dut.engine_reset)
             ctx.set(dut.w_busy, 0)
             await pulse(ctx, dut.idle)
+            await ctx.tick()
             assert state(ctx, dut) == (0, 0, 1, ErrorCode.OWING) and not ctx.get(dut.owing)
             assert ctx.get(dut.cycles) == counted
         await begin_run(ctx, dut)       # forgets the error
@@ -280,7 +281,7 @@ def test_a_silent_memory_ends_a_run():
         ctx.set(dut.idle, 1)
         await ctx.tick()
         ctx.set(dut.output_done, 1)
-        await ctx.tick().repeat(4)
+        await ctx.tick().repeat(5)
         assert state(ctx, dut) == (0, 1, 1, 0)
 
     simulate(dut, bench)
@@ -316,6 +317,7 @@ def test_the_end_goes_before_the_watchdog():
         await pulse(ctx, dut.bus_error)
         await ctx.tick()
         ctx.set(dut.idle, 1)
+        await ctx.tick()
         await pulse(ctx, dut.expired)
         assert state(ctx, dut) == (0, 0, 1, ErrorCode.BUS) and not ctx.get(dut.owing)
 

@@ -52,6 +52,8 @@ async def read(ctx, dut, even, odd, offset):
     """Issue one read for this cycle."""
     ctx.set(dut.read.even_addr, even)
     ctx.set(dut.read.odd_addr, odd)
+    ctx.set(dut.read.even_next, even + 1 if offset else 0)
+    ctx.set(dut.read.odd_next, odd + 1 if offset else 0)
     ctx.set(dut.read.offset, offset)
     ctx.set(dut.read.en, 1)
 

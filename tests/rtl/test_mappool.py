@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from model import layout
-from model.config import PRESETS
+from model.config import PRESETS, ROW_BITS
 from model.descriptor import FIELDS, POOL_ADD, POOL_AVERAGE, POOL_MAX
 from model.mapadd import add_maps
 from model.mappool import average_scale, pool_maps
@@ -28,8 +28,12 @@ def memory(dut, bank, content):
 
     async def process(ctx):
         pending = None
-        signals = (port.en, port.even_addr, port.odd_addr, port.offset, write.valid, write.payload)
-        async for _, _, en, even, odd, offset, valid, payload in ctx.tick().sample(*signals):
+        signals = (port.en, port.even_addr, port.odd_addr, port.even_next, port.odd_next,
+                   port.offset, write.valid, write.payload)
+        async for _, _, en, even, odd, *following, offset, valid, payload in \
+                ctx.tick().sample(*signals):
+            if en and offset:
+                assert following == [(row + 1) % (1 << ROW_BITS) for row in (even, odd)]
             if pending is not None:
                 for pixels, row in zip((port.even, port.odd), pending, strict=True):
                     ctx.set(pixels, [int(value) for value in row])
