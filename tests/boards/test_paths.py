@@ -9,7 +9,7 @@ PINS = {
     "LUT4": ("ABCD", "Z"), "TRELLIS_FF": (("DI", "CE", "LSR", "CLK"), "Q"),
     "DP16KD": (("ADA0", "CLKA"), ("DOA0",)), "TRELLIS_DPR16X4": (("DI", "RAD", "WCK"), ("DO",)),
     "CCU2C": (("A0", "B0", "A1", "CIN"), ("S0", "S1", "COUT")),
-    "MULT18X18D": (("A0", "B0"), ("P0",)), "PFUMX": (("BLUT", "ALUT"), "Z"),
+    "MULT18X18D": (("A0", "B0", "CLK0"), ("P0",)), "PFUMX": (("BLUT", "ALUT"), "Z"),
 }
 
 
@@ -17,7 +17,7 @@ def module(cells, **names):
     """Build a module of cells (kind, {pin: net}); net 0 is left out."""
     return {
         "cells": {f"cell{index}": {
-            "type": kind,
+            "type": kind, "parameters": {},
             "connections": {pin: [net] for pin, net in pins.items()},
             "port_directions": {pin: "output" if pin in PINS[kind][1] else "input" for pin in pins},
         } for index, (kind, pins) in enumerate(cells)},
@@ -64,6 +64,18 @@ def test_a_carry_chain_has_no_wires():
 def test_cells_without_a_clock(kind, pins, inner):
     cells = [register("0", 1), (kind, pins), register(2, 3)]
     assert Paths(module(cells)).ends[0][0] == pytest.approx(0.52 + 0.75 + inner + 0.75)
+
+
+def test_a_multiplier_with_registers_ends_paths_and_begins_them():
+    cells = [register("0", 1), ("MULT18X18D", {"A0": 1, "P0": 2, "CLK0": 99}), register(2, 3)]
+    design = module(cells, a__q=3)
+    registers = {f"REG_{name}_CLK": "CLK0" for name in ("INPUTA", "INPUTB", "OUTPUT")}
+    design["cells"]["cell1"]["parameters"] = registers
+    assert [(round(length, 2), end) for length, end, _ in Paths(design).ends] == [
+        (0.74 + 0.75, "a.q"), (round(0.52 + 0.75 + 0.1, 2), "cell1:A0")]
+    del registers["REG_INPUTB_CLK"]
+    with pytest.raises(UserError, match="MULT18X18D with some registers"):
+        Paths(design)
 
 
 def test_block_ram_begins_and_ends_paths():

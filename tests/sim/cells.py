@@ -2,10 +2,12 @@
 
 import ctypes
 
-from amaranth.hdl import Cat, Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
+
+from rtl.mac import MacLane
 
 
 class Logic(wiring.Component):
@@ -74,6 +76,23 @@ class Blocks(wiring.Component):
         kept = Signal(signed(20))
         m.d.sync += kept.eq(kept + a[:6].as_signed() * b[6:18].as_signed())
         m.d.comb += self.o.eq(Cat(*outputs, kept))
+        return m
+
+
+class Lane(wiring.Component):
+    """A lane of the array, with the registers of the multipliers themselves on an ECP5."""
+
+    i: In(96)
+    o: Out(84)
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.lane = lane = MacLane(banks=2, word_bits=14, weight_bits=8, acc_bits=28)
+        m.d.comb += [
+            Cat(Value.cast(lane.words), Value.cast(lane.factors), lane.select, lane.first).eq(
+                self.i),
+            self.o.eq(lane.acc),
+        ]
         return m
 
 

@@ -18,7 +18,7 @@ from sim import netlist as sim_netlist
 from sim.ecp5 import Netlist
 from sim.netlist import main, netlist_library, synthesise
 from sim.verilator import build_library
-from tests.sim.cells import Blocks, Logic, Pins
+from tests.sim.cells import Blocks, Lane, Logic, Pins
 
 HARNESS = Path(__file__).with_name("pins.cpp")
 CYCLES = 3000
@@ -76,6 +76,16 @@ def test_blocks_are_those_of_the_rtl():
     values = stimuli()
     assert of_library(netlist_library(done, harness=HARNESS), Blocks(), values) == of_rtl(
         Blocks(), values)
+
+
+def test_a_lane_is_that_of_the_rtl():
+    """Whose multipliers have registers of their own, and no flip-flops for them."""
+    done = synthesise(Lane())
+    # The word, and the accumulators.
+    assert done.cells["MULT18X18D"] == 3 and done.cells["TRELLIS_FF"] == 28 + 3 * 28
+    values = stimuli(4)
+    assert of_library(netlist_library(done, harness=HARNESS), Lane(), values) == of_rtl(
+        Lane(), values)
 
 
 def test_a_word_that_is_read_while_it_is_written_is_wrong():
@@ -146,7 +156,9 @@ def cell(kind, parameters=(), **pins):
     (cell("TRELLIS_FF", {"CLKMUX": "INV"}, CLK=2), "a clock other than clk"),
     (cell("TRELLIS_FF", {"SRMODE": "ASYNC"}, CLK=2, LSR=3), "an asynchronous reset"),
     (cell("TRELLIS_FF", {"LSRMODE": "PRLD"}, CLK=2), "a reset to M"),
-    (cell("MULT18X18D", {"REG_OUTPUT_CLK": "CLK0"}), "a register"),
+    (cell("MULT18X18D", {"REG_PIPELINE_CLK": "CLK0"}), "this register"),
+    (cell("MULT18X18D", {"REG_OUTPUT_CLK": "CLK0"}),
+     "a register with an enable, a reset or a clock other than clk"),
     (cell("MULT18X18D", SOURCEA="1"), "another source"),
     (cell("DP16KD", {"REGMODE_B": "OUTREG"}), "an output register"),
     (cell("DP16KD", RSTA=3), "a reset"),
