@@ -82,7 +82,8 @@ def test_a_lane_is_that_of_the_rtl():
     """Whose multipliers have registers of their own, and no flip-flops for them."""
     done = synthesise(Lane())
     # The word, and the accumulators.
-    assert done.cells["MULT18X18D"] == 3 and done.cells["TRELLIS_FF"] == 28 + 3 * 28
+    assert done.cells["MULT18X18D"] == 3 and done.cells["TRELLIS_FF"] == 8 + 3 * 28
+    assert done.cells["PFUMX"] == 2 * 8 and done.cells["L6MUX21"] == 8
     values = stimuli(4)
     assert of_library(netlist_library(done, harness=HARNESS), Lane(), values) == of_rtl(
         Lane(), values)
