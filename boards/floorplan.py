@@ -56,19 +56,24 @@ def _core(config: AcceleratorConfig) -> dict[str, Any]:
             "onchip_kib": config.onchip_kib, "ultra_ram": config.ultra_ram}
 
 
-def find_floorplan(config: AcceleratorConfig, device: str) -> dict[str, str]:
-    """Sites by cell (`_cell_key`), empty if there is no floorplan of the core on the device."""
-    path = _path(config, device)
+def _read(path: Path) -> tuple[Any, dict[str, str]]:
+    """Core and sites of a floorplan, none if there is no file."""
     record = read_json(path)
     if record is None:
-        return {}
+        return None, {}
     try:
         core, sites = record["core"], record["sites"]
         if not all(isinstance(text, str) for pair in sites.items() for text in pair):
             raise TypeError
     except (AttributeError, KeyError, TypeError):
         raise UserError(f"{path} is no floorplan: remove it, or make it anew by python -m "
-                        "boards.floorplan BOARD") from None
+                        "boards.floorplan BOARD --anew") from None
+    return core, sites
+
+
+def find_floorplan(config: AcceleratorConfig, device: str) -> dict[str, str]:
+    """Sites by cell (`_cell_key`), empty if there is no floorplan of the core on the device."""
+    core, sites = _read(_path(config, device))
     return sites if core == _core(config) else {}
 
 
@@ -128,13 +133,14 @@ def _nets(names: Sequence[str], cells: Mapping[str, Any]) -> list[list[int]]:
     return [sorted(net) for net in nets.values() if 1 < len(net) <= _MOST_CELLS]
 
 
-def make_floorplan(module: Mapping[str, Any], device: str, *, iterations: int = 160,
-                   seeds: int = 8, progress: Any = None) -> dict[str, str]:
+def make_floorplan(module: Mapping[str, Any], device: str, *, iterations: int = 80,
+                   seeds: int = 8, before: Mapping[str, str] | None = None,
+                   progress: Any = None) -> dict[str, str]:
     """Choose sites for the memories and multipliers of a flat netlist.
 
     How parts of the netlist lie to each other is decided when everything leaves the middle, and
     differs by a fifth of the wires from seed to seed: the best of some short placements is done
-    again, slowly.
+    again, slowly, from the sites that it found.
 
     Parameters
     ----------
@@ -145,7 +151,9 @@ def make_floorplan(module: Mapping[str, Any], device: str, *, iterations: int = 
     iterations, progress
         As in `boards.globalplace.place`.
     seeds : int
-        Short placements, of a quarter of the iterations.
+        Short placements, of half of the iterations.
+    before : dict, optional
+        Sites of an earlier netlist, to begin with instead of those of short placements.
 
     Raises
     ------
@@ -174,10 +182,13 @@ def make_floorplan(module: Mapping[str, Any], device: str, *, iterations: int = 
         np.array([_TABLES.get(kind, 0) for kind in kinds], dtype=float),
         np.array([_REGISTERS.get(kind, 0) for kind in kinds], dtype=float), members,
     )
-    short = {seed: place(problem, iterations=iterations // 4 + 1, seed=seed, progress=progress)[1]
-             for seed in range(1, seeds + 1)}
-    chosen, _ = place(problem, iterations=iterations, seed=min(short, key=short.__getitem__),
-                      progress=progress)
+    begin = _begin(names, members, sites, before or {})
+    if begin is None:
+        short = [place(problem, iterations=iterations // 2 + 1, seed=seed, progress=progress)
+                 for seed in range(1, seeds + 1)]
+        best, _ = min(short, key=lambda placed: placed[1])
+        begin = [at[index] for (_, at), index in zip(members, best, strict=True)]
+    chosen, _ = place(problem, iterations=iterations, begin=begin, progress=progress)
     plan: dict[str, str] = {}
     for kind, (cells, _), index in zip(_KINDS, members, chosen, strict=True):
         for cell, site in zip(cells, index, strict=True):
@@ -186,6 +197,19 @@ def make_floorplan(module: Mapping[str, Any], device: str, *, iterations: int = 
                 raise UserError(f"cell {names[cell]}: {key} does not name it alone")
             plan[key] = sites[kind][site][0]
     return dict(sorted(plan.items()))
+
+
+def _begin(names: Sequence[str], members: Sequence[tuple[NDArray[np.int64], NDArray[np.float64]]],
+           sites: Mapping[str, Sequence[tuple[str, int, int]]], before: Mapping[str, str],
+           ) -> list[NDArray[np.float64]] | None:
+    """Places of cells by their sites of before, NaN for those that had none; None if all had."""
+    begin, found = [], False
+    for kind, (cells, _) in zip(_KINDS, members, strict=True):
+        at = {name: (column, row) for name, column, row in sites[kind]}
+        places = [at.get(before.get(_cell_key(names[cell], kind), "")) for cell in cells]
+        found |= any(places)
+        begin.append(np.array([place or (np.nan, np.nan) for place in places]).reshape(-1, 2))
+    return begin if found else None
 
 
 def _netlist(board: Board, folder: Path) -> Mapping[str, Any]:
@@ -201,6 +225,8 @@ def _parser() -> Parser:
     boards = [board.id for board in BOARDS.values() if not board.vivado]
     parser = Parser(prog="python -m boards.floorplan", description=__doc__)
     parser.add_argument("board", metavar="BOARD", help=f"one of {', '.join(boards)}")
+    parser.add_argument("--anew", action="store_true",
+                        help="do not begin with the sites of the floorplan that is there")
     return parser
 
 
@@ -213,6 +239,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f"{args.board} has no ECP5")
     config, device = board.accelerator(), board.make_platform().device
     path = _path(config, device)
+    before = {} if args.anew else _read(path)[1]
     # What is missing is said before minutes of synthesis.
     check_target(path)
     sites_of(device)
@@ -222,7 +249,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder, console.status("synthesis"):
         module = _netlist(board, Path(folder))
     with console.status("placement") as status:
-        sites = make_floorplan(module, device, progress=lambda iteration, low, high: status.update(
+        sites = make_floorplan(module, device, before=before, progress=lambda iteration, low, high: status.update(
             f"placement, iteration {iteration}: wires {low:.0f} to {high:.0f}"))
     write_output(path, json.dumps(
         {"core": _core(config), "device": device, "sites": sites}, indent=1) + "\n")

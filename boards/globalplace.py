@@ -21,14 +21,18 @@ from scipy.sparse.linalg import cg
 
 __all__ = ["Problem", "place"]
 
-#: Share of the logic that may be used in a part of the device.
-_DENSITY = 0.9
+#: Share of the logic that may be used in a part of the device. nextpnr packs as tight as it can
+#: around memories and multipliers: between these there must be room.
+_DENSITY = 0.65
 #: Slots of a tile of logic: eight tables, eight flip-flops.
 _SLOTS = 8
 #: Part of the device that is not divided further, in tiles.
 _LEAF = 16
-#: Draw of the last iteration; it grows evenly until then.
-_DRAW = 0.9
+#: Draw of the last iteration; it grows evenly until then, from nothing or, if the cells have a
+#: place to begin with, from more.
+_DRAW, _DRAW_AT_ONCE = 0.9, 0.09
+#: Draw of such places until the other cells are where they belong.
+_HELD = 1e4
 #: A wire is never counted shorter, in tiles: its pull would have no bound.
 _SHORTEST = 0.5
 
@@ -95,6 +99,7 @@ class _Nets:
 
 
 def place(problem: Problem, *, iterations: int = 160, seed: int = 1,
+          begin: Sequence[NDArray[np.float64]] | None = None,
           progress: Callable[[int, float, float], None] | None = None,
           ) -> tuple[list[NDArray[np.int64]], float]:
     """Choose a site for every cell that needs one.
@@ -107,6 +112,8 @@ def place(problem: Problem, *, iterations: int = 160, seed: int = 1,
         The more, the slower the cells are drawn apart, and the shorter the wires.
     seed : int
         Of the first, random, places.
+    begin : sequence of array (n, 2) of float, optional
+        For each of ``problem.sites`` a first place of each cell, NaN where there is none.
     progress : callable or None
         Called with the iteration and the length of all wires, drawn together and spread.
 
@@ -120,13 +127,19 @@ def place(problem: Problem, *, iterations: int = 160, seed: int = 1,
     nets = _Nets(problem.nets, cells)
     middle = np.array([problem.width, problem.height]) / 2
     at = middle + np.random.default_rng(seed).normal(0, 1, (cells, 2))
-    target, draw = at.copy(), np.zeros((cells, 2))
     big = np.concatenate([members for members, _ in problem.sites])
+    held = np.zeros((cells, 2))
+    if begin is not None:
+        first = np.concatenate(list(begin))
+        known = ~np.isnan(first[:, 0])
+        at[big[known]], held[big[known]] = first[known], _HELD
+    target, draw = at.copy(), held
+    least = _DRAW_AT_ONCE if held.any() else 0.0
     chosen: list[NDArray[np.int64]] = []
     length = math.inf
     for iteration in range(iterations):
         # The net model follows the places it is made of: a few more rounds to begin with.
-        for _ in range(3 if iteration < 3 else 1):
+        for _ in range(8 if not iteration and held.any() else 3 if iteration < 3 else 1):
             for axis in (0, 1):
                 at[:, axis] = _draw_together(nets, at[:, axis], target[:, axis], draw[:, axis])
         target = at.copy()
@@ -141,7 +154,8 @@ def place(problem: Problem, *, iterations: int = 160, seed: int = 1,
         length = nets.length(target)
         if progress:
             progress(iteration, nets.length(at), length)
-        draw = _DRAW * (iteration + 1) / iterations / np.maximum(np.abs(at - target), _SHORTEST)
+        strength = least + (_DRAW - least) * (iteration + 1) / iterations
+        draw = strength / np.maximum(np.abs(at - target), _SHORTEST)
         # A cell of many pins is drawn as much as the cells around it.
         draw[big] *= nets.pins[big][:, None] / 4
     return chosen, length

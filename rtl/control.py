@@ -41,7 +41,7 @@ class Controller(wiring.Component):
     checker_done, checker_error : In(1), In(4)
         The load has ended.
     checker_reset : Out(1)
-        Reset the checker: its load was given up.
+        Reset the checker: its load was given up. With the domain's reset as ``engine_reset``.
     engine_reset : Out(1)
         Reset everything that takes part in a run; also from the second cycle of the domain's reset
         to the first after it.
@@ -76,7 +76,7 @@ class Controller(wiring.Component):
     checker_start: Out(1)
     checker_done: In(1)
     checker_error: In(4)
-    checker_reset: Out(1)
+    checker_reset: Out(1, init=1)
     engine_reset: Out(1, init=1)
     engine_start: Out(1)
     bus_error: In(1)

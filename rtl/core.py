@@ -102,7 +102,6 @@ class Core(wiring.Component):
         m.submodules.csr = csr = Csr(config=config)
         m.submodules.control = control = Controller()
         checker = Checker(config=config)
-        m.submodules.checker = ResetInserter(control.checker_reset)(checker)
         m.submodules.arbiter = arbiter = ReadArbiter(clients=3, port_bits=config.port_bits)
         input_dma, output_dma, engine = (
             unit(config=config) for unit in (InputDma, OutputDma, Engine)
@@ -110,8 +109,8 @@ class Core(wiring.Component):
         # A run that failed leaves nothing behind: the next one starts from reset. A write that is
         # offered to the memory is not taken back.
         reset = control.engine_reset
-        m.submodules.input_dma = ResetInserter(reset)(input_dma)
-        m.submodules.engine = self._reset_by(m, reset, engine, platform)
+        self._reset_by(m, control.checker_reset, {"checker": checker}, platform)
+        self._reset_by(m, reset, {"engine": engine, "input_dma": input_dma}, platform)
         m.submodules.output_dma = ResetInserter(reset & ~output_dma.w.valid)(output_dma)
 
         self._registers(m, csr, control, checker)
@@ -154,19 +153,23 @@ class Core(wiring.Component):
         return m
 
     @staticmethod
-    def _reset_by(m: Module, reset, engine: Engine, platform):
-        """Give the engine a reset beside that of the domain, which sets ``reset``, too.
+    def _reset_by(m: Module, reset, units: dict, platform) -> None:
+        """Give units a reset beside that of the domain, which sets ``reset``, too.
 
-        On an ECP5 it is the only one: a domain of its own on the same clock, without a table for
+        On an ECP5 it is the only one: a domain of their own on the same clock, without a table for
         either of two resets in front of thousands of flip-flops. It is a cycle late: the domain's
         must last two, else what the engine asks for in its last cycle is taken and never fetched.
         Not in a simulator, where a clock that is assigned comes after the signals it reads.
         """
         if not is_ecp5(platform):
-            return ResetInserter(reset)(engine)
-        m.domains.engine = domain = ClockDomain(local=True)
+            for name, unit in units.items():
+                m.submodules[name] = ResetInserter(reset)(unit)
+            return
+        first = next(iter(units))
+        m.domains += (domain := ClockDomain(first, local=True))
         m.d.comb += [domain.clk.eq(ClockSignal()), domain.rst.eq(reset)]
-        return DomainRenamer("engine")(engine)
+        for name, unit in units.items():
+            m.submodules[name] = DomainRenamer(first)(unit)
 
     def _registers(self, m: Module, csr: Csr, control: Controller, checker: Checker) -> None:
         """Host to registers, registers to control."""

@@ -417,11 +417,14 @@ class MacArray(wiring.Component):
             m, weight, cycles - 1 + self._late(lane), f"weight{lane}", start=1
         )
         factors = Signal(Factors(self._config.weight_bits), name=f"s{cycles}_factors{lane}")
+        # wr - wi as wr + ~wi + 1, the 1 as a carry out of a bit below: one adder, as the operands'
+        # registers are a long way off.
+        negate = kind.negate
+        part = weight.im ^ negate.replicate(len(weight.im)).as_signed()
+        total = Cat(negate, factors.c1).as_signed() + Cat(negate, part).as_signed()
         m.d.comb += [
             factors.c1.eq(Mux(kind.real, 0, weight.re)),
             factors.c2.eq(Mux(kind.real, weight.re, weight.im - weight.re)),
-            factors.c3.eq(
-                Mux(kind.real, 0, weight.re) + Mux(kind.negate, -weight.im, weight.im)
-            ),
+            factors.c3.eq(total >> 1),
         ]
         return factors
