@@ -152,6 +152,8 @@ class PostArray(wiring.Component):
         rows_end = Signal(4)
         value_last = Signal(4)
         beat_last = Signal(4)
+        # The beats before the last ones, of what takes more than one.
+        value_before, beat_before = Signal(4), Signal(4)
         one_beat, one_value = Signal(), Signal()
         lanes_last = Signal(4)
         m.d.sync += [
@@ -159,6 +161,7 @@ class PostArray(wiring.Component):
             value_last.eq(layer.out_step - 1),
             lanes_last.eq(writing_lanes(self._config, layer) - 1),
             beat_last.eq(Mux(value_last > lanes_last, value_last, lanes_last)),
+            value_before.eq(value_last - 1), beat_before.eq(beat_last - 1),
             one_beat.eq(beat_last == 0),
             one_value.eq(value_last == 0),
         ]
@@ -226,8 +229,8 @@ class PostArray(wiring.Component):
         m.d.sync += [
             begun.eq(going_on),
             beat.eq(Mux(going_on, beat + 1, 0)),
-            at_last.eq(Mux(going_on, beat + 1 == beat_last, one_beat)),
-            at_value.eq(Mux(going_on, beat + 1 == value_last, one_value)),
+            at_last.eq(Mux(going_on, beat == beat_before, one_beat)),
+            at_value.eq(Mux(going_on, beat == value_before, one_value)),
             values_left.eq(~going_on | (beat < value_last)),
             r_column.eq(Mux(going_on, r_column + 1 + layer.pool, layer.crop)),
         ]
