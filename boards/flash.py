@@ -32,19 +32,23 @@ def programming_command(board: Board, bitstream: Path) -> list[str]:
     Raises
     ------
     UserError
-        A file that the programmer takes is not there.
+        A file that the programmer takes is not there, is no file or is empty.
     """
+    folder = bitstream.parent
     files = {
-        "{bit}": bitstream, "{svf}": bitstream.with_suffix(".svf"),
-        "{openocd}": bitstream.with_name(f"{board.design}-openocd.cfg"),
+        "{bit}": bitstream, "{svf}": folder / f"{bitstream.stem}.svf",
+        "{openocd}": folder / f"{board.design}-openocd.cfg",
     }
     words = []
     for word in board.programmer:
         for mark, path in files.items():
             if mark not in word:
                 continue
-            if not path.is_file():
-                raise UserError(f"{path} does not exist: build it with python -m rtl.build "
+            fault = ("does not exist" if not path.exists() else
+                     "is not a file" if not path.is_file() else
+                     "is empty" if not path.stat().st_size else "")
+            if fault:
+                raise UserError(f"{path} {fault}: build it with python -m rtl.build "
                                 f"--board {board.id}, or give --bitstream")
             word = word.replace(mark, str(path))
         words.append(word)

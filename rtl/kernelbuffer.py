@@ -38,7 +38,7 @@ class KernelWriteSignature(wiring.Signature):
             "count": Out(stream.Signature(ENTRY_BITS)),
             "select": Out(stream.Signature(config.port_bits)),
             "weight": Out(stream.Signature(data.StructLayout({
-                "data": config.port_bits, "bank": range(max(2, config.row_beats)), "last": 1,
+                "data": config.port_bits, "last": 1,
             }))),
         })
 
@@ -240,6 +240,11 @@ class KernelBuffer(wiring.Component):
         # initial value of many megabits.
         width = min(bits, 512)
         s2_row = []
+        # Whether a beat comes is known late, so that the place it goes to, which nobody reads while
+        # there is room, is written in any case: enables hang on registers alone.
+        w_bank = Signal(range(max(2, config.row_beats)))
+        with m.If(write.weight.valid & rows.room):
+            m.d.sync += w_bank.eq(Mux(write.weight.payload.last, 0, w_bank + 1))
         for index in range(config.row_beats * bits // width):
             bank, part = divmod(index, bits // width)
             m.submodules[f"weights{index}"] = ram = Memory(
@@ -249,7 +254,7 @@ class KernelBuffer(wiring.Component):
             m.d.comb += [
                 port.addr.eq(rows.w_addr),
                 port.data.eq(write.weight.payload.data.word_select(part, width)),
-                port.en.eq(write.weight.valid & rows.room & (write.weight.payload.bank == bank)),
+                port.en.eq(rows.room & (w_bank == bank)),
                 out.addr.eq(rows.r_addr), out.en.eq(s0_read),
             ]
             s2_row.append(Signal(width, name=f"s2_row{index}", reset_less=True))
@@ -261,7 +266,7 @@ class KernelBuffer(wiring.Component):
             rows.write.eq(write.weight.valid & rows.room & write.weight.payload.last),
             selects.write.eq(write.select.valid & selects.room),
             port.addr.eq(selects.w_addr), port.data.eq(write.select.payload),
-            port.en.eq(selects.write),
+            port.en.eq(selects.room),
             out.addr.eq(selects.r_addr), out.en.eq(s0_read),
         ]
 

@@ -355,13 +355,13 @@ class MacArray(wiring.Component):
         return *parts, self._each(m, tag.frequency, "out_place")
 
     def _kinds(self, m: Module, cycles: int) -> list:
-        """Kind of each kernel lane's word, in stage ``cycles``."""
+        """Kind of each kernel lane's word, one cycle before its factors are formed."""
         step, lanes = self.i.payload, self._config.kernel_lanes
         shape = data.StructLayout({"real": 1, "negate": 1})
         if self._config.window == 1:
             kind = Signal(shape, reset_less=True)
             m.d.sync += [kind.real.eq(step.real & ~step.dot), kind.negate.eq(step.real)]
-            return self._each(m, self._delay(m, kind, cycles - 1, "kind", start=1), "kind")
+            return self._each(m, self._delay(m, kind, cycles - 2, "kind", start=1), "kind")
         kinds = []
         for lane in range(lanes):
             kind = Signal(shape, name=f"kind{lane}", reset_less=True)
@@ -369,7 +369,7 @@ class MacArray(wiring.Component):
             real = (place[:2] == 0) & (place < 8)
             m.d.sync += [kind.real.eq(real & ~step.dot), kind.negate.eq(real | step.dot)]
             kinds.append(
-                self._delay(m, kind, cycles - 1 + self._late(lane), f"kind{lane}", start=1)
+                self._delay(m, kind, cycles - 2 + self._late(lane), f"kind{lane}", start=1)
             )
         return kinds
 
@@ -407,24 +407,23 @@ class MacArray(wiring.Component):
         return selects
 
     def _factors(self, m: Module, lane: int, kind, cycles: int):
-        """Zero the weight of a disabled lane; its factors in stage ``cycles``."""
+        """Zero the weight of a disabled lane; in the last of ``cycles`` form its factors."""
         step = self.i.payload
         weight = Signal(Complex(self._config.weight_bits), name=f"s1_weight{lane}", reset_less=True)
         m.d.sync += weight.eq(
             Mux(self.i.valid & step.enable[lane], step.weight[lane].as_value(), 0)
         )
         weight = self._delay(
-            m, weight, cycles - 1 + self._late(lane), f"weight{lane}", start=1
+            m, weight, cycles - 2 + self._late(lane), f"weight{lane}", start=1
         )
-        factors = Signal(Factors(self._config.weight_bits), name=f"s{cycles}_factors{lane}")
-        # wr - wi as wr + ~wi + 1, the 1 as a carry out of a bit below: one adder, as the operands'
-        # registers are a long way off.
-        negate = kind.negate
-        part = weight.im ^ negate.replicate(len(weight.im)).as_signed()
-        total = Cat(negate, factors.c1).as_signed() + Cat(negate, part).as_signed()
-        m.d.comb += [
+        factors = Signal(
+            Factors(self._config.weight_bits), name=f"s{cycles}_factors{lane}", reset_less=True
+        )
+        m.d.sync += [
             factors.c1.eq(Mux(kind.real, 0, weight.re)),
             factors.c2.eq(Mux(kind.real, weight.re, weight.im - weight.re)),
-            factors.c3.eq(total >> 1),
+            factors.c3.eq(
+                Mux(kind.real, 0, weight.re) + Mux(kind.negate, -weight.im, weight.im)
+            ),
         ]
         return factors

@@ -131,7 +131,7 @@ class OnChipMemory(wiring.Component):
     RAM. Beats beyond the memory are read as errors and not written. What an access does is
     registered before the RAM, because its blocks are many and lie far apart.
 
-    Latency: first beat 7 cycles after its request. Throughput: one beat a cycle.
+    Latency: first beat 8 cycles after its request. Throughput: one beat a cycle.
 
     Parameters
     ----------
@@ -242,8 +242,9 @@ class OnChipMemory(wiring.Component):
             m.d.sync += self.host_r_data.eq(s3_data.word_select(s3_place, 64))
 
         # Behind the queue two registers, so that neither its data nor its state are on the way of
-        # a beat's reader, which is long.
+        # a beat's reader, which is long; and two more half-way, as the blocks are far from there.
         m.submodules.slice = behind = RegisterSlice(ReadData(bits))
+        m.submodules.half_way = half_way = RegisterSlice(ReadData(bits))
         m.d.comb += [
             beats.w_en.eq(s3_read),
             beats.w_data.eq(Cat(s3_data, s3_last, s3_error)),
@@ -251,5 +252,6 @@ class OnChipMemory(wiring.Component):
             beats.r_en.eq(behind.i.ready),
             credit.write.eq(reading), credit.read.eq(beats.r_rdy & behind.i.ready),
         ]
-        connect(m, behind.o, flipped(bus.r))
+        connect(m, behind.o, half_way.i)
+        connect(m, half_way.o, flipped(bus.r))
         return m

@@ -210,7 +210,7 @@ class Prefetch(wiring.Component):
             kernels.weight.valid.eq(at_weight & beat.valid),
             kernels.count.payload.eq(value[:ENTRY_BITS]),
             kernels.select.payload.eq(value), kernels.weight.payload.data.eq(value),
-            kernels.weight.payload.bank.eq(row_beat), kernels.weight.payload.last.eq(row_done),
+            kernels.weight.payload.last.eq(row_done),
             self.param_data.eq(value), self.param_last.eq(param == param_last),
         ]
         weighed = at_weight & beat.valid & kernels.weight.ready

@@ -14,7 +14,7 @@ def built(tmp_path, monkeypatch):
         folder = tmp_path / "build" / board.id
         folder.mkdir(parents=True)
         for name in (f"{board.design}.bit", f"{board.design}.svf", f"{board.design}-openocd.cfg"):
-            (folder / name).write_text("")
+            (folder / name).write_text("bits")
     return tmp_path
 
 
@@ -46,7 +46,7 @@ def test_runs_the_programmer(built, monkeypatch, capfd, code):
     tool.write_text(f'#!/bin/sh\necho "called: $@"; exit {code}\n')
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tool.parent}:/usr/bin:/bin")
-    (built / "my.bit").write_text("")
+    (built / "my.bit").write_text("bits")
     assert main(["ulx3s-85f", "--bitstream", "my.bit"]) == (2 if code else 0)
     out, error = capfd.readouterr()
     assert out == "openFPGALoader -b ulx3s -m my.bit\ncalled: -b ulx3s -m my.bit\n"
@@ -61,10 +61,13 @@ def test_runs_the_programmer(built, monkeypatch, capfd, code):
     (["zcu104"], "zcu104 is programmed by its processors, from Linux, or by Vivado: see docs/"),
     (["ulx3s-85f", "--bitstream", "no.bit"],
      "no.bit does not exist: build it with python -m rtl.build --board ulx3s-85f"),
+    (["ulx3s-85f", "--bitstream", "."], ". is not a file: build it with"),
+    (["ulx3s-85f", "--bitstream", "empty.bit"], "empty.bit is empty: build it with"),
     ([], "the following arguments are required: BOARD"),
 ])
 def test_refusals_are_one_line(built, monkeypatch, capsys, arguments, message):
     monkeypatch.setenv("PATH", "/nowhere")
+    (built / "empty.bit").touch()
     assert main(arguments) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1

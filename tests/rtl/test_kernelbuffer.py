@@ -239,7 +239,6 @@ def test_sustains_an_entry_per_cycle_once_the_rows_are_there(name):
                 await ctx.tick()
                 ctx.set(dut.write.select.valid, 0)
             for bank in range(config.row_beats):
-                ctx.set(dut.write.weight.payload.bank, bank)
                 ctx.set(dut.write.weight.payload.last, bank == config.row_beats - 1)
                 ctx.set(dut.write.weight.valid, 1)
                 await ctx.tick()

@@ -98,7 +98,7 @@ def sort(dut, got, stamps):
     kernels = dut.kernels
 
     async def process(ctx):
-        cycle = 0
+        cycle = bank = 0
         samples = ctx.tick().sample(
             kernels.count.valid & kernels.count.ready, kernels.count.payload,
             kernels.select.valid & kernels.select.ready, kernels.select.payload,
@@ -115,7 +115,8 @@ def sort(dut, got, stamps):
                 got.append((("param", bool(last)), pair))
             elif weight:
                 item = unpack(kernels.weight.payload.shape(), bits)
-                got.append((("weight", item.bank, bool(item.last)), item.data))
+                got.append((("weight", bank, bool(item.last)), item.data))
+                bank = 0 if item.last else bank + 1
             else:
                 cycle += 1
                 continue
