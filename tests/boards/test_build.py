@@ -123,30 +123,6 @@ def test_tools_that_say_little(script, told, tmp_path, monkeypatch):
         build_bitstream(board, plan, pll, out)
 
 
-def test_a_nextpnr_of_the_users_own(tmp_path, monkeypatch):
-    """Runs instead of yowasp's, and is part of what a build depends on."""
-    board = find_board("ulx3s-45f")
-    plan, _ = make_plan(board, PRESETS["tiny"], core=Echo())
-    monkeypatch.delenv("NEXTPNR_ECP5", raising=False)
-    keys, own = {trellis.plan_key(plan)}, tmp_path
-    for version in ("0.10", "0.11.1+x-5"):
-        own = tmp_path / f"nextpnr-{version}"
-        own.write_text(f"#!/bin/sh\necho '\"nextpnr-ecp5\" -- Next (Version {version})' >&2\n")
-        own.chmod(0o755)
-        monkeypatch.setenv("NEXTPNR_ECP5", str(own))
-        assert trellis.tool_versions()["nextpnr-ecp5"] == version
-        assert trellis._environment()["NEXTPNR_ECP5"] == str(own)
-        keys.add(trellis.plan_key(plan))
-    assert len(keys) == 3
-    own.write_text("#!/bin/sh\n")
-    trellis._version_of.cache_clear()
-    with pytest.raises(UserError, match="--version does not tell the version of a nextpnr"):
-        trellis.tool_versions()
-    monkeypatch.setenv("NEXTPNR_ECP5", "no-such-nextpnr")
-    with pytest.raises(UserError, match="NEXTPNR_ECP5 names no-such-nextpnr, which is no program"):
-        trellis.tool_versions()
-
-
 @pytest.mark.parametrize("content", ["[]", '"x"', '{"key": 1}', "{"])
 def test_damaged_records_of_a_build_do_not_count(content, tmp_path):
     (tmp_path / "build.json").write_text(content)
