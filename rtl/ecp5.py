@@ -9,10 +9,10 @@ from types import SimpleNamespace
 from typing import Any
 
 from amaranth.hdl import Cat, ClockSignal, Const, Instance, Module, Signal, Value
-from amaranth.lib import data, wiring
+from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-__all__ = ["ECP5", "Accumulate", "Choose", "is_ecp5", "multiplier"]
+__all__ = ["ECP5", "Accumulate", "is_ecp5", "multiplier"]
 
 #: Platform of a netlist of ECP5 cells.
 ECP5 = SimpleNamespace(family="ecp5")
@@ -65,60 +65,6 @@ class Accumulate(wiring.Component):
             m.d.comb += self.o[low:low + 2].eq(sums)
             carry = out
         return m
-
-
-#: Table of ``b if c else a``.
-_MUX = 0xCACA
-
-
-class Choose(wiring.Component):
-    """One word of eight, in four look-up tables a bit and the multiplexers behind them.
-
-    A look-up table less than AND-OR with a decoded index takes, and no wire in between.
-
-    Parameters
-    ----------
-    width : int
-        Bits of a word.
-
-    Attributes
-    ----------
-    words : In(ArrayLayout(width, 8))
-        Words.
-    index : In(3)
-        Of the word.
-    o : Out(width)
-        That word, in the same cycle.
-    """
-
-    def __init__(self, *, width: int) -> None:
-        super().__init__({
-            "words": In(data.ArrayLayout(width, 8)), "index": In(3), "o": Out(width),
-        })
-
-    def elaborate(self, platform: Any) -> Module:
-        """Build a tree of three levels for each bit; only the first has wires to it."""
-        m = Module()
-        for bit in range(len(self.o)):
-            level = [word[bit] for word in self.words]
-            for stage in range(3):
-                pairs, level = list(zip(level[::2], level[1::2], strict=True)), []
-                for number, (a, b) in enumerate(pairs):
-                    name = f"bit{bit}_{stage}_{number}"
-                    z = self.o[bit] if stage == 2 else Signal(name=name)
-                    m.submodules[name] = self._stage(stage, a, b, self.index[stage], z)
-                    level.append(z)
-        return m
-
-    @staticmethod
-    def _stage(stage: int, a: Value, b: Value, c: Value, z: Value) -> Instance:
-        """Multiplexer of a level: ``z`` is ``b`` if ``c``, else ``a``."""
-        if stage == 0:
-            return Instance("LUT4", p_INIT=Const(_MUX, 16), i_A=a, i_B=b, i_C=c, i_D=Const(0, 1),
-                            o_Z=z)
-        if stage == 1:
-            return Instance("PFUMX", i_BLUT=a, i_ALUT=b, i_C0=c, o_Z=z)
-        return Instance("L6MUX21", i_D0=a, i_D1=b, i_SD=c, o_Z=z)
 
 
 def multiplier(a: Value, b: Value, product: Value) -> Instance:

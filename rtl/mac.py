@@ -36,7 +36,7 @@ from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 
 from model.config import AcceleratorConfig
-from rtl.ecp5 import Accumulate, Choose, is_ecp5, multiplier
+from rtl.ecp5 import Accumulate, is_ecp5, multiplier
 from rtl.places import Places
 from rtl.signatures import Complex, Event, LaneSums, Step, SumsTag
 
@@ -137,16 +137,15 @@ class MacLane(wiring.Component):
     ----------
     banks, word_bits, weight_bits, acc_bits, window : int
         As in `model.config.AcceleratorConfig`.
-    encoded : bool
-        Whether ``select`` is an index, for `rtl.ecp5.Choose` (then of 8 banks).
 
     Attributes
     ----------
     words : In(ArrayLayout(Complex(word_bits), banks))
         Data of the lane's tile.
-    select : In(banks), or In(3) if ``encoded``
+    select : In(banks)
         Bank to take, one-hot, in the cycle of ``words``. AND-OR with a decoded select is smaller
-        and shallower than a tree of multiplexers, unless these are wired as one.
+        and shallower than a tree of multiplexers. (Those behind an ECP5's tables, PFUMX and
+        L6MUX21, are smaller still, but nextpnr's router stalls at their selects.)
     factors : In({c1, c2, c3})
         wr, wi - wr and wr + wi, `FACTOR_LATENCY` cycles after ``words``; all zero if idle.
     first : In(1)
@@ -161,15 +160,12 @@ class MacLane(wiring.Component):
     LATENCY = FACTOR_LATENCY + Mac.LATENCY
 
     def __init__(self, *, banks: int, word_bits: int, weight_bits: int, acc_bits: int,
-                 window: int = 1, encoded: bool = False) -> None:
-        if encoded and banks != 8:
-            raise ValueError(f"banks must be 8 with an encoded select, not {banks!r}")
+                 window: int = 1) -> None:
         self._word_bits, self._acc_bits, self._window = word_bits, acc_bits, window
-        self._encoded = encoded
         self._factor_bits = [weight_bits, weight_bits + 1, weight_bits + 1]
         super().__init__({
             "words": In(data.ArrayLayout(Complex(word_bits), banks)),
-            "select": In(3 if encoded else banks),
+            "select": In(banks),
             "factors": In(Factors(weight_bits)),
             "first": In(1),
             "acc": Out(data.ArrayLayout(signed(acc_bits), 3)), **_places(window),
@@ -179,15 +175,10 @@ class MacLane(wiring.Component):
         """Stage s1 holds the chosen word; the operands of the products follow in `Mac`."""
         m = Module()
         s1_x = Signal(Complex(self._word_bits), reset_less=True)
-        if self._encoded:
-            m.submodules.choose = choose = Choose(width=2 * self._word_bits)
-            m.d.comb += [choose.words.eq(self.words), choose.index.eq(self.select)]
-            m.d.sync += s1_x.eq(choose.o)
-        else:
-            m.d.sync += s1_x.eq(functools.reduce(operator.or_, (
-                bank.as_value() & chosen.replicate(2 * self._word_bits)
-                for bank, chosen in zip(self.words, self.select, strict=True)
-            )))
+        m.d.sync += s1_x.eq(functools.reduce(operator.or_, (
+            bank.as_value() & chosen.replicate(2 * self._word_bits)
+            for bank, chosen in zip(self.words, self.select, strict=True)
+        )))
         operands = (
             (self.factors.c1, s1_x.re + s1_x.im), (self.factors.c2, s1_x.re),
             (self.factors.c3, s1_x.im),
@@ -263,9 +254,7 @@ class MacArray(wiring.Component):
         config, step = self._config, self.i.payload
         m.d.comb += [self.tile_en.eq(self.i.valid), self.tile_addr.eq(step.addr)]
 
-        # With one feature bank no lane takes zeros.
-        encoded = is_ecp5(platform) and not config.spread
-        selects = self._selects(m, encoded)
+        selects = self._selects(m)
         cycles = TILE_LATENCY + MacLane.FACTOR_LATENCY
         kinds = self._kinds(m, cycles)
         factors = [self._factors(m, lane, kind, cycles) for lane, kind in enumerate(kinds)]
@@ -284,7 +273,7 @@ class MacArray(wiring.Component):
                 lane = MacLane(
                     banks=config.banks, word_bits=config.word_bits,
                     weight_bits=config.weight_bits, acc_bits=config.acc_bits,
-                    window=config.window, encoded=encoded,
+                    window=config.window,
                 )
                 m.submodules[f"lane{tile}_{kernel}"] = lane
                 m.d.comb += [
@@ -373,7 +362,7 @@ class MacArray(wiring.Component):
             )
         return kinds
 
-    def _selects(self, m: Module, encoded: bool) -> list:
+    def _selects(self, m: Module) -> list:
         """Decode each kernel lane's select in the last cycle of the tile buffer's read.
 
         For each of the ``dot_lanes`` first tile lanes; what the others sum up of a dot layer's
@@ -384,11 +373,6 @@ class MacArray(wiring.Component):
         def early(value, lane, name):
             return self._delay(m, value, TILE_LATENCY - 1 + self._late(lane), f"{name}{lane}")
 
-        if encoded:
-            return [[
-                self._delay(m, step.select[lane], TILE_LATENCY + self._late(lane), f"select{lane}")
-                for lane in range(config.kernel_lanes)
-            ]]
         selects = [
             Signal(
                 data.ArrayLayout(config.banks, config.kernel_lanes),

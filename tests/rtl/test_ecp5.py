@@ -1,10 +1,10 @@
 import pytest
 from amaranth.back import rtlil
 from amaranth.hdl import Module, Mux
-from amaranth.lib import data, wiring
+from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from rtl.ecp5 import ECP5, Accumulate, Choose
+from rtl.ecp5 import ECP5, Accumulate
 from rtl.resources import ecp5_resources, have_yosys, run_yosys
 
 
@@ -36,33 +36,6 @@ def test_accumulate_equals_the_sum(width, tmp_path):
         "miter -equiv -make_assert cells sum miter; flatten miter; "
         "sat -verify -prove-asserts miter", tmp_path,
     )
-
-
-class Index(wiring.Component):
-    """What `Choose` shall do."""
-
-    def __init__(self, *, width):
-        super().__init__({
-            "words": In(data.ArrayLayout(width, 8)), "index": In(3), "o": Out(width),
-        })
-
-    def elaborate(self, platform):
-        m = Module()
-        m.d.comb += self.o.eq(self.words[self.index])
-        return m
-
-
-def test_choose_equals_the_word(tmp_path):
-    """For all words, by yosys' models; and nothing more than its cells."""
-    for name, part in (("cells", Choose(width=3)), ("index", Index(width=3))):
-        (tmp_path / f"{name}.il").write_text(rtlil.convert(part, name=name, platform=ECP5))
-    run_yosys(
-        "read_rtlil cells.il; read_verilog +/ecp5/common_sim.vh; "
-        "hierarchy -check -top cells; proc; flatten; read_rtlil index.il; proc; "
-        "miter -equiv -make_assert cells index miter; flatten miter; "
-        "sat -verify -prove-asserts miter", tmp_path,
-    )
-    assert ecp5_resources(Choose(width=8))["LUT4"] == 4 * 8
 
 
 def test_accumulate_takes_carry_cells_only():

@@ -7,7 +7,6 @@ from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from rtl.ecp5 import is_ecp5
 from rtl.mac import MacLane
 
 
@@ -81,20 +80,17 @@ class Blocks(wiring.Component):
 
 
 class Lane(wiring.Component):
-    """A lane of the array, on an ECP5 with what only that has."""
+    """A lane of the array, with the registers of the multipliers themselves on an ECP5."""
 
     i: In(96)
     o: Out(84)
 
     def elaborate(self, platform):
         m = Module()
-        encoded = is_ecp5(platform)
-        m.submodules.lane = lane = MacLane(
-            banks=8, word_bits=4, weight_bits=8, acc_bits=28, encoded=encoded)
-        index = Signal(3)
+        m.submodules.lane = lane = MacLane(banks=2, word_bits=14, weight_bits=8, acc_bits=28)
         m.d.comb += [
-            Cat(Value.cast(lane.words), Value.cast(lane.factors), index, lane.first).eq(self.i),
-            lane.select.eq(index if encoded else 1 << index),
+            Cat(Value.cast(lane.words), Value.cast(lane.factors), lane.select, lane.first).eq(
+                self.i),
             self.o.eq(lane.acc),
         ]
         return m
