@@ -202,14 +202,14 @@ def make_floorplan(module: Mapping[str, Any], device: str, *, iterations: int = 
 def _begin(names: Sequence[str], members: Sequence[tuple[NDArray[np.int64], NDArray[np.float64]]],
            sites: Mapping[str, Sequence[tuple[str, int, int]]], before: Mapping[str, str],
            ) -> list[NDArray[np.float64]] | None:
-    """Places of cells by their sites of before, NaN for those that had none; None if all had."""
-    begin, found = [], False
+    """Places of cells by their sites of before, NaN for those that had none; None if few had."""
+    begin, found, wanted = [], 0, sum(len(cells) for cells, _ in members)
     for kind, (cells, _) in zip(_KINDS, members, strict=True):
         at = {name: (column, row) for name, column, row in sites[kind]}
         places = [at.get(before.get(_cell_key(names[cell], kind), "")) for cell in cells]
-        found |= any(places)
+        found += sum(place is not None for place in places)
         begin.append(np.array([place or (np.nan, np.nan) for place in places]).reshape(-1, 2))
-    return begin if found else None
+    return begin if 2 * found > wanted else None
 
 
 def _netlist(board: Board, folder: Path) -> Mapping[str, Any]:

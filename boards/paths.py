@@ -193,6 +193,8 @@ def _cell(name: str, data: Mapping[str, Any]) -> _Cell:
     if kind == "MULT18X18D":
         registers = {data["parameters"].get(f"REG_{name}_CLK", "NONE").strip() != "NONE"
                      for name in ("INPUTA", "INPUTB", "OUTPUT")}
+        if data["parameters"].get("REG_PIPELINE_CLK", "NONE").strip() != "NONE":
+            registers = {False, True}
         if registers != {False}:
             kind = _REGISTERED if registers == {True} else f"{kind} with some registers"
     if kind not in (*_CLOCKED, *_CHAINED, "LUT4", "MULT18X18D", "TRELLIS_DPR16X4"):

@@ -126,7 +126,8 @@ class Controller(wiring.Component):
         # ``flush`` reaches all of the port: a register of its own, as long as DRAIN and OWING.
         m.d.sync += self.flush.eq(0)
         # The port runs dry while the engine is silent, and stays so; a cycle late. Leaving before
-        # the reset is there would let a unit ask for a last burst, which nobody takes.
+        # the reset is there would let a unit ask for a last burst, which nobody takes; that it is,
+        # is looked at besides.
         drained = Signal()
         m.d.sync += drained.eq(self.flush & self.idle & self.engine_reset)
 

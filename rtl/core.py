@@ -158,7 +158,7 @@ class Core(wiring.Component):
 
         On an ECP5 it is the only one: a domain of their own on the same clock, without a table for
         either of two resets in front of thousands of flip-flops. It is a cycle late: the domain's
-        must last two, else what the engine asks for in its last cycle is taken and never fetched.
+        must last two, else what they ask for in its last cycle is taken and never fetched.
         Not in a simulator, where a clock that is assigned comes after the signals it reads.
         """
         if not is_ecp5(platform):

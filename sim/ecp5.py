@@ -226,6 +226,7 @@ class Netlist:
             cell.require(cell.text(f"REG_{register}_CLK", "NONE") == "NONE", "this register")
         cell.require(cell.text("MULT_BYPASS", "DISABLED") == "DISABLED"
                      and cell.pin("SOURCEA") == cell.pin("SOURCEB") == ZERO, "another source")
+        signs = [cell.pin("SIGNEDA"), cell.pin("SIGNEDB")]
         inputs, out = [], [cell.output(f"P{index}") for index in range(36)]
         for pin in "AB":
             operand = cell.row(pin, 18)
@@ -236,8 +237,9 @@ class Netlist:
                         held[net] = self._new()
                         self._register(net, held[net])
                 operand = [held[net] for net in operand]
+                cell.require(set(signs) <= {ZERO, ONE}, "a sign that changes, with a register")
             inputs += operand
-        inputs += [cell.pin("SIGNEDA"), cell.pin("SIGNEDB")]
+        inputs += signs
         if self._registered(cell, "OUTPUT"):
             for index, net in enumerate(out):
                 if net != OPEN:

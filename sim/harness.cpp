@@ -242,7 +242,7 @@ EXPORT void sim_inject(Sim *sim, int64_t error_beat, int64_t error_write, int64_
 }
 
 EXPORT void sim_reset(Sim *sim) {
-    // Two edges: the engine of an ECP5 netlist has its reset a cycle later (rtl/core.py).
+    // Two edges: in an ECP5 netlist some units have their reset a cycle later (rtl/core.py).
     sim->top.rst = 1;
     sim->step();
     sim->step();

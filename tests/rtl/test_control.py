@@ -1,6 +1,6 @@
 """Order of events of the commands."""
 
-from amaranth.hdl import Module
+from amaranth.hdl import Module, ResetInserter, Signal
 
 from model.image import ErrorCode
 from rtl.control import Controller
@@ -49,6 +49,24 @@ async def begin_run(ctx, dut, *others):
     assert not ctx.get(dut.engine_reset) and ctx.get(dut.engine_start)
     await ctx.tick()
     assert not ctx.get(dut.engine_start)
+
+
+def test_the_resets_last_from_that_of_the_domain_to_a_cycle_after_it():
+    """On an ECP5 they are the only ones of checker, input DMA and engine."""
+    dut, reset = Controller(), Signal()
+    m = Module()
+    m.submodules.dut = ResetInserter(reset)(dut)
+    seen = []
+
+    async def bench(ctx):
+        await ctx.tick().repeat(3)
+        for level in (1, 1, 0, 0):
+            ctx.set(reset, level)
+            await ctx.tick()
+            seen.append((ctx.get(dut.engine_reset), ctx.get(dut.checker_reset)))
+
+    simulate(m, bench)
+    assert seen == [(1, 1), (1, 1), (0, 0), (0, 0)]
 
 
 def test_load_and_run():

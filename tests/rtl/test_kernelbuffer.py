@@ -213,6 +213,13 @@ def test_more_than_the_buffer_holds():
     run(config, layers, p_out=0.8, latency=20, stall=0.1)
 
 
+def test_more_selects_than_the_buffer_holds():
+    """Its next place is written whether a beat comes or not, but only while there is room."""
+    config = CONFIGS["port-128"]
+    layers = [make_layer(config, np.random.default_rng(4), 4, [150, 180, 170], tile_blocks=1)]
+    run(config, layers, p_out=0.3, latency=5)
+
+
 def test_more_kernel_blocks_than_the_parameter_ring():
     config = PRESETS["tiny"]
     run(config, [make_layer(config, np.random.default_rng(3), 2, [2] * 40)])

@@ -164,6 +164,9 @@ def cell(kind, parameters=(), **pins):
     (cell("MULT18X18D", {"REG_PIPELINE_CLK": "CLK0"}), "this register"),
     (cell("MULT18X18D", {"REG_OUTPUT_CLK": "CLK0"}),
      "a register with an enable, a reset or a clock other than clk"),
+    (cell("MULT18X18D", {"REG_INPUTA_CLK": "CLK0", "REG_INPUTA_CE": "CE0",
+                         "REG_INPUTA_RST": "RST0"}, CLK0=2, CE0="1", SIGNEDB=5),
+     "a sign that changes, with a register"),
     (cell("MULT18X18D", SOURCEA="1"), "another source"),
     (cell("DP16KD", {"REGMODE_B": "OUTREG"}), "an output register"),
     (cell("DP16KD", RSTA=3), "a reset"),
@@ -224,9 +227,10 @@ def test_a_reset_in_mid_run_of_the_netlist():
     from rtl.core import Core
 
     config = PRESETS["tiny"]
-    program = compile_network(zoo_network("lenet5", "channel", 16), config)
+    network = zoo_network("lenet5", "channel", 16)
+    program = compile_network(network, config)
     image = program.image.astype("<u8").tobytes()
-    pixels = as_input(stored_digits([0])[0], program.network.input_shape)
+    pixels = as_input(stored_digits([0])[0], network.network.input_shape)
     packed = program.pack_input(pixels).tobytes()
     rng = random.Random(1)
     with sim_netlist.NetlistBackend(netlist_library(synthesise(Core(config))), config=config,

@@ -10,6 +10,7 @@ import pytest
 from model.config import PRESETS
 from model.hostlink import REPLY, Command, Decoder, Frame, Info, Status, encode
 from rtl.host.link import HostLink
+from rtl.memory import OnChipMemory
 from tests.rtl.helpers import simulate
 
 CONFIG = dataclasses.replace(PRESETS["tiny"], onchip_kib=1, clock_hz=12_345_678)
@@ -36,7 +37,8 @@ def exchange(lines, registers=None, memory=None):
                 await ctx.tick()
 
     async def core(ctx):
-        delayed = 0
+        # What is read comes as late as it may, and stays.
+        coming = [None] * (OnChipMemory.HOST_LATENCY - 1)
         seen = ctx.tick().sample(dut.tx.valid, dut.tx.payload, dut.csr_addr, dut.csr_w_en,
                                  dut.csr_w_data, dut.host_addr, dut.host_en, dut.host_w_en,
                                  dut.host_w_data)
@@ -44,9 +46,9 @@ def exchange(lines, registers=None, memory=None):
             if valid:
                 replies.extend(decoder.feed(bytes([byte])))
             ctx.set(dut.csr_r_data, registers.get(addr, 0))
-            ctx.set(dut.host_r_data, delayed)
-            if en and not host_w_en:
-                delayed = memory.get(place, 0)
+            coming.append(memory.get(place, 0) if en and not host_w_en else None)
+            if (word_read := coming.pop(0)) is not None:
+                ctx.set(dut.host_r_data, word_read)
             if w_en:
                 writes.append(("register", addr, w_data))
             if en and host_w_en:
