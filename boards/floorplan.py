@@ -31,8 +31,8 @@ __all__ = ["find_floorplan", "main", "make_floorplan", "sites_of", "yosys_comman
 
 FOLDER = Path(__file__).parent / "floorplans"
 #: Slots of a tile's tables and flip-flops that a cell takes. (A RAM takes two slices for its
-#: tables and one for its address and data; multiplexers lie behind tables.)
-_TABLES = {"LUT4": 1, "CCU2C": 2, "TRELLIS_DPR16X4": 6, "PFUMX": 0, "L6MUX21": 0}
+#: tables and one for its address and data.)
+_TABLES = {"LUT4": 1, "CCU2C": 2, "TRELLIS_DPR16X4": 6}
 _REGISTERS = {"TRELLIS_FF": 1}
 #: Columns of the sites of a memory or a multiplier from the first column of their group, by the
 #: number in the site's name; tiles of Project Trellis that begin with it.
@@ -139,7 +139,7 @@ def make_floorplan(module: Mapping[str, Any], device: str, *, iterations: int = 
     """Choose sites for the memories and multipliers of a flat netlist.
 
     How parts of the netlist lie to each other is decided when everything leaves the middle, and
-    differs by a fifth of the wires from seed to seed: the best of some short placements is done
+    differs by a third of the wires from seed to seed: the best of some short placements is done
     again, slowly, from the sites that it found.
 
     Parameters

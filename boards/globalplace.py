@@ -134,12 +134,12 @@ def place(problem: Problem, *, iterations: int = 160, seed: int = 1,
         known = ~np.isnan(first[:, 0])
         at[big[known]], held[big[known]] = first[known], _HELD
     target, draw = at.copy(), held
-    least = _DRAW_AT_ONCE if held.any() else 0.0
+    least, first_rounds = (_DRAW_AT_ONCE, 8) if held.any() else (0.0, 3)
     chosen: list[NDArray[np.int64]] = []
     length = math.inf
     for iteration in range(iterations):
         # The net model follows the places it is made of: a few more rounds to begin with.
-        for _ in range(8 if not iteration and held.any() else 3 if iteration < 3 else 1):
+        for _ in range(first_rounds if iteration == 0 else 3 if iteration < 3 else 1):
             for axis in (0, 1):
                 at[:, axis] = _draw_together(nets, at[:, axis], target[:, axis], draw[:, axis])
         target = at.copy()

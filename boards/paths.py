@@ -27,10 +27,6 @@ _CLOCKED = {"TRELLIS_FF": (0.52, "Q"), "DP16KD": (5.7, "DO"), _REGISTERED: (0.74
 _SETUP = {("TRELLIS_FF", "CE"): 0.1, "DP16KD": 0.2, "TRELLIS_DPR16X4": 0.1, _REGISTERED: 0.1}
 _CLOCKS = frozenset({"CLK", "CLK0", "CLKA", "CLKB", "WCK"})
 _TABLE, _MULTIPLY = 0.24, 3.9
-#: A multiplexer behind tables, from these and from its select.
-_BEHIND, _SELECT = 0.2, 0.26
-#: Inputs that have a wire of their own from the cell before, the next one.
-_CHAINED = {"CCU2C": ("CIN",), "PFUMX": ("ALUT", "BLUT"), "L6MUX21": ("D0", "D1")}
 #: Into a carry cell, to its second sum, and from carry to carry of two bits.
 _CARRY, _CARRY_SECOND, _CARRY_CHAIN = 0.45, 0.6, 0.07
 #: A wire to one input, and more for each doubling of the inputs.
@@ -70,9 +66,6 @@ class _Cell:
                 ("S0", low + carry, _CARRY), ("S1", low + high, _CARRY_SECOND),
                 ("S1", carry, _CARRY), ("COUT", low + high, _CARRY), ("COUT", carry, _CARRY_CHAIN),
             ]
-        elif self.kind in ("PFUMX", "L6MUX21"):
-            select = self.inputs.get("C0" if self.kind == "PFUMX" else "SD", [])
-            pairs = [("Z", self.chained(), _BEHIND), ("Z", select, _SELECT)]
         elif self.kind == "MULT18X18D":
             factors = [net for pin, nets in self.inputs.items() if pin[0] in "AB" for net in nets]
             pairs = [(pin, factors, _MULTIPLY) for pin in self.outputs if pin[0] == "P"]
@@ -81,10 +74,6 @@ class _Cell:
         for pin, inputs, delay in pairs:
             for out in self.outputs.get(pin, ()):
                 yield from ((out, net, delay) for net in inputs)
-
-    def chained(self) -> list[int]:
-        """Nets at the inputs that have wires of their own."""
-        return [net for pin in _CHAINED.get(self.kind, ()) for net in self.inputs.get(pin, ())]
 
     def ends(self) -> Iterator[tuple[str, int, float]]:
         """List the inputs that a clock reads: pin, net, set-up time."""
@@ -125,7 +114,8 @@ class Paths:
             delay, prefix = _CLOCKED.get(cell.kind, (0.0, ""))
             for pin, nets in cell.outputs.items():
                 begin.update((net, delay) for net in nets if pin.startswith(prefix))
-            chained = cell.chained()
+            # A carry goes to the next cell of its chain by a wire of its own.
+            chained = cell.inputs.get("CIN", []) if cell.kind == "CCU2C" else []
             for out, net, inner in cell.arcs():
                 ways[out].append((net, inner + (0 if net in chained else self._wire(net))))
         self._arrival, self._before = self._walk(begin, ways)
@@ -191,13 +181,12 @@ def _cell(name: str, data: Mapping[str, Any]) -> _Cell:
     if kind in _OUTSIDE:
         return _Cell(name, kind)
     if kind == "MULT18X18D":
-        registers = {data["parameters"].get(f"REG_{name}_CLK", "NONE").strip() != "NONE"
-                     for name in ("INPUTA", "INPUTB", "OUTPUT")}
-        if data["parameters"].get("REG_PIPELINE_CLK", "NONE").strip() != "NONE":
-            registers = {False, True}
-        if registers != {False}:
-            kind = _REGISTERED if registers == {True} else f"{kind} with some registers"
-    if kind not in (*_CLOCKED, *_CHAINED, "LUT4", "MULT18X18D", "TRELLIS_DPR16X4"):
+        used = {name for name in ("INPUTA", "INPUTB", "PIPELINE", "OUTPUT")
+                if data["parameters"].get(f"REG_{name}_CLK", "NONE").strip() != "NONE"}
+        if used:
+            whole = used == {"INPUTA", "INPUTB", "OUTPUT"}
+            kind = _REGISTERED if whole else f"{kind} with other registers"
+    if kind not in (*_CLOCKED, "LUT4", "CCU2C", "MULT18X18D", "TRELLIS_DPR16X4"):
         raise UserError(f"cell {name} ({kind}) has no known delays")
     pins: dict[str, dict[str, list[int]]] = {"input": {}, "output": {}}
     for pin, bits in data["connections"].items():

@@ -125,9 +125,8 @@ class Controller(wiring.Component):
 
         # ``flush`` reaches all of the port: a register of its own, as long as DRAIN and OWING.
         m.d.sync += self.flush.eq(0)
-        # The port runs dry while the engine is silent, and stays so; a cycle late. Leaving before
-        # the reset is there would let a unit ask for a last burst, which nobody takes; that it is,
-        # is looked at besides.
+        # The engine is silent and the port has run dry, and stays so; a cycle late. Without the
+        # reset a unit might ask for a last burst, which nobody takes.
         drained = Signal()
         m.d.sync += drained.eq(self.flush & self.idle & self.engine_reset)
 

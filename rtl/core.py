@@ -28,7 +28,14 @@ from rtl.engine import Engine
 from rtl.feature import FeatureMemory
 from rtl.memory import OnChipMemory, ReadArbiter
 from rtl.prefetch import burst_beats
-from rtl.signatures import Column, Event, FeatureWrite, MemorySignature, SumWrite
+from rtl.signatures import (
+    Column,
+    Event,
+    FeatureReadSignature,
+    FeatureWrite,
+    MemorySignature,
+    SumWrite,
+)
 from rtl.watchdog import Watchdog
 
 __all__ = ["Core", "Top", "first_bursts"]
@@ -250,7 +257,7 @@ class Core(wiring.Component):
             feature.fill.payload.eq(input_write.payload),
             feature.read.en.eq(output_read.en | read.en),
         ]
-        for name in ("even_addr", "odd_addr", "even_next", "odd_next", "offset"):
+        for name in FeatureReadSignature.PLACE:
             m.d.comb += getattr(feature.read, name).eq(
                 Mux(output_reads, getattr(output_read, name), getattr(read, name))
             )

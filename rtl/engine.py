@@ -188,7 +188,7 @@ class Engine(wiring.Component):
 
     def _share(self, m: Module, port, loader, pool, pooling) -> None:
         """Read port of a bank: the loader's, and meanwhile idle, of the pooling of a map."""
-        for name in ("en", "even_addr", "odd_addr", "even_next", "odd_next", "offset"):
+        for name in ("en", *FeatureReadSignature.PLACE):
             m.d.comb += getattr(port, name).eq(
                 Mux(pooling, getattr(pool, name), getattr(loader, name))
             )

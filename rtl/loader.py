@@ -250,7 +250,7 @@ class Loader(wiring.Component):
     def _share(m: Module, port, fetch, flat) -> None:
         """Read port of a bank: of tiles, or of the rows of a dot layer, never at a time."""
         m.d.comb += port.en.eq(fetch.en | flat.en)
-        for name in ("even_addr", "odd_addr", "even_next", "odd_next", "offset"):
+        for name in FeatureReadSignature.PLACE:
             m.d.comb += getattr(port, name).eq(
                 Mux(flat.en, getattr(flat, name), getattr(fetch, name))
             )

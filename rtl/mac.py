@@ -144,8 +144,7 @@ class MacLane(wiring.Component):
         Data of the lane's tile.
     select : In(banks)
         Bank to take, one-hot, in the cycle of ``words``. AND-OR with a decoded select is smaller
-        and shallower than a tree of multiplexers. (Those behind an ECP5's tables, PFUMX and
-        L6MUX21, are smaller still, but nextpnr's router stalls at their selects.)
+        and shallower than a tree of multiplexers.
     factors : In({c1, c2, c3})
         wr, wi - wr and wr + wi, `FACTOR_LATENCY` cycles after ``words``; all zero if idle.
     first : In(1)

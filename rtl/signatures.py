@@ -89,6 +89,9 @@ class FeatureReadSignature(wiring.Signature):
     ``next`` from ``offset+i`` = 8 on.
     """
 
+    #: Members that say what is read.
+    PLACE = ("even_addr", "odd_addr", "even_next", "odd_next", "offset")
+
     def __init__(self) -> None:
         super().__init__({
             "en": Out(1), "even_addr": Out(ROW_BITS), "odd_addr": Out(ROW_BITS),

@@ -10,10 +10,11 @@ import sys
 import pytest
 
 from boards import build, trellis
+from boards.bitstream import Bitstream
 from boards.build import make_plan
 from boards.table import BOARDS, find_board
 from boards.trellis import build_bitstream
-from model.config import PRESETS
+from model.config import PRESETS, load_config
 from model.errors import UserError
 from rtl.build import main
 from tests.boards.echo import Echo
@@ -127,6 +128,18 @@ def test_tools_that_say_little(script, told, tmp_path, monkeypatch):
 def test_damaged_records_of_a_build_do_not_count(content, tmp_path):
     (tmp_path / "build.json").write_text(content)
     assert trellis.build_record(tmp_path) == {}
+
+
+@pytest.mark.parametrize("config, planned", [(None, True), ("ecp5-45f", False)])
+def test_a_build_says_whether_the_core_has_a_floorplan(config, planned, tmp_path, monkeypatch):
+    def built(board, plan, pll, folder):
+        assert ("setattr -set BEL" in text(plan, f"{board.design}.ys")) == planned
+        return Bitstream(folder / "x.bit", 1, pll.output_hz, 30e6, True, {})
+
+    monkeypatch.setattr(build.trellis, "build_bitstream", built)
+    report = build.build_board("ulx3s-85f", tmp_path, config=config and load_config(config))
+    assert report["floorplan"] == planned
+    assert ("; with the floorplan" if planned else "; no floorplan") in report["text"]
 
 
 def test_plan_only(tmp_path, capsys, monkeypatch):

@@ -171,6 +171,25 @@ def test_damaged_floorplans_are_refused(content, tmp_path, monkeypatch):
         find_floorplan(load_config("tiny"), "LFE5U-85F")
 
 
+def test_anew_replaces_what_is_no_floorplan(tmp_path, monkeypatch, capsys):
+    """As the message about a damaged one says; without it one begins with what is there."""
+    given = []
+
+    def made(module, device, *, before, progress):
+        given.append(before)
+        return {"a.ram.0.0": "X4/Y10/EBR0"}
+
+    monkeypatch.setattr("boards.floorplan.FOLDER", tmp_path)
+    monkeypatch.setattr("boards.floorplan._netlist", lambda board, folder: {})
+    monkeypatch.setattr("boards.floorplan.make_floorplan", made)
+    path = tmp_path / "ecp5-85f-board-85f.json"
+    path.write_text("{}")
+    assert main(["ulx3s-85f"]) == 2
+    assert "boards.floorplan BOARD --anew" in capsys.readouterr().err and path.read_text() == "{}"
+    assert main(["ulx3s-85f", "--anew"]) == main(["ulx3s-85f"]) == 0
+    assert given == [{}, {"a.ram.0.0": "X4/Y10/EBR0"}]
+
+
 def test_unknown_devices_and_empty_netlists_are_refused():
     with pytest.raises(UserError, match="no device LFE5U-99F"):
         sites_of("LFE5U-99F")
