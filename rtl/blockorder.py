@@ -73,7 +73,7 @@ class BlockOrder(wiring.Component):
     o : Out(stream.Signature(Block(config)))
         The next block; one every two cycles if nothing is waited for.
     wait_tiles, wait_sums : Out(1)
-        What the block to be found next waits for.
+        No block is offered: what the next one waits for.
     """
 
     def __init__(self, config: AcceleratorConfig) -> None:
@@ -95,7 +95,8 @@ class BlockOrder(wiring.Component):
         m = Module()
         layer, block = self.layer, Signal(Block(self._config))
         held, held_valid = Signal(Block(self._config), reset_less=True), Signal()
-        found = Signal()        # ``block`` may begin
+        untiled = Signal()      # ``block`` would be the first to use tiles that are not there
+        found = Signal()        # it may begin
         busy, pending = Signal(), Signal()      # a layer is on; ``block`` is one to hand out
         take, steps = Signal(), Signal()
         kernels_left = Signal.like(layer.kernel_blocks)     # kernel blocks after this one
@@ -132,9 +133,10 @@ class BlockOrder(wiring.Component):
             single_kernel.eq(layer.kernel_blocks == 1), single_part.eq(layer.part_blocks == 1),
         ]
         m.d.comb += [
-            self.wait_tiles.eq(pending & first_use & ~loaded.some),
-            self.wait_sums.eq(pending & ~self.wait_tiles & ~slots.room),
-            found.eq(pending & ~self.wait_tiles & slots.room),
+            untiled.eq(first_use & ~loaded.some),
+            self.wait_tiles.eq(pending & ~held_valid & untiled),
+            self.wait_sums.eq(pending & ~held_valid & ~untiled & ~slots.room),
+            found.eq(pending & ~untiled & slots.room),
             take.eq(found & ~held_valid),
             self.o.valid.eq(found | held_valid),
             self.o.payload.eq(Mux(held_valid, held.as_value(), block.as_value())),

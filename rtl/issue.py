@@ -401,13 +401,12 @@ class Issue(wiring.Component):
         index = Signal(8)
         s1_done, s2_done = Signal(), Signal()
         s1_reasons = Signal(4)
-        idle = ~active & ~order.o.valid
         m.d.sync += [
             s1_reasons.eq(Cat(
                 go,
-                idle & order.wait_tiles,
+                ~active & order.wait_tiles,
                 active & ~self.entries.valid,
-                (active & self.entries.valid & blocked) | (idle & order.wait_sums),
+                Mux(active, self.entries.valid & blocked, order.wait_sums),
             )),
             s1_done.eq(order.done), s2_done.eq(s1_done),
             *(count.eq(Mux(s2_done, 0, count + reason))

@@ -12,7 +12,7 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 
 from rtl.queue import Level, Queue
 from rtl.signatures import MemorySignature, ReadData, ReadRequest
-from rtl.slice import RegisterSlice
+from rtl.slice import AlternatingSlice, RegisterSlice
 
 __all__ = ["ReadArbiter", "OnChipMemory"]
 
@@ -78,9 +78,8 @@ class ReadArbiter(wiring.Component):
         m.submodules.queue = queue = Queue(
             self._clients, depth=1 << (self._outstanding - 1).bit_length()
         )
-        m.submodules.owners = owners = RegisterSlice(self._clients)
         m.submodules.under_way = under_way = Level(depth=self._outstanding)
-        connect(m, queue.o, owners.i)
+        owner, following = Signal(self._clients), Signal(self._clients)     # one bit, or none
         chosen, choice, ended = Signal(self._clients), Signal(), Signal()   # one of them is chosen
         asking = Cat(client.valid for client in self.ar)
         m.d.sync += [chosen.eq(0), choice.eq(0)]
@@ -103,8 +102,14 @@ class ReadArbiter(wiring.Component):
             self.idle.eq(~under_way.some),
         ]
 
-        owner = Signal(self._clients)
-        m.d.comb += owner.eq(Mux(owners.o.valid, owners.o.payload, 0))
+        ends, queued = Signal(), Signal(self._clients)
+        m.d.comb += [
+            queued.eq(Mux(queue.o.valid, queue.o.payload, 0)), queue.o.ready.eq(following == 0),
+        ]
+        with m.If(ends | (owner == 0)):
+            m.d.sync += [owner.eq(following | Mux(queue.o.ready, queued, 0)), following.eq(0)]
+        with m.Elif(queue.o.ready):
+            m.d.sync += following.eq(queued)
         for mine, client in zip(owner, self.r, strict=True):
             m.d.comb += [
                 client.payload.eq(self.mem_r.payload),
@@ -112,10 +117,10 @@ class ReadArbiter(wiring.Component):
             ]
         ready = Cat(client.ready for client in self.r)
         m.d.comb += [
-            self.mem_r.ready.eq((owner & ready).any() | (self.flush & owners.o.valid)),
-            owners.o.ready.eq(self.mem_r.valid & self.mem_r.ready & self.mem_r.payload.last),
+            self.mem_r.ready.eq((owner & ready).any() | (self.flush & (owner != 0))),
+            ends.eq(self.mem_r.valid & self.mem_r.ready & self.mem_r.payload.last),
         ]
-        m.d.sync += ended.eq(owners.o.ready)
+        m.d.sync += ended.eq(ends)
         return m
 
 
@@ -243,8 +248,8 @@ class OnChipMemory(wiring.Component):
 
         # Behind the queue two registers, so that neither its data nor its state are on the way of
         # a beat's reader, which is long; and two more half-way, as the blocks are far from there.
-        m.submodules.slice = behind = RegisterSlice(ReadData(bits))
-        m.submodules.half_way = half_way = RegisterSlice(ReadData(bits))
+        m.submodules.slice = behind = AlternatingSlice(ReadData(bits))
+        m.submodules.half_way = half_way = AlternatingSlice(ReadData(bits))
         m.d.comb += [
             beats.w_en.eq(s3_read),
             beats.w_data.eq(Cat(s3_data, s3_last, s3_error)),

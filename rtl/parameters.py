@@ -30,7 +30,8 @@ class ParamMemory(wiring.Component):
     w_en, w_data, w_last : In
         A beat of the block being written, its first kernel low; ``w_last`` completes the block.
     ready : Out(1)
-        The parameters of the current block are there. A register.
+        The parameters of the current block are there. A register, a cycle after they are: the
+        store stage is far away.
     r_addr : In
         Kernel lane.
     r_data : Out(KernelParameters)
@@ -77,8 +78,9 @@ class ParamMemory(wiring.Component):
             write.addr.eq(Cat(beat, w_block)),
             read.en.eq(1), read.addr.eq(Cat(self.r_addr[low:], r_block)),
             level.write.eq(done), level.read.eq(self.next),
-            self.room.eq(level.room), self.ready.eq(level.some),
+            self.room.eq(level.room),
         ]
+        m.d.sync += self.ready.eq(Mux(self.next, level.many, level.some))
         with m.If(self.w_en):
             m.d.sync += beat.eq(Mux(self.w_last, 0, beat + 1))
         with m.If(done):

@@ -21,7 +21,7 @@ from rtl.blockorder import next_group
 from rtl.kernelbuffer import KernelWriteSignature
 from rtl.queue import Level
 from rtl.signatures import Descriptor, Event, LayerStats, ReadData, ReadRequest
-from rtl.slice import RegisterSlice
+from rtl.slice import AlternatingSlice
 
 __all__ = ["Prefetch", "burst_beats"]
 
@@ -91,7 +91,7 @@ class Prefetch(wiring.Component):
         """Build both halves, and the slice that keeps what the beats wait for off the port."""
         m = Module()
         formats = stream.Signature(_Format).create()
-        m.submodules.slice = beats = RegisterSlice(self.r.payload.shape())
+        m.submodules.slice = beats = AlternatingSlice(self.r.payload.shape())
         connect(m, flipped(self.r), beats.i)
         self._request(m, formats)
         self._sort(m, formats, beats.o)

@@ -233,7 +233,8 @@ class SumReader(wiring.Component):
         kernels_after = Signal(range(lanes))    # kernels of the block after the next one
         blocks_after = Signal(13)   # kernel blocks after this one
         tile_block = Signal(16)     # of the group
-        size, rest = Signal(16), Signal(16)     # tile blocks of the group and of later ones
+        size_less = Signal(16)      # tile blocks of the group but one
+        rest = Signal(16)           # those of later groups
         kernels_last = Signal()     # the counters stand at the last block
         tiles_last = Signal()
         group_last = Signal()
@@ -242,9 +243,9 @@ class SumReader(wiring.Component):
         lanes_end = Signal(range(lanes))        # last kernel of the last block
         following = Signal(data.StructLayout({"size": 16, "rest": 16}))     # group
         m.d.sync += [
-            tiles_last.eq(tile_block + 1 == size),
+            tiles_last.eq(tile_block == size_less),
             group_last.eq(rest == 0),
-            single.eq(size == 1),
+            single.eq(size_less == 0),
             one_block.eq(layer.kernel_blocks == 1),
             last_follows.eq(blocks_after == 1),
             lanes_end.eq(layer.lanes_last - 1),
@@ -256,14 +257,14 @@ class SumReader(wiring.Component):
         next_slot = Signal(range(SUM_SLOTS))
 
         idle = Signal(init=1)       # no tile is being read, or this is its last read
-        room = Signal(banks)
+        room = Signal()             # in the queue of the next kernel's bank
         tile_end = Signal()
         start = Signal()
         bank = Mux(layer.dot, 0, next_kernel[:bank_bits]) if bank_bits else Const(0)
         m.d.comb += [
             tile_end.eq(self.r_en & idle),
             start.eq(
-                idle & room.bit_select(bank, 1)
+                idle & room
                 & (~first_kernel | (go_on & waiting.some & self.param_ready))
             ),
         ]
@@ -292,15 +293,16 @@ class SumReader(wiring.Component):
         entries = layer.out_step
         if self._config.inverse_rows > 1:
             entries = Mux(layer.pool | layer.dot, layer.out_step, layer.out_step >> 1)
-        # A bank's turn comes every F kernels: with several, its room may be known a cycle later.
-        # One dot product after the other has only itself in the way; those of a batch, which are
-        # written one by one, leave room for the one before. With one bank, room is found for both
-        # cases, with and without a start now.
+        # A bank's turn comes every F kernels, and a kernel takes some cycles: with several, room
+        # may be known a cycle later, and whose it is, too. One dot product after the other has
+        # only itself in the way; those of a batch, which are written one by one, leave room for
+        # the one before. With one bank, room is found for both cases, with and without a start now.
         free = Signal()
         if banks > 1:
             m.d.sync += free.eq(layer.dot & (layer.tiles == 1))
         needed = Signal(range(SEGMENT_ROWS + 1))
         m.d.sync += needed.eq(entries)
+        rooms = Signal(banks)
         for index in range(banks):
             credits = Signal(range(SEGMENT_ROWS + 1), name=f"credits{index}")
             taken, credit = start & (bank == index), self.credit[index]
@@ -312,15 +314,18 @@ class SumReader(wiring.Component):
                     Mux(credit, credits + 1, credits),
                 ))
             if banks > 1:
-                m.d.sync += room[index].eq((credits >= Mux(layer.dot, 2, entries)) | free)
+                m.d.comb += rooms[index].eq((credits >= Mux(layer.dot, 2, entries)) | free)
             else:
-                m.d.sync += room[index].eq(Mux(
+                m.d.comb += rooms.eq(Mux(
                     taken,
                     Mux(credit, credits + 1 >= needed << 1, credits >= needed << 1),
                     Mux(credit, credits + 1 >= needed, credits >= needed),
                 ))
             with m.If(self.begin):
-                m.d.sync += [credits.eq(SEGMENT_ROWS), room[index].eq(banks == 1)]
+                m.d.sync += credits.eq(SEGMENT_ROWS)
+        m.d.sync += room.eq(rooms.bit_select(bank, 1))
+        with m.If(self.begin):
+            m.d.sync += room.eq(banks == 1)
 
         # One register stage between the decision and the RAM.
         marks = Signal(TileMarks)
@@ -391,7 +396,7 @@ class SumReader(wiring.Component):
                 with m.If(kernels_last):
                     m.d.sync += [
                         blocks_after.eq(layer.kernel_blocks - 1), block_base.eq(origin),
-                        size.eq(following.size), rest.eq(following.rest),
+                        size_less.eq(following.size - 1), rest.eq(following.rest),
                     ]
 
         m.d.sync += self.slot_free.eq(tile_end & block_last)
@@ -407,7 +412,7 @@ class SumReader(wiring.Component):
                 go_on.eq(0), gap.eq(1), kernels_last.eq(1), tiles_last.eq(1),
                 next_kernel.eq(0), first_kernel.eq(1), tile_block.eq(0),
                 blocks_after.eq(layer.kernel_blocks - 1),
-                size.eq(layer.resident), rest.eq(layer.tile_blocks - layer.resident),
+                size_less.eq(layer.resident - 1), rest.eq(layer.tile_blocks - layer.resident),
                 base.eq(origin), block_base.eq(origin),
             ]
 

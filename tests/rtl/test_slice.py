@@ -1,24 +1,28 @@
-"""Register slice: a stream as it was, with nothing that goes through."""
+"""Slices: a stream as it was, with nothing that goes through."""
 
 import random
 
 import pytest
 
-from rtl.slice import RegisterSlice
+from rtl.slice import AlternatingSlice, RegisterSlice
 from tests.rtl.helpers import contract, simulate, sink, source
 
+SLICES = pytest.mark.parametrize("kind", [RegisterSlice, AlternatingSlice])
 
+
+@SLICES
 @pytest.mark.parametrize("p_in, p_out", [(1.0, 1.0), (1.0, 0.4), (0.4, 1.0), (0.6, 0.6)])
-def test_items_come_in_order(p_in, p_out):
-    dut, got = RegisterSlice(16), []
+def test_items_come_in_order(kind, p_in, p_out):
+    dut, got = kind(16), []
     items = random.Random(3).sample(range(1 << 16), 200)
     simulate(dut, source(dut.i, items, p_in, 1), sink(dut.o, got, len(items), p_out, seed=2),
              monitors=[contract(dut.o)])
     assert got == items
 
 
-def test_an_item_per_cycle_and_two_that_wait():
-    dut, taken, left = RegisterSlice(8), [], []
+@SLICES
+def test_an_item_per_cycle_and_two_that_wait(kind):
+    dut, taken, left = kind(8), [], []
 
     async def watch(ctx):
         ports = dut.i.ready, dut.o.valid & dut.o.ready, dut.o.payload
