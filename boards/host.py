@@ -148,13 +148,17 @@ class Counters:
 def _open(port: str, baud: int) -> Any:
     try:
         import serial
+        from serial.tools import list_ports
     except ImportError:
         raise UserError("a board needs pyserial: pip install pyserial (or '.[boards]')") from None
     try:
         line = serial.Serial(port, baud, timeout=0.01, exclusive=True)
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or str(error)
-        raise LinkError(f"cannot open {port} at {baud} baud: {why}") from error
+        found = ", ".join(sorted(each.device for each in list_ports.comports())) or "none"
+        raise LinkError(
+            f"cannot open {port} at {baud} baud: {why}; serial ports here: {found}"
+        ) from error
     # USB adapters hold bytes back for 16 ms otherwise; what has no such mode needs none.
     try:
         line.set_low_latency_mode(True)

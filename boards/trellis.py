@@ -157,7 +157,12 @@ def build_bitstream(board: Board, plan: Any, pll: Pll, folder: Path) -> Bitstrea
     bit, record = folder / f"{board.design}.bit", folder / "build.json"
     key = plan_key(plan)
     figures = build_record(folder)
-    current = figures.get("key") == key and (bit.exists() or figures["fmax_hz"] < pll.output_hz)
+    needed = [bit]
+    if any("{svf}" in word for word in board.programmer):
+        needed.append(bit.with_suffix(".svf"))
+    current = figures.get("key") == key and (
+        all(path.exists() for path in needed) or figures["fmax_hz"] < pll.output_hz
+    )
     if not current:
         try:
             folder.mkdir(parents=True, exist_ok=True)

@@ -214,6 +214,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     print(board.port, flush=True)
+    console.print(f"In another shell: python -m boards.infer --port {board.port} DIGIT.png "
+                  "(ends with Ctrl-C here)", soft_wrap=True, highlight=False)
     try:
         board.serve(threading.Event())
     finally:

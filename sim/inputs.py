@@ -103,9 +103,11 @@ def image_files(paths: Sequence[str]) -> list[Digit]:
                 grey = picture.convert("L")
         except FileNotFoundError:
             raise UserError(f"image {path} does not exist") from None
-        except (UnidentifiedImageError, OSError, SyntaxError, ValueError,
-                Image.DecompressionBombError) as error:
-            raise UserError(f"image {path} cannot be read: {error}") from error
+        except UnidentifiedImageError as error:
+            raise UserError(f"image {path} is of no known format: give a PNG, say") from error
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            why = getattr(error, "strerror", None) or str(error)
+            raise UserError(f"image {path} cannot be read: {why}") from error
         if grey.size != (SIZE, SIZE):
             raise UserError(f"image {path} is {grey.width}x{grey.height} pixels, the network takes "
                             f"{SIZE}x{SIZE}: crop or scale it first")

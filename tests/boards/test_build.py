@@ -78,6 +78,23 @@ def test_a_bitstream_is_built_once(tmp_path):
     assert not list(tmp_path.glob("*.bit")) and not list(tmp_path.glob("*.svf"))
 
 
+def test_what_the_programmer_takes_is_built_again_when_it_is_gone(tmp_path, monkeypatch):
+    board = find_board("versa-ecp5")
+    plan, pll = make_plan(board, PRESETS["tiny"], core=Echo())
+
+    def run(folder, design):
+        for suffix in (".bit", ".svf"):
+            (folder / f"{design}{suffix}").write_text("x")
+
+    monkeypatch.setattr(trellis, "_run", run)
+    monkeypatch.setattr(trellis, "_figures", lambda *_: {"fmax_hz": 1e9, "resources": {}})
+    assert build_bitstream(board, plan, pll, tmp_path).built
+    assert not build_bitstream(board, plan, pll, tmp_path).built
+    for suffix in (".bit", ".svf"):
+        (tmp_path / f"{board.design}{suffix}").unlink()
+        assert build_bitstream(board, plan, pll, tmp_path).built
+
+
 @pytest.mark.slow
 @pytest.mark.synth
 def test_the_smallest_core_with_its_link(tmp_path, capsys):

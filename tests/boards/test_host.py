@@ -239,7 +239,8 @@ def test_misuse_is_one_line(board, tmp_path):
             accelerator.info = dataclasses.replace(accelerator.info, memory_words=100)
             with pytest.raises(UserError, match="the board's memory has 800: take a network"):
                 accelerator.load(compile_network(two_layers(), CONFIG))
-    with pytest.raises(LinkError, match="cannot open /nowhere at 1000000 baud: .*No such file"):
+    with pytest.raises(LinkError, match="cannot open /nowhere at 1000000 baud: "
+                                        ".*No such file.*; serial ports here: "):
         Accelerator("/nowhere")
     for arguments, message in (
         ({"baud": 0}, "rate must be positive"), ({"timeout": 0}, "time-out must be positive"),

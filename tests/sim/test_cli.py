@@ -28,7 +28,7 @@ def errors(capsys, *argv):
 
 @pytest.mark.parametrize(("arguments", "message"), [
     (["--images", "{tmp}/none.png"], "none.png does not exist"),
-    (["--images", "{tmp}/text.png"], "text.png cannot be read"),
+    (["--images", "{tmp}/text.png"], "text.png is of no known format"),
     (["--images", "{tmp}/cut.png"], "cut.png cannot be read"),
     (["--images", "{tmp}/large.png"], "is 32x28 pixels, the network takes 28x28"),
     (["--index", "x"], "'x' is neither a number nor a range"),
