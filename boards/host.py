@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import time
 from dataclasses import dataclass
+from errno import ENOENT
 from types import TracebackType
 from typing import Any
 
@@ -153,8 +154,12 @@ def _open(port: str, baud: int) -> Any:
         raise UserError("a board needs pyserial: pip install pyserial (or '.[boards]')") from None
     try:
         line = serial.Serial(port, baud, timeout=0.01, exclusive=True)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, OverflowError) as error:
         why = getattr(error, "strerror", None) or str(error)
+        if "exclusively lock" in why:
+            why = "another program has it, end that"
+        elif getattr(error, "errno", None) == ENOENT:
+            why = "no such file or device"
         found = ", ".join(sorted(each.device for each in list_ports.comports())) or "none"
         raise LinkError(
             f"cannot open {port} at {baud} baud: {why}; serial ports here: {found}"
@@ -280,7 +285,8 @@ class Accelerator:
                         self._byte_time = max(12 / self._baud, self._byte_time / 2 + measured)
                         return reply
         except OSError as error:
-            raise LinkError(f"{self.port} is gone: {error}") from error
+            raise LinkError(f"{self.port} is gone ({error}): connect the board again (or start the "
+                            "simulated one), and repeat") from error
         return None
 
     def _frame(self, command: Command, address: int, count: int, payload: bytes = b"") -> Frame:

@@ -55,8 +55,10 @@ def main(argv: Sequence[str] | None = None) -> int:
                else zoo_network(args.network, args.pattern, args.alpha))
     inputs = [as_input(digit, network.network.input_shape) for digit in image_files(args.images)]
     results = []
-    with Accelerator(args.port, baud=args.baud, config=config, timeout=args.timeout,
-                     retries=args.retries) as board:
+    with console.status(f"{args.port}: waiting for an answer"):
+        board = Accelerator(args.port, baud=args.baud, config=config, timeout=args.timeout,
+                            retries=args.retries)
+    with board:
         program = compile_network(network, board.config)
         with console.status(f"{args.port}: uploading {8 * len(program.image)} bytes"):
             board.load(program)
@@ -68,16 +70,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             results.append({"image": name, "class": found.label, "scores": scores,
                             "cycles": found.cycles, "seconds": found.seconds})
         counters = board.counters()
-    if counters.repeated or counters.dropped:
+    dropped = counters.dropped - board.info.dropped     # since this client came
+    if counters.repeated or dropped:
         console.print(f"line: {counters.requests} requests, {counters.repeated} repeated; the "
-                      f"board dropped {counters.dropped} pieces", highlight=False)
+                      f"board dropped {dropped} pieces", highlight=False)
     if args.json:
         write_output(args.json, json.dumps({
             "config": board.config.name, "digest": f"{board.info.digest:08x}",
             "clock_hz": board.info.clock_hz, "network": network.network.name,
             "results": results, "profile": counters.profile.tolist(),
             "requests": counters.requests, "repeated": counters.repeated,
-            "accepted": counters.accepted, "dropped": counters.dropped,
+            "accepted": counters.accepted - board.info.accepted, "dropped": dropped,
         }, indent=2) + "\n")
     return 0
 

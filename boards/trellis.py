@@ -23,7 +23,7 @@ from model.errors import UserError
 from model.files import write_atomic
 from rtl.resources import HIDE_NAMES, NO_COLLISIONS
 
-__all__ = ["build_bitstream", "build_record", "overrides", "plan_key", "synthesise",
+__all__ = ["build_bitstream", "build_record", "extract", "overrides", "plan_key", "synthesise",
            "tool_versions"]
 
 #: Tools of a build script: variable, command, package.
@@ -146,6 +146,14 @@ def _figures(folder: Path, design: str) -> dict[str, Any]:
                         "again") from None
 
 
+def extract(plan: Any, folder: Path, design: str) -> None:
+    """Write the files of a build, and remove what an earlier one left there."""
+    for stale in (*(folder / f"{design}{suffix}" for suffix in (".bit", ".svf", ".rpt")),
+                  folder / "build.json"):
+        stale.unlink(missing_ok=True)
+    plan.extract(folder)
+
+
 def build_bitstream(board: Board, plan: Any, pll: Pll, folder: Path) -> Bitstream:
     """Run a build plan in ``folder``, or find its result there.
 
@@ -168,9 +176,7 @@ def build_bitstream(board: Board, plan: Any, pll: Pll, folder: Path) -> Bitstrea
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"cannot make the folder {folder}: {error.strerror}") from error
-        for stale in (bit, *(bit.with_suffix(suffix) for suffix in (".svf", ".rpt")), record):
-            stale.unlink(missing_ok=True)
-        plan.extract(folder)
+        extract(plan, folder, board.design)
         _run(folder, board.design)
         figures = {"key": key, "board": board.id, "clock_hz": pll.output_hz,
                    **_figures(folder, board.design)}

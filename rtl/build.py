@@ -120,7 +120,8 @@ def _parser() -> argparse.ArgumentParser:
                         help="address of a port's memory after that of the port before (default: "
                         "0, each sees its own from 0 on)")
     parser.add_argument("--out", type=Path, metavar="DIR",
-                        help="output folder (default: build/<config name>, with -axi for AXI)")
+                        help="output folder (default: build/<config name>, with -axi for AXI; "
+                        "build/<board> for a bitstream)")
     parser.add_argument("--no-report", action="store_true",
                         help="do not count resources (minutes)")
     parser.add_argument("--json", type=Path, metavar="FILE",
@@ -150,6 +151,8 @@ def _bitstream(args: argparse.Namespace) -> int:
     config = load_config(args.config) if args.config else None
     console = report_console()
     folder = args.out or Path("build") / args.board
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--out {folder} is a file, not a folder: give another name")
     try:
         with console.status(f"{args.board}: building in {folder} (up to an hour)"):
             report = build_board(
@@ -168,7 +171,7 @@ def _bitstream(args: argparse.Namespace) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line."""
     args = _parser().parse_args(argv)
-    if args.board:
+    if args.board is not None:
         return _bitstream(args)
     for option, given in (("--plan-only", args.plan_only), ("--clock", args.clock is not None),
                           ("--baud", args.baud is not None)):
@@ -185,6 +188,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UserError(str(error)) from error
     name = _file_name(config, args.bus)
     folder = args.out or Path("build") / name
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--out {folder} is a file, not a folder: give another name")
     # Before a folder is made, unless that is the JSON file's own.
     if args.json and args.json.parent.resolve() != folder.resolve():
         check_target(args.json)

@@ -33,6 +33,8 @@ HARNESS = Path(__file__).with_name("board.cpp")
 DIVISOR = 4
 #: Clock cycles without a byte that end an unfinished frame, about 20 bytes.
 TIMEOUT = 200 * DIVISOR
+#: On-chip memory that is simulated, more than any FPGA has.
+MOST_KIB = 64 << 10
 #: Cycles between two looks at the terminal, and until the clock stands still without traffic.
 SLICE, AWAKE = 2000, 4_000_000
 
@@ -207,6 +209,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     except ValueError as error:
         raise UserError(str(error)) from error
+    if config.onchip_kib > MOST_KIB:
+        raise UserError(f"--memory-kib must be at most {MOST_KIB}, not {config.onchip_kib}")
     noise = Noise(args.noise, args.seed), Noise(args.noise, args.seed + 1)
     with console.status(f"{config.name}: building the simulator (minutes, once)"):
         board = SimulatedBoard(config, to_board=noise[0], to_host=noise[1])
@@ -218,6 +222,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                   "(ends with Ctrl-C here)", soft_wrap=True, highlight=False)
     try:
         board.serve(threading.Event())
+    except KeyboardInterrupt:       # that is how it ends
+        pass
     finally:
         board.close()
     return 0

@@ -94,13 +94,25 @@ def stored_digits(indices: Sequence[int], path: Path = TEST_SET) -> list[Digit]:
     return [Digit(f"#{index}", images[index], int(labels[index])) for index in indices]
 
 
+def _grey(picture: Image.Image, path: str) -> Image.Image:
+    """Convert to 8 bits a pixel; what is seen through, nobody knows."""
+    if picture.has_transparency_data:
+        if picture.convert("RGBA").getchannel("A").getextrema() != (255, 255):
+            raise UserError(f"image {path} is transparent in places: flatten it")
+    if picture.mode.startswith("I;16"):     # `convert` would clip it
+        return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+    if picture.mode in ("I", "F"):
+        raise UserError(f"image {path} has pixels of 32 bits: save it with 8 bits a pixel")
+    return picture.convert("L")
+
+
 def image_files(paths: Sequence[str]) -> list[Digit]:
     """Read image files; anything but a readable 28×28 picture is a `UserError`."""
     digits = []
     for path in paths:
         try:
             with Image.open(path) as picture:
-                grey = picture.convert("L")
+                grey = _grey(picture, path)
         except FileNotFoundError:
             raise UserError(f"image {path} does not exist") from None
         except UnidentifiedImageError as error:

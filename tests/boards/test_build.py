@@ -167,19 +167,35 @@ def test_plan_only(tmp_path, capsys, monkeypatch):
         return Echo()
 
     monkeypatch.setattr(build, "HostedTop", stand_in)
+    # What an earlier build left there is not of this plan.
+    for stale in ("spectralcnn_ulx3s_45f.bit", "build.json"):
+        (tmp_path / stale).write_text("old")
     assert main(["--board", "ulx3s-45f", "--plan-only", "--clock", "40", "--out", str(tmp_path),
                  "--json", str(tmp_path / "plan.json")]) == 0
-    assert "run it in its folder" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "run it in its folder" in told
+    assert "It does not check the timing: the clock is 40 MHz" in told
     # An unfinished frame ends after 100 ms.
     assert made == [("ecp5-45f", 40_000_000, {"divisor": 40, "timeout": 4_000_000})]
     assert (tmp_path / "spectralcnn_ulx3s_45f.il").exists()
     assert (tmp_path / "build_spectralcnn_ulx3s_45f.sh").exists()
     assert json.loads((tmp_path / "plan.json").read_text())["clock_hz"] == 40_000_000
-    assert not list(tmp_path.glob("*.bit"))
+    assert not list(tmp_path.glob("*.bit")) and not (tmp_path / "build.json").exists()
+
+
+def test_out_is_a_folder(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    for board in (["--board", "ulx3s-45f"], []):
+        assert main([*board, "--out", str(tmp_path / "file")]) == 2
+        assert "file is a file, not a folder: give another name" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("arguments, message", [
     (["--board", "none"], "unknown board 'none': known are ulx3s-85f, "),
+    (["--board", ""], "unknown board '': known are ulx3s-85f, "),
+    (["--board", "ulx3s-45f", "--seed", "-1"], "--seed must not be negative, not -1"),
+    (["--board", "ulx3s-45f", "--clock", "1e-9"], "clock must be 3.125 to 400 MHz, not 0 MHz"),
+    (["--board", "ulx3s-45f", "--baud", "999"], "60 MHz does not make 999 baud"),
     (["--board", "ulx3s-45f", "--bus", "axi"], "--bus, its options and --no-report are not"),
     (["--board", "ecpix5-45f", "--baud", "60000000"], "25 MHz does not make 60000000 baud"),
     (["--board", "ecpix5-45f", "--baud", "0"], "25 MHz does not make 0 baud"),

@@ -55,6 +55,18 @@ def test_runs_the_programmer(built, monkeypatch, capfd, code):
                          "connected and powered, and may you use its USB device?\n")
 
 
+def test_a_programmer_that_does_not_run(built, monkeypatch, capsys):
+    tool = built / "bin" / "openFPGALoader"
+    tool.parent.mkdir()
+    tool.write_bytes(b"\x7fELF of another machine")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tool.parent))
+    (built / "my.bit").write_text("bits")
+    assert main(["ulx3s-85f", "--bitstream", "my.bit"]) == 2
+    assert "cannot be run: Exec format error: install openFPGALoader again" in (
+        capsys.readouterr().err)
+
+
 @pytest.mark.parametrize("arguments, message", [
     (["ulx3s-85f"], "openFPGALoader is not installed (Debian/Ubuntu: apt-get install"),
     (["none"], "unknown board 'none': known are ulx3s-85f"),
