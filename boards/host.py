@@ -146,10 +146,18 @@ class Counters:
     repeated: int
 
 
+def _ports() -> str:
+    """Name the serial ports that are here, for messages."""
+    try:
+        from serial.tools.list_ports import comports
+    except ImportError:
+        return "not known on this system"
+    return ", ".join(sorted(each.device for each in comports())) or "none"
+
+
 def _open(port: str, baud: int) -> Any:
     try:
         import serial
-        from serial.tools import list_ports
     except ImportError:
         raise UserError("a board needs pyserial: pip install pyserial (or '.[boards]')") from None
     try:
@@ -160,9 +168,8 @@ def _open(port: str, baud: int) -> Any:
             why = "another program has it, end that"
         elif getattr(error, "errno", None) == ENOENT:
             why = "no such file or device"
-        found = ", ".join(sorted(each.device for each in list_ports.comports())) or "none"
         raise LinkError(
-            f"cannot open {port} at {baud} baud: {why}; serial ports here: {found}"
+            f"cannot open {port} at {baud} baud: {why}; serial ports here: {_ports()}"
         ) from error
     # USB adapters hold bytes back for 16 ms otherwise; what has no such mode needs none.
     try:

@@ -30,8 +30,8 @@ class ParamMemory(wiring.Component):
     w_en, w_data, w_last : In
         A beat of the block being written, its first kernel low; ``w_last`` completes the block.
     ready : Out(1)
-        The parameters of the current block are there. A register, a cycle after they are: the
-        store stage is far away.
+        The parameters of the current block are there. A register, since the store stage is far
+        away: a cycle after they are; ``next`` shows at once.
     r_addr : In
         Kernel lane.
     r_data : Out(KernelParameters)

@@ -293,10 +293,11 @@ class SumReader(wiring.Component):
         entries = layer.out_step
         if self._config.inverse_rows > 1:
             entries = Mux(layer.pool | layer.dot, layer.out_step, layer.out_step >> 1)
-        # A bank's turn comes every F kernels, and a kernel takes some cycles: with several, room
-        # may be known a cycle later, and whose it is, too. One dot product after the other has
-        # only itself in the way; those of a batch, which are written one by one, leave room for
-        # the one before. With one bank, room is found for both cases, with and without a start now.
+        # A bank's turn comes every F kernels, and between two starts lie `tile_reads` cycles: with
+        # several, room may be known a cycle later, and whose it is, too. One dot product after the
+        # other has only itself in the way; those of a batch, which are written one by one, leave
+        # room for the one before. With one bank, room is found for both cases, with and without a
+        # start now.
         free = Signal()
         if banks > 1:
             m.d.sync += free.eq(layer.dot & (layer.tiles == 1))

@@ -148,7 +148,10 @@ class Eager(BlockOrder):
 
     def elaborate(self, platform):
         m = super().elaborate(platform)
-        m.d.comb += self.wait_tiles.eq(0)
+        waiting = Signal()
+        m.d.comb += waiting.eq(self.wait_tiles)
+        with m.If(waiting):
+            m.d.comb += self.o.valid.eq(1)
         return m
 
 

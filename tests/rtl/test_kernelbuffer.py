@@ -11,7 +11,7 @@ from amaranth.lib import wiring
 from model.config import PRESETS
 from model.descriptor import FIELDS, SELECT_BITS, WINDOW_CODE, pack
 from model.residency import groups
-from model.stream import lane_beats, pack_layer, select_beats
+from model.stream import lane_beats, pack_layer, param_beats, select_beats
 from rtl.kernelbuffer import KernelBuffer, Ring
 from rtl.parameters import ParamMemory
 from rtl.prefetch import Prefetch
@@ -360,3 +360,50 @@ def test_ring_depth():
     for depth in (0, 1, 12, "8"):
         with pytest.raises(ValueError, match="depth must be a power of two of at least 2, not"):
             Ring(depth=depth)
+
+
+def test_parameters_are_ready_over_a_release_when_there_are_more():
+    dut, seen = ParamMemory(config=CONFIGS["tiny"]), []
+    beats = param_beats(CONFIGS["tiny"])
+
+    async def bench(ctx):
+        async def write_block():
+            for beat in range(beats):
+                ctx.set(dut.w_en, 1)
+                ctx.set(dut.w_last, beat == beats - 1)
+                await ctx.tick()
+            ctx.set(dut.w_en, 0)
+
+        async def release():
+            ctx.set(dut.next, 1)
+            await ctx.tick()
+            ctx.set(dut.next, 0)
+            seen.append(ctx.get(dut.ready))
+
+        for _ in range(2):
+            await write_block()
+        await ctx.tick().repeat(2)
+        assert ctx.get(dut.ready)
+        await release()                     # one is left
+        await ctx.tick()
+        assert ctx.get(dut.ready)
+        await release()                     # none, and none comes
+        await ctx.tick().repeat(3)
+        assert not ctx.get(dut.ready)
+        await write_block()
+        await ctx.tick()
+        assert ctx.get(dut.ready)
+        # The last goes as another comes: not ready, then ready.
+        for beat in range(beats):
+            ctx.set(dut.w_en, 1)
+            ctx.set(dut.w_last, beat == beats - 1)
+            ctx.set(dut.next, beat == beats - 1)
+            await ctx.tick()
+        ctx.set(dut.w_en, 0)
+        ctx.set(dut.next, 0)
+        seen.append(ctx.get(dut.ready))
+        await ctx.tick()
+        seen.append(ctx.get(dut.ready))
+
+    simulate(dut, bench)
+    assert seen == [1, 0, 0, 1]
