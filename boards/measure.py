@@ -45,7 +45,7 @@ ROOT = Path(__file__).resolve().parents[1]
 TASKS = ("place", "paths", "count", "cycles")
 #: What runs on the boards: a network of the zoo, and digits.
 NETWORK, PATTERN, ALPHA, DIGITS = "lenet", "channel", 16, range(5)
-#: Cycles of a bit and of a frame's time-out in what is counted: 25 MHz.
+#: Cycles of a bit and of a frame's time-out in what is counted, of whatever board: those at 25 MHz.
 DIVISOR, TIMEOUT = 25, 2_500_000
 
 

@@ -217,7 +217,7 @@ def run(config, layers, seed=1, p_desc=1.0, p_entry=1.0, p_tile=1.0, p_slot=1.0)
         pack(Descriptor, {k: v for k, v in fields.items() if k != "select_bits"})
         for fields in layers
     ]
-    steps, stamps, stats = [], [], []
+    steps, stamps, stats, reports = [], [], [], []
 
     async def end(ctx):
         while len(stats) < len(layers) or len(steps) < len(network.steps):
@@ -228,8 +228,8 @@ def run(config, layers, seed=1, p_desc=1.0, p_entry=1.0, p_tile=1.0, p_slot=1.0)
         dut, source(dut.desc, descriptors, p_desc, seed + 2),
         source(dut.entries, network.entries, p_entry, seed + 3), end,
         monitors=[
-            around.run, collect(dut.o, steps, stamps), collect(dut.stats, stats),
-            contract(dut.entries),
+            around.run, collect(dut.o, steps, stamps),
+            collect(dut.stats, stats, reports), contract(dut.entries),
         ],
         limit=40000,
     )
@@ -241,6 +241,9 @@ def run(config, layers, seed=1, p_desc=1.0, p_entry=1.0, p_tile=1.0, p_slot=1.0)
     assert [entry.counts[0] for entry in stats] == [
         b - a for a, b in zip(ends, ends[1:], strict=False)
     ]
+    # A cycle counts once at most.
+    for entry, before, report in zip(stats, [0, *reports], reports, strict=False):
+        assert sum(entry.counts) <= report - before
     return steps, stamps, network.ends, [list(entry.counts) for entry in stats]
 
 
