@@ -152,7 +152,7 @@ def _bitstream(args: argparse.Namespace) -> int:
     console = report_console()
     folder = args.out or Path("build") / args.board
     if folder.exists() and not folder.is_dir():
-        raise UserError(f"--out {folder} is a file, not a folder: give another name")
+        raise UserError(f"cannot write {folder}: it is a file, not a folder: give another --out")
     try:
         with console.status(f"{args.board}: building in {folder} (up to an hour)"):
             report = build_board(
@@ -189,7 +189,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     name = _file_name(config, args.bus)
     folder = args.out or Path("build") / name
     if folder.exists() and not folder.is_dir():
-        raise UserError(f"--out {folder} is a file, not a folder: give another name")
+        raise UserError(f"cannot write {folder}: it is a file, not a folder: give another --out")
     # Before a folder is made, unless that is the JSON file's own.
     if args.json and args.json.parent.resolve() != folder.resolve():
         check_target(args.json)

@@ -187,7 +187,7 @@ def test_out_is_a_folder(tmp_path, capsys):
     (tmp_path / "file").touch()
     for board in (["--board", "ulx3s-45f"], []):
         assert main([*board, "--out", str(tmp_path / "file")]) == 2
-        assert "file is a file, not a folder: give another name" in capsys.readouterr().err
+        assert "file: it is a file, not a folder: give another --out" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("arguments, message", [

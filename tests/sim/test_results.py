@@ -222,8 +222,8 @@ def test_boards_show_what_is_known_of_them(tmp_path):
         "| `ulx3s-45f` | `ecp5-45f` | 31002 | 29002 | 28 | 81 | 25 | 52.0 | 44.0 of 3 | 20000 | "
         "1250 | 2600 | 900002 |")
     assert lines["| `ulx3s-85f`"] == (
-        "| `ulx3s-85f` | `ecp5-85f-board` | 31000 | 29000 | 26 | 79 | 25 | not placed |  | 10000 | "
-        "2500 | "
+        "| `ulx3s-85f` | `ecp5-85f-board` | 31000 | 29000 | 26 | 79 | 75 | not placed |  | 10000 | "
+        "7500 | "
         " |  |")
     assert lines["| `kc705`"].split(" | ")[7:11] == ["needs Vivado", "", "8000", "12500"]
     assert lines["| `zcu104`"].startswith(
