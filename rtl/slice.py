@@ -50,7 +50,7 @@ class RegisterSlice(wiring.Component):
         return m
 
 
-class AlternatingSlice(wiring.Component):
+class AlternatingSlice(RegisterSlice):
     """As `RegisterSlice`, for a wide payload in front of a late ``o.ready``.
 
     No register of a payload waits for that: the two of them take turns, and a register chooses
@@ -68,11 +68,6 @@ class AlternatingSlice(wiring.Component):
     i, o : In(stream.Signature(shape)), Out(stream.Signature(shape))
         Items in and out; at most two wait.
     """
-
-    def __init__(self, shape) -> None:
-        super().__init__({
-            "i": In(stream.Signature(shape)), "o": Out(stream.Signature(shape)),
-        })
 
     def elaborate(self, platform) -> Module:
         """Write the free place in every cycle in which there is one."""
