@@ -161,7 +161,10 @@ class KernelBuffer(wiring.Component):
         })
 
     def elaborate(self, platform) -> Module:
-        """Rings, the walk over entries, and the read pipeline: s0 address, s1 RAM, s2, s3."""
+        """Rings, the walk over entries, and the read pipeline.
+
+        Stages: s0 address, s1 RAM of selects, s2 RAM of weights, s3 all of an entry.
+        """
         m = Module()
         m.submodules.passes = passes = Passes()
         m.submodules.rows = Ring(depth=self._config.kernel_depth)
@@ -169,8 +172,10 @@ class KernelBuffer(wiring.Component):
         wiring.connect(m, wiring.flipped(self.desc), passes.desc)
         wiring.connect(m, wiring.flipped(self.write.count), passes.count)
         s0_read, s0_place, code = self._walk(m, passes.o)
-        s2_row, s3_found = self._read(m, s0_read, s0_place, code)
-        self._queue(m, s0_read, s2_row, s3_found)
+        s1_read = Signal()
+        m.d.sync += s1_read.eq(s0_read)
+        s3_row, s3_found = self._read(m, s0_read, s1_read, s0_place, code)
+        self._queue(m, s1_read, s3_row, s3_found)
         return m
 
     def _walk(self, m: Module, passes):
@@ -230,8 +235,8 @@ class KernelBuffer(wiring.Component):
         return Cat(code == value for value, bits in _selecting(self._config)
                    if chunk_entries(self._config, bits) == 1).any()
 
-    def _read(self, m: Module, s0_read, s0_place, code):
-        """RAMs; returns the row of weights (s2), and what was found in the beat of selects (s3)."""
+    def _read(self, m: Module, s0_read, s1_read, s0_place, code):
+        """RAMs; returns the row of weights and what was found in the beat of selects, both s3."""
         config, write = self._config, self.write
         rows, selects = m.submodules.rows, m.submodules.selects
         bits = config.port_bits
@@ -239,10 +244,21 @@ class KernelBuffer(wiring.Component):
         # A bank is a beat wide and made of RAMs of at most 512 bits: yosys takes minutes to read an
         # initial value of many megabits.
         width = min(bits, 512)
-        s2_row = []
+        s3_row = []
         # Whether a beat comes is known late, so that the place it goes to, which nobody reads while
         # there is room, is written in any case: enables hang on registers alone.
+        # Weights have a cycle less to do behind their RAMs than selects. They spend it in front:
+        # the RAMs are many and far apart, so that all they take is registered (w1, s1).
         w_bank = Signal(range(max(2, config.row_beats)))
+        w1_en = Signal(config.row_beats)
+        w1_addr = Signal.like(rows.w_addr, name="w1_addr", reset_less=True)
+        w1_data = Signal(bits, reset_less=True)
+        s1_addr = Signal.like(rows.r_addr, name="s1_addr", reset_less=True)
+        m.d.sync += [
+            w1_en.eq(Cat(rows.room & (w_bank == bank) for bank in range(config.row_beats))),
+            w1_addr.eq(rows.w_addr), w1_data.eq(write.weight.payload.data),
+            s1_addr.eq(rows.r_addr),
+        ]
         with m.If(write.weight.valid & rows.room):
             m.d.sync += w_bank.eq(Mux(write.weight.payload.last, 0, w_bank + 1))
         for index in range(config.row_beats * bits // width):
@@ -252,13 +268,11 @@ class KernelBuffer(wiring.Component):
             )
             port, out = ram.write_port(), ram.read_port()
             m.d.comb += [
-                port.addr.eq(rows.w_addr),
-                port.data.eq(write.weight.payload.data.word_select(part, width)),
-                port.en.eq(rows.room & (w_bank == bank)),
-                out.addr.eq(rows.r_addr), out.en.eq(s0_read),
+                port.addr.eq(w1_addr), port.data.eq(w1_data.word_select(part, width)),
+                port.en.eq(w1_en[bank]), out.addr.eq(s1_addr), out.en.eq(s1_read),
             ]
-            s2_row.append(Signal(width, name=f"s2_row{index}", reset_less=True))
-            m.d.sync += s2_row[-1].eq(out.data)
+            s3_row.append(Signal(width, name=f"s3_row{index}", reset_less=True))
+            m.d.sync += s3_row[-1].eq(out.data)
         m.submodules.select_ram = ram = Memory(shape=bits, depth=config.select_depth, init=[])
         port, out = ram.write_port(), ram.read_port()
         m.d.comb += [
@@ -291,9 +305,9 @@ class KernelBuffer(wiring.Component):
                 m.d.sync += Cat(found.addr, found.last).eq(reduce(or_, others))
         for select, terms in zip(found.select, selects, strict=True):
             m.d.sync += select.eq(reduce(or_, terms))
-        return Cat(s2_row), found
+        return Cat(s3_row), found
 
-    def _queue(self, m: Module, s0_read, s2_row, s3_found) -> None:
+    def _queue(self, m: Module, s1_read, s3_row, s3_found) -> None:
         """Entries that wait for the issue unit.
 
         Read out of distributed RAM where they lie, so that a late ``ready`` enables no more than
@@ -301,37 +315,36 @@ class KernelBuffer(wiring.Component):
         """
         out = self.entries.payload
         m.submodules.level = level = Level(depth=self._QUEUE)
-        s1_valid, s2_valid, s3_valid, taken = Signal(), Signal(), Signal(), Signal()
-        s2_addr, s3_addr = Signal(range(self._QUEUE)), Signal(range(self._QUEUE))
+        s2_valid, s3_valid, taken = Signal(), Signal(), Signal()
+        s3_addr = Signal(range(self._QUEUE))
         r_addr, r_next = Signal(range(self._QUEUE)), Signal(range(self._QUEUE), init=1)
         m.d.comb += [
             level.write.eq(s3_valid), level.read.eq(level.some & self.entries.ready),
             m.submodules.credit.read.eq(taken), self.entries.valid.eq(level.some),
         ]
         m.d.sync += [
-            s1_valid.eq(s0_read), s2_valid.eq(s1_valid), s3_valid.eq(s2_valid),
-            s2_addr.eq(s2_addr + s2_valid), s3_addr.eq(s2_addr), taken.eq(level.read),
+            s2_valid.eq(s1_read), s3_valid.eq(s2_valid),
+            s3_addr.eq(s3_addr + s3_valid), taken.eq(level.read),
         ]
         with m.If(level.read):
             m.d.sync += [r_addr.eq(r_next), r_next.eq(r_next + 1)]
 
-        def storage(name, w_addr, enable, value, r_addr):
-            """Keep what is written; what is read now."""
+        def storage(name, value, r_addr):
+            """Keep what comes in s3; what is read now."""
             m.submodules[name] = ram = Memory(shape=len(value), depth=self._QUEUE, init=[])
             write, read = ram.write_port(), ram.read_port(domain="comb")
             m.d.comb += [
-                write.addr.eq(w_addr), write.data.eq(value), write.en.eq(enable),
+                write.addr.eq(s3_addr), write.data.eq(value), write.en.eq(s3_valid),
                 read.addr.eq(r_addr),
             ]
             return read.data
 
-        # A row of weights is there a cycle before its selects, and is written then.
-        weights = storage("weight_queue", s2_addr, s2_valid, s2_row, r_addr)
-        selects = storage("select_queue", s3_addr, s3_valid, s3_found.select.as_value(), r_addr)
+        weights = storage("weight_queue", s3_row, r_addr)
+        selects = storage("select_queue", s3_found.select.as_value(), r_addr)
         decisive = Cat(s3_found.select[0][7], *(
             s3_found[name] for name in ("addr", "last") if self._config.window > 1
         ))
-        following = storage("head_queue", s3_addr, s3_valid, decisive, r_next)
+        following = storage("head_queue", decisive, r_next)
         head = Signal(len(decisive), reset_less=True)
         with m.If(~level.some | self.entries.ready):
             m.d.sync += head.eq(Mux(level.many, following, decisive))
