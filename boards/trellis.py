@@ -11,20 +11,19 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from boards.bitstream import Bitstream
-from boards.floorplan import yosys_commands
+from boards.floorplan import Floorplan, yosys_commands
 from boards.pll import Pll
 from boards.table import Board
 from model.errors import UserError
 from model.files import write_atomic
 from rtl.resources import HIDE_NAMES, NO_COLLISIONS
 
-__all__ = ["build_bitstream", "build_record", "extract", "overrides", "plan_key", "synthesise",
-           "tool_versions"]
+__all__ = ["KEEPOUTS", "build_bitstream", "build_record", "extract", "overrides", "plan_key",
+           "synthesise", "tool_versions"]
 
 #: Tools of a build script: variable, command, package.
 _TOOLS = (
@@ -34,16 +33,25 @@ _TOOLS = (
 )
 #: Clock that nextpnr is asked for, more than a board's: it then works at all the longest paths.
 AIM_HZ = 100_000_000
+#: File of a build with the tables that keep logic out of places (`boards.tiles.keepouts`).
+KEEPOUTS = "keepouts.v"
 #: What nextpnr's report calls things.
 _CELLS = {"TRELLIS_COMB": "LUT4", "TRELLIS_FF": "FF", "MULT18X18D": "MULT18X18D",
           "DP16KD": "DP16KD"}
 
 
-def overrides(board: Board, seed: int, floorplan: Mapping[str, str]) -> dict[str, Any]:
-    """Arguments of Amaranth's ``platform.build``; ``floorplan``: sites by cell."""
-    placed = {"script_after_synth": yosys_commands(floorplan)} if floorplan else {}
-    return placed | {
-        "script_after_read": f"{HIDE_NAMES}\n{NO_COLLISIONS}", "ecppack_opts": board.ecppack,
+def overrides(board: Board, seed: int, floorplan: Floorplan) -> dict[str, Any]:
+    """Arguments of Amaranth's ``platform.build``."""
+    read, synthesised = [HIDE_NAMES, NO_COLLISIONS], []
+    if floorplan.empty_rows:
+        # An empty box until all else is synthesised: the same netlist with and without them.
+        read.append("blackbox keepouts")
+        synthesised += [f"read_verilog -overwrite {KEEPOUTS}", "flatten"]
+    if floorplan.sites:
+        synthesised.append(yosys_commands(floorplan.sites))
+    return {
+        "script_after_read": "\n".join(read), "script_after_synth": "\n".join(synthesised),
+        "ecppack_opts": board.ecppack,
         # Without it yosys builds wide tables of up to eight, which take a tenth more of them.
         "synth_opts": "-nowidelut",
         # Placement weighs paths by the clock asked for, whatever the core's: the goal is this.
@@ -135,6 +143,8 @@ def _figures(folder: Path, design: str) -> dict[str, Any]:
     try:
         report = json.loads(path.read_text())
         used = report["utilization"]
+        if (keepouts := folder / KEEPOUTS).exists():
+            used["TRELLIS_COMB"]["used"] -= keepouts.read_text().count("LUT4")
         return {
             # One clock domain; nextpnr also lists the input of the PLL where logic hangs on it.
             "fmax_hz": 1e6 * min(clock["achieved"] for clock in report["fmax"].values()),
@@ -149,7 +159,7 @@ def _figures(folder: Path, design: str) -> dict[str, Any]:
 def extract(plan: Any, folder: Path, design: str) -> None:
     """Write the files of a build, and remove what an earlier one left there."""
     for stale in (*(folder / f"{design}{suffix}" for suffix in (".bit", ".svf", ".rpt")),
-                  folder / "build.json"):
+                  folder / "build.json", folder / KEEPOUTS):
         stale.unlink(missing_ok=True)
     plan.extract(folder)
 

