@@ -259,14 +259,12 @@ class SumReader(wiring.Component):
         idle = Signal(init=1)       # no tile is being read, or this is its last read
         room = Signal()             # in the queue of the next kernel's bank
         tile_end = Signal()
-        start = Signal()
+        opens, start = Signal(), Signal()   # a block may begin; a kernel does
         bank = Mux(layer.dot, 0, next_kernel[:bank_bits]) if bank_bits else Const(0)
         m.d.comb += [
             tile_end.eq(self.r_en & idle),
-            start.eq(
-                idle & room
-                & (~first_kernel | (go_on & waiting.some & self.param_ready))
-            ),
+            opens.eq(first_kernel & go_on & waiting.some & self.param_ready),
+            start.eq(idle & room & (~first_kernel | opens)),
         ]
         with m.If(start):
             m.d.sync += idle.eq(layer.dot)
@@ -402,7 +400,7 @@ class SumReader(wiring.Component):
 
         m.d.sync += self.slot_free.eq(tile_end & block_last)
         m.d.comb += [
-            waiting.write.eq(self.complete.valid), waiting.read.eq(start & first_kernel),
+            waiting.write.eq(self.complete.valid), waiting.read.eq(idle & room & opens),
         ]
         with m.If(self.complete.valid & ~waiting.some):
             m.d.sync += next_slot.eq(self.complete.payload)
