@@ -17,7 +17,7 @@ from boards.host import BAUD
 from boards.mmcm import Mmcm
 from boards.pll import Pll
 from boards.table import Board, ZynqBoard, find_board
-from boards.tiles import keepouts
+from boards.tiles import keepouts, kept_tables
 from boards.top import BoardTop
 from model.config import AcceleratorConfig
 from model.errors import UserError
@@ -63,7 +63,7 @@ def make_plan(board: Board, config: AcceleratorConfig, *, clock_hz: int | None =
     core : wiring.Component or None
         Instead of the accelerator, for tests.
     floorplan : bool
-        Whether memories and multipliers get their sites, and rows stay free of logic, if there is
+        Whether memories and multipliers get their sites, and rows stay free of tables, if there is
         a floorplan of the core.
     """
     platform = board.make_platform()
@@ -80,7 +80,7 @@ def make_plan(board: Board, config: AcceleratorConfig, *, clock_hz: int | None =
             chosen = find_floorplan(config, platform.device)
         overrides = trellis.overrides(board, seed, chosen)
         if chosen.empty_rows:
-            platform.add_file(trellis.KEEPOUTS, keepouts(platform.device, chosen.empty_rows))
+            platform.add_file(trellis.KEEPOUTS, keepouts(chosen.empty_rows))
     divisor = _divisor(pll.output_hz, baud)
     config = dataclasses.replace(config, clock_hz=pll.output_hz)
     if core is None:
@@ -143,11 +143,14 @@ def build_board(name: str, folder: Path, *, config: AcceleratorConfig | None = N
         used = f"cells: {folder / (board.design + '_utilization_place.rpt')}"
     else:
         done = trellis.build_bitstream(board, plan, pll, folder)
-        planned = bool(find_floorplan(config, board.make_platform().device))
+        chosen = find_floorplan(config, board.make_platform().device)
+        planned = bool(chosen.sites)
         report["floorplan"] = planned
         used = ", ".join(f"{cell} {count['used']}/{count['available']}"
                          for cell, count in done.resources.items())
         used += f"; {'with the' if planned else 'no'} floorplan of the core"
+        if chosen.empty_rows:
+            used += f", which keeps {kept_tables(keepouts(chosen.empty_rows))} LUT4 free"
     return report | {
         "bitstream": str(done.path), "bytes": done.size, "built": done.built,
         "fmax_hz": done.fmax_hz, "resources": done.resources,

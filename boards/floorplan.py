@@ -7,7 +7,8 @@ and multipliers to free sites far away, and all logic after them: with a floorpl
 lanes are a ninth shorter, and nextpnr's router, which finds no end without one, does.
 
 A floorplan also names rows of the device that hold no tables (`boards.tiles.keepouts`):
-``--empty-rows 1:4`` for row 1 and every fourth after it. Without the option they stay as they are.
+``--empty-rows 5:4`` for row 5 and every fourth after it. Without the option they stay as they are,
+or, with ``--anew``, there are none. The sites are chosen without regard to them.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from boards.table import BOARDS, Board, find_board
-from boards.tiles import KINDS, sites_of
+from boards.tiles import KINDS, logic_columns, sites_of
 from model.config import AcceleratorConfig
 from model.errors import Parser, UserError, command
 from model.files import check_target, read_json, write_output
@@ -58,21 +59,19 @@ def _core(config: AcceleratorConfig) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Floorplan:
-    """What a placement begins with; false if there is nothing.
+    """What a placement begins with.
 
     Attributes
     ----------
     sites : dict of str
         Sites by cell (`_cell_key`).
-    empty_rows : sequence of int
-        Rows of the device without logic.
+    empty_rows : dict of list of (int, int)
+        Rows of the device without tables, and which columns they would be in
+        (`boards.tiles.logic_columns`).
     """
 
     sites: Mapping[str, str] = field(default_factory=dict)
-    empty_rows: Sequence[int] = ()
-
-    def __bool__(self) -> bool:
-        return bool(self.sites)
+    empty_rows: Mapping[int, Sequence[tuple[int, int]]] = field(default_factory=dict)
 
 
 def _read(path: Path) -> tuple[Any, Floorplan]:
@@ -81,11 +80,14 @@ def _read(path: Path) -> tuple[Any, Floorplan]:
     if record is None:
         return None, Floorplan()
     try:
-        core, sites, rows = record["core"], record["sites"], record["empty_rows"]
+        core, sites = record["core"], record["sites"]
+        rows = {int(row): [(first, last) for first, last in runs]
+                for row, runs in record["empty_rows"].items()}
+        ends = [end for runs in rows.values() for run in runs for end in run]
         if not (all(isinstance(text, str) for pair in sites.items() for text in pair)
-                and all(isinstance(row, int) for row in rows)):
+                and all(type(end) is int and end >= 0 for end in ends)):
             raise TypeError
-    except (AttributeError, KeyError, TypeError):
+    except (AttributeError, KeyError, TypeError, ValueError):
         raise UserError(f"{path} is no floorplan: remove it, or make it anew by python -m "
                         "boards.floorplan BOARD --anew") from None
     return core, Floorplan(sites, rows)
@@ -216,10 +218,11 @@ def _netlist(board: Board, folder: Path) -> Mapping[str, Any]:
 
 def _rows(text: str) -> tuple[int, int]:
     """First row and step of the option."""
-    found = re.fullmatch(r"(\d{1,3}):(\d{1,3})", text)
-    if not found or (int(found[2]) < 2 and text != "0:0"):
+    found = re.fullmatch(r"([0-9]{1,3}):([0-9]{1,3})", text)
+    first, step = (int(part) for part in found.groups()) if found else (0, 1)
+    if step < 2 and (first or step):
         raise argparse.ArgumentTypeError(f"{text!r} is not FIRST:STEP with a step of 2 or more")
-    return int(found[1]), int(found[2])
+    return first, step
 
 
 def _parser() -> Parser:
@@ -250,7 +253,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     rows = before.empty_rows
     if args.empty_rows is not None:
         first, step = args.empty_rows
-        rows = list(range(first, height, step)) if step else []
+        if first >= height:
+            raise UserError(f"--empty-rows: {device} has rows 0 to {height - 1}, not {first}")
+        rows = logic_columns(device, range(first, height, step) if step else ())
     if importlib.util.find_spec("scipy") is None:
         raise UserError("scipy is not installed: pip install '.[dev]'")
     console = Console(stderr=True)
@@ -262,7 +267,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         sites = make_floorplan(module, device, before=before.sites, progress=progress)
     write_output(path, json.dumps({
-        "core": _core(config), "device": device, "empty_rows": list(rows), "sites": sites,
+        "core": _core(config), "device": device, "empty_rows": rows, "sites": sites,
     }, indent=1) + "\n")
     print(f"{path.name}: sites of {len(sites)} cells, {len(rows)} rows without tables")
     return 0

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from model.errors import UserError
 from model.files import read_json
 
-__all__ = ["KINDS", "TABLES", "keepouts", "sites_of", "tiles_of"]
+__all__ = ["KINDS", "keepouts", "kept_tables", "logic_columns", "sites_of", "tiles_of"]
 
 #: Columns of the sites of a memory or a multiplier from the first column of their group, by the
 #: number in the site's name; tiles of Project Trellis that begin with it.
@@ -19,7 +19,7 @@ KINDS = {
     "MULT18X18D": ("MIB_DSP", "MULT18_", {0: 0, 1: 1, 4: 4, 5: 5}, 0),
 }
 #: Tables of a tile of logic: two in each of its slices A to D.
-TABLES = 8
+_TABLES = 8
 
 
 def tiles_of(device: str) -> list[tuple[str, int, int]]:
@@ -50,28 +50,47 @@ def sites_of(device: str) -> tuple[int, int, dict[str, list[tuple[str, int, int]
     return (1 + max(column for _, _, column in tiles), 1 + max(row for _, row, _ in tiles), sites)
 
 
-def keepouts(device: str, rows: Sequence[int]) -> str:
-    """Verilog of a module ``keepouts``, which takes all tables of some rows and does nothing.
-
-    nextpnr packs logic as tight as it can, and has no option for less; where more wires want to
-    pass than can, its router comes to no end. A table without inputs keeps others out of its place.
-
-    Parameters
-    ----------
-    device : str
-        ``LFE5U-85F`` or another one of the family.
-    rows : sequence of int
-        Rows of tiles. Those without tables, as of memories, have none to take.
+def logic_columns(device: str, rows: Sequence[int]) -> dict[int, list[tuple[int, int]]]:
+    """Columns of the tiles of logic of some rows of a device: first and last of each run.
 
     Raises
     ------
     UserError
-        The device is not known.
+        The device is not known, or a row has no logic.
+    """
+    runs: dict[int, list[tuple[int, int]]] = {row: [] for row in rows}
+    for row, column in sorted((row, column) for kind, row, column in tiles_of(device)
+                              if kind == "PLC2" and row in runs):
+        if runs[row] and runs[row][-1][1] == column - 1:
+            runs[row][-1] = (runs[row][-1][0], column)
+        else:
+            runs[row].append((column, column))
+    if without := [row for row, columns in runs.items() if not columns]:
+        raise UserError(f"row {without[0]} of {device} has no logic")
+    return runs
+
+
+def keepouts(empty: Mapping[int, Sequence[tuple[int, int]]]) -> str:
+    """Verilog of a module ``keepouts``, which takes all tables of some tiles and does nothing.
+
+    nextpnr packs logic as tight as it can, and has no option for less; where more wires want to
+    pass than can, its router comes to no end. A table without inputs keeps others out of its
+    place. Flip-flops may lie beside it.
+
+    Parameters
+    ----------
+    empty : dict of list of (int, int)
+        By row the first and last columns of runs of tiles of logic (`logic_columns`).
     """
     lines = [
         f'(* keep, BEL = "X{column}/Y{row}/SLICE{"ABCD"[place // 2]}.K{place % 2}" *) '
         f"LUT4 #(.INIT(16'h0)) x{column}_y{row}_{place} ();"
-        for kind, row, column in sorted(tiles_of(device)) if kind == "PLC2" and row in set(rows)
-        for place in range(TABLES)
+        for row, runs in sorted(empty.items()) for first, last in runs
+        for column in range(first, last + 1) for place in range(_TABLES)
     ]
     return "\n".join(["module keepouts;", *lines, "endmodule", ""])
+
+
+def kept_tables(verilog: str) -> int:
+    """Count the tables of `keepouts`."""
+    return sum(line.startswith("(* keep,") for line in verilog.splitlines())

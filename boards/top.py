@@ -24,7 +24,7 @@ class BoardTop(Elaboratable):
     pll : Pll or Mmcm
         From the board's clock to that of the core.
     keepouts : bool
-        Whether there are places without logic (`boards.tiles.keepouts`).
+        Whether there are places without tables (`boards.tiles.keepouts`).
     """
 
     def __init__(self, core: Any, pll: Pll | Mmcm, *, keepouts: bool = False) -> None:

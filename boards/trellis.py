@@ -18,6 +18,7 @@ from boards.bitstream import Bitstream
 from boards.floorplan import Floorplan, yosys_commands
 from boards.pll import Pll
 from boards.table import Board
+from boards.tiles import kept_tables
 from model.errors import UserError
 from model.files import write_atomic
 from rtl.resources import HIDE_NAMES, NO_COLLISIONS
@@ -33,7 +34,7 @@ _TOOLS = (
 )
 #: Clock that nextpnr is asked for, more than a board's: it then works at all the longest paths.
 AIM_HZ = 100_000_000
-#: File of a build with the tables that keep logic out of places (`boards.tiles.keepouts`).
+#: File of a build with the tables that keep others out of places (`boards.tiles.keepouts`).
 KEEPOUTS = "keepouts.v"
 #: What nextpnr's report calls things.
 _CELLS = {"TRELLIS_COMB": "LUT4", "TRELLIS_FF": "FF", "MULT18X18D": "MULT18X18D",
@@ -144,7 +145,7 @@ def _figures(folder: Path, design: str) -> dict[str, Any]:
         report = json.loads(path.read_text())
         used = report["utilization"]
         if (keepouts := folder / KEEPOUTS).exists():
-            used["TRELLIS_COMB"]["used"] -= keepouts.read_text().count("LUT4")
+            used["TRELLIS_COMB"]["used"] -= kept_tables(keepouts.read_text())
         return {
             # One clock domain; nextpnr also lists the input of the PLL where logic hangs on it.
             "fmax_hz": 1e6 * min(clock["achieved"] for clock in report["fmax"].values()),

@@ -12,7 +12,9 @@ import pytest
 from boards import build, trellis
 from boards.bitstream import Bitstream
 from boards.build import make_plan
+from boards.floorplan import Floorplan
 from boards.table import BOARDS, find_board
+from boards.tiles import keepouts, kept_tables, logic_columns
 from boards.trellis import build_bitstream
 from model.config import PRESETS, load_config
 from model.errors import UserError
@@ -159,6 +161,53 @@ def test_a_build_says_whether_the_core_has_a_floorplan(config, planned, tmp_path
     assert ("; with the floorplan" if planned else "; no floorplan") in report["text"]
 
 
+def test_tables_that_keep_others_out_are_not_counted(tmp_path):
+    (tmp_path / "x.report.json").write_text(json.dumps({
+        "fmax": {"clk": {"achieved": 50.0}},
+        "utilization": {cell: {"used": 3000, "available": 4000} for cell in trellis._CELLS},
+    }))
+    assert trellis._figures(tmp_path, "x")["resources"]["LUT4"] == {"used": 3000, "available": 4000}
+    (tmp_path / trellis.KEEPOUTS).write_text(keepouts({3: [(2, 4), (8, 8)]}))
+    found = trellis._figures(tmp_path, "x")
+    assert found["resources"]["LUT4"] == {"used": 3000 - 32, "available": 4000}
+    assert found["resources"]["FF"]["used"] == 3000 and found["fmax_hz"] == 50e6
+
+
+def test_rows_without_tables_change_nothing_else(tmp_path, monkeypatch):
+    """Of a real top: all tables are in the netlist, and but for them it is the same."""
+    board, config = find_board("ulx3s-45f"), PRESETS["ecp5-45f"]
+    link_only = LinkOnly(config)
+    monkeypatch.setattr(build, "HostedTop", lambda config, **options: link_only)
+
+    def cells(rows):
+        empty = logic_columns("LFE5U-45F", rows)
+        monkeypatch.setattr(build, "find_floorplan", lambda *core: Floorplan({}, empty))
+        plan, _ = make_plan(board, config)
+        module = trellis.synthesise(plan, tmp_path / str(len(rows)), board.design)
+        return module["cells"], keepouts(empty)
+
+    without, _ = cells([])
+    with_them, verilog = cells([7, 11])
+    kept = [cell["attributes"]["BEL"] for name, cell in with_them.items()
+            if name.startswith("keepouts.") and cell["type"] == "LUT4"]
+    assert len(set(kept)) == len(kept) == kept_tables(verilog) > 1000
+
+    def rest(cells):
+        # Numbers of nets may differ.
+        return {name: (cell["type"], cell["parameters"]) for name, cell in cells.items()
+                if not name.startswith("keepouts") and cell["type"] != "$scopeinfo"}
+
+    assert rest(without) == rest(with_them)
+
+
+def test_a_plan_needs_no_tools(tmp_path, monkeypatch):
+    """Also where there is a floorplan: it is run elsewhere."""
+    monkeypatch.setattr(build, "HostedTop", lambda config, **options: Echo())
+    monkeypatch.setattr("boards.tiles.importlib.util.find_spec", lambda name: None)
+    assert main(["--board", "ulx3s-85f", "--plan-only", "--out", str(tmp_path)]) == 0
+    assert (tmp_path / "keepouts.v").exists()
+
+
 def test_plan_only(tmp_path, capsys, monkeypatch):
     made = []
 
@@ -168,7 +217,7 @@ def test_plan_only(tmp_path, capsys, monkeypatch):
 
     monkeypatch.setattr(build, "HostedTop", stand_in)
     # What an earlier build left there is not of this plan.
-    for stale in ("spectralcnn_ulx3s_45f.bit", "build.json"):
+    for stale in ("spectralcnn_ulx3s_45f.bit", "build.json", "keepouts.v"):
         (tmp_path / stale).write_text("old")
     assert main(["--board", "ulx3s-45f", "--plan-only", "--clock", "40", "--out", str(tmp_path),
                  "--json", str(tmp_path / "plan.json")]) == 0
@@ -181,6 +230,7 @@ def test_plan_only(tmp_path, capsys, monkeypatch):
     assert (tmp_path / "build_spectralcnn_ulx3s_45f.sh").exists()
     assert json.loads((tmp_path / "plan.json").read_text())["clock_hz"] == 40_000_000
     assert not list(tmp_path.glob("*.bit")) and not (tmp_path / "build.json").exists()
+    assert not (tmp_path / "keepouts.v").exists()
 
 
 def test_out_is_a_folder(tmp_path, capsys):

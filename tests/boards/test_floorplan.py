@@ -24,7 +24,7 @@ from boards.floorplan import (
 )
 from boards.globalplace import _DENSITY, Problem, _halve, _spread, place
 from boards.table import BOARDS, find_board
-from boards.tiles import keepouts, sites_of, tiles_of
+from boards.tiles import keepouts, logic_columns, sites_of, tiles_of
 from boards.trellis import overrides
 from model.config import load_config
 from model.errors import UserError
@@ -48,9 +48,9 @@ def test_floorplans_fit_core_and_device(path):
     record = json.loads(path.read_text())
     config = load_config(record["core"]["config"])
     found = find_floorplan(config, record["device"])
-    assert found == Floorplan(record["sites"], record["empty_rows"])
-    _, height, sites = sites_of(record["device"])
-    assert all(0 <= row < height for row in found.empty_rows)
+    assert found.sites == record["sites"]
+    assert found.empty_rows == logic_columns(record["device"], list(found.empty_rows))
+    _, _, sites = sites_of(record["device"])
     there = {name for each in sites.values() for name, _, _ in each}
     chosen = list(record["sites"].values())
     assert len(set(chosen)) == len(chosen) and set(chosen) <= there
@@ -73,7 +73,7 @@ def test_a_plan_has_the_floorplan_of_its_core(monkeypatch):
     assert "BEL" not in script(own, floorplan=False)
     assert "BEL" not in script(other)
     assert "BEL" not in script(replace(own, onchip_kib=64))
-    assert not find_floorplan(other, "LFE5U-85F") and not find_floorplan(own, "LFE5U-25F")
+    assert find_floorplan(other, "LFE5U-85F") == find_floorplan(own, "LFE5U-25F") == Floorplan()
 
 
 MODULE = """
@@ -144,6 +144,9 @@ def test_cells_more_or_less_are_an_error(netlist):
     plan = make_floorplan(module, "LFE5U-25F", iterations=2)
     done, _ = netlist(yosys_commands({**plan, "three.ram.0.0": "X4/Y10/EBR0"}))
     assert done.returncode and "contains 4 elements instead of the asserted 5" in done.stderr
+    wrong = {**dict(list(plan.items())[1:]), "three.ram.0.0": "X4/Y10/EBR0"}
+    done, _ = netlist(yosys_commands(wrong))
+    assert done.returncode and "contains 3 elements instead of the asserted 4" in done.stderr
     fewer = dict(list(plan.items())[1:])
     done, _ = netlist(yosys_commands(fewer))
     assert done.returncode and "contains 4 elements instead of the asserted 3" in done.stderr
@@ -152,7 +155,8 @@ def test_cells_more_or_less_are_an_error(netlist):
 def test_keepouts_take_all_tables_of_their_rows(tmp_path):
     """nextpnr knows their places; a table of the design that belongs there is one too many."""
     rows = [7, 11]
-    (tmp_path / "keepouts.v").write_text(keepouts("LFE5U-25F", rows))
+    empty = logic_columns("LFE5U-25F", rows)
+    (tmp_path / "keepouts.v").write_text(keepouts(empty))
     sites = {f"X{column}/Y{row}/SLICE{part}.K{table}"
              for kind, row, column in tiles_of("LFE5U-25F") if kind == "PLC2" and row in rows
              for part in "ABCD" for table in range(2)}
@@ -160,7 +164,7 @@ def test_keepouts_take_all_tables_of_their_rows(tmp_path):
     (tmp_path / "top.v").write_text(
         "module top(input a, b, output o);\n"
         "assign o = a ^ b; (* keep *) keepouts keepouts(); endmodule\n")
-    options = overrides(find_board("ulx3s-85f"), 1, Floorplan({}, rows))
+    options = overrides(find_board("ulx3s-85f"), 1, Floorplan({}, empty))
     before, after = options["script_after_read"], options["script_after_synth"]
 
     def build(commands=""):
@@ -205,8 +209,12 @@ def chains(count, length, sites):
 
 
 @pytest.mark.parametrize("content", [
-    "{}", "[1]", '{"core": {}, "empty_rows": [], "sites": ["a"]}', "{",
-    '{"core": {}, "sites": {}}', '{"core": {}, "empty_rows": ["1"], "sites": {}}',
+    "{}", "[1]", '{"core": {}, "empty_rows": {}, "sites": ["a"]}', "{",
+    '{"core": {}, "sites": {}}', '{"core": {}, "empty_rows": [1], "sites": {}}',
+    '{"core": {}, "empty_rows": {"x": [[2, 3]]}, "sites": {}}',
+    '{"core": {}, "empty_rows": {"1": [2, 3]}, "sites": {}}',
+    '{"core": {}, "empty_rows": {"1": [[2, true]]}, "sites": {}}',
+    '{"core": {}, "empty_rows": {"1": [[-2, 3]]}, "sites": {}}',
 ])
 def test_damaged_floorplans_are_refused(content, tmp_path, monkeypatch):
     monkeypatch.setattr("boards.floorplan.FOLDER", tmp_path)
@@ -239,13 +247,16 @@ def test_rows_without_tables_stay_until_others_are_chosen(tmp_path, monkeypatch,
     monkeypatch.setattr("boards.floorplan._netlist", lambda board, folder: {})
     monkeypatch.setattr("boards.floorplan.make_floorplan", lambda *args, **options: {})
     path = tmp_path / "ecp5-85f-board-85f.json"
-    for options, rows in ((["--empty-rows", "3:40"], [3, 43, 83]), ([], [3, 43, 83]),
+    for options, rows in ((["--empty-rows", "3:40"], ["3", "43", "83"]), ([], ["3", "43", "83"]),
                           (["--empty-rows", "0:0"], []), (["--anew"], [])):
         assert main(["ulx3s-85f", *options]) == 0
-        assert json.loads(path.read_text())["empty_rows"] == rows
+        assert list(json.loads(path.read_text())["empty_rows"]) == rows
     for wrong in ("4", "1:1", "1:0", "x:4", "-1:4", "1:4:2"):
         assert main(["ulx3s-85f", f"--empty-rows={wrong}"]) == 2
         assert f"'{wrong}' is not FIRST:STEP" in capsys.readouterr().err
+    for beyond, told in (("96:4", "rows 0 to 95, not 96"), ("10:60", "row 10 of LFE5U-85F has no")):
+        assert main(["ulx3s-85f", "--empty-rows", beyond]) == 2
+        assert told in capsys.readouterr().err
 
 
 def test_unknown_devices_and_empty_netlists_are_refused():

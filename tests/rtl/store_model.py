@@ -314,7 +314,7 @@ def parameter_memory(dut, queue, rng, p=1.0):
         async for *_, addr, release in samples:
             if read is not None:
                 ctx.set(Value.cast(dut.param_data), pack(KernelParameters, read))
-            block = queue[0] if queue else []
+            block = queue[0] if ready else []       # none before it says that they are there
             read = block[addr] if addr < len(block) else None
             if release:
                 queue.pop(0)
