@@ -22,6 +22,7 @@ from rtl.largeram import large_ram
 from rtl.passes import Passes
 from rtl.queue import Level
 from rtl.signatures import Descriptor, KernelEntry
+from rtl.slice import RegisterSlice
 
 __all__ = ["KernelBuffer", "KernelWriteSignature", "Ring"]
 
@@ -247,9 +248,9 @@ class KernelBuffer(wiring.Component):
         width = min(bits, 512)
         s3_row = []
         # Whether a beat comes is known late, so that the place it goes to, which nobody reads while
-        # there is room, is written in any case: enables hang on registers alone.
-        # Weights have a cycle less to do behind their RAMs than selects. They spend it in front:
-        # the RAMs are many and far apart, so that all they take is registered (w1, s1).
+        # there is room, is written in any case: enables hang on registers alone. What comes is
+        # written a cycle later (w1), as the RAMs are many and far apart; so weights, which have a
+        # cycle less to do behind their RAMs than selects, are read a cycle later (s1).
         w_bank = Signal(range(max(2, config.row_beats)))
         w1_en = Signal(config.row_beats)
         w1_addr = Signal.like(rows.w_addr, name="w1_addr", reset_less=True)
@@ -278,14 +279,24 @@ class KernelBuffer(wiring.Component):
             m.d.sync += s3_row[-1].eq(out.data)
         m.submodules.select_ram = ram = Memory(shape=bits, depth=config.select_depth, init=[])
         port, out = ram.write_port(), ram.read_port()
+        w1_select = Signal(bits, reset_less=True)
+        w1_select_en = Signal()
+        w1_select_addr = Signal.like(selects.w_addr, name="w1_select_addr", reset_less=True)
+        m.d.sync += [
+            w1_select.eq(write.select.payload), w1_select_en.eq(selects.room),
+            w1_select_addr.eq(selects.w_addr),
+        ]
         m.d.comb += [
             write.weight.ready.eq(rows.room), write.select.ready.eq(selects.room),
             rows.write.eq(write.weight.valid & rows.room & write.weight.payload.last),
             selects.write.eq(write.select.valid & selects.room),
-            port.addr.eq(selects.w_addr), port.data.eq(write.select.payload),
-            port.en.eq(selects.room),
+            port.addr.eq(w1_select_addr), port.data.eq(w1_select), port.en.eq(w1_select_en),
             out.addr.eq(selects.r_addr), out.en.eq(s0_read),
         ]
+        if simulated:
+            m.d.sync += Assert(~(
+                s0_read & (code != 0) & w1_select_en & (selects.r_addr == w1_select_addr)
+            ))
 
         s1_place, s1_code = Signal.like(s0_place, reset_less=True), Signal(3, reset_less=True)
         s2_beat = Signal(bits, reset_less=True)
@@ -313,24 +324,32 @@ class KernelBuffer(wiring.Component):
     def _queue(self, m: Module, s1_read, s3_row, s3_found) -> None:
         """Entries that wait for the issue unit.
 
-        Read out of distributed RAM where they lie, so that a late ``ready`` enables no more than
-        the pointers. What the issue unit decides by is in registers besides, found a cycle before.
+        They are read out of distributed RAM where they lie. Where that is, and what the issue unit
+        decides by, goes through a slice, which may lie beside that unit: its late ``ready`` does
+        not reach the queue.
         """
         out = self.entries.payload
+        windowed = self._config.window > 1
+        decisive = Cat(s3_found.select[0][7], *(
+            s3_found[name] for name in ("addr", "last") if windowed
+        ))
+        token = data.StructLayout({"place": range(self._QUEUE), "head": len(decisive)})
         m.submodules.level = level = Level(depth=self._QUEUE)
+        m.submodules.front = front = RegisterSlice(token)
         s2_valid, s3_valid, taken = Signal(), Signal(), Signal()
-        s3_addr = Signal(range(self._QUEUE))
-        r_addr, r_next = Signal(range(self._QUEUE)), Signal(range(self._QUEUE), init=1)
+        s3_addr, r_addr = Signal(range(self._QUEUE)), Signal(range(self._QUEUE))
         m.d.comb += [
-            level.write.eq(s3_valid), level.read.eq(level.some & self.entries.ready),
-            m.submodules.credit.read.eq(taken), self.entries.valid.eq(level.some),
+            # An entry is told of while it is in s3.
+            level.write.eq(s2_valid), front.i.valid.eq(level.some),
+            level.read.eq(level.some & front.i.ready),
+            self.entries.valid.eq(front.o.valid), front.o.ready.eq(self.entries.ready),
+            m.submodules.credit.read.eq(taken),
         ]
         m.d.sync += [
             s2_valid.eq(s1_read), s3_valid.eq(s2_valid),
-            s3_addr.eq(s3_addr + s3_valid), taken.eq(level.read),
+            s3_addr.eq(s3_addr + s3_valid), r_addr.eq(r_addr + level.read),
+            taken.eq(front.o.valid & front.o.ready),
         ]
-        with m.If(level.read):
-            m.d.sync += [r_addr.eq(r_next), r_next.eq(r_next + 1)]
 
         def storage(name, value, r_addr):
             """Keep what comes in s3; what is read now."""
@@ -342,21 +361,18 @@ class KernelBuffer(wiring.Component):
             ]
             return read.data
 
-        weights = storage("weight_queue", s3_row, r_addr)
-        selects = storage("select_queue", s3_found.select.as_value(), r_addr)
-        decisive = Cat(s3_found.select[0][7], *(
-            s3_found[name] for name in ("addr", "last") if self._config.window > 1
-        ))
-        following = storage("head_queue", decisive, r_next)
-        head = Signal(len(decisive), reset_less=True)
-        with m.If(~level.some | self.entries.ready):
-            m.d.sync += head.eq(Mux(level.many, following, decisive))
+        place = front.o.payload.place
+        weights = storage("weight_queue", s3_row, place)
+        selects = storage("select_queue", s3_found.select.as_value(), place)
+        head = storage("head_queue", decisive, r_addr)
         m.d.comb += [
-            out.weight.as_value().eq(weights),
-            out.select.as_value().eq(selects), out.select[0][7].eq(head[0]),
+            front.i.payload.place.eq(r_addr),
+            front.i.payload.head.eq(Mux(s3_valid & ~level.many, decisive, head)),
+            out.weight.as_value().eq(weights), out.select.as_value().eq(selects),
+            out.select[0][7].eq(front.o.payload.head[0]),
         ]
-        if self._config.window > 1:
-            m.d.comb += Cat(out.addr, out.last).eq(head[1:])
+        if windowed:
+            m.d.comb += Cat(out.addr, out.last).eq(front.o.payload.head[1:])
 
 
 def _found(config: AcceleratorConfig) -> dict:

@@ -31,13 +31,13 @@ class ParamMemory(wiring.Component):
         A beat of the block being written, its first kernel low; ``w_last`` completes the block.
     ready : Out(1)
         The parameters of the current block are there. A register, since the store stage is far
-        away: a cycle after they are; ``next`` shows at once.
+        away: two cycles after they are; ``next`` shows at once.
     r_addr : In
         Kernel lane.
     r_data : Out(KernelParameters)
         Its parameters, `LATENCY` cycles later, behind a multiplexer.
     next : In(1)
-        Release the current block.
+        Release the current block; not in the cycle after another ``next``.
     """
 
     #: Kernel blocks the ring holds: how far the kernel stream may run ahead of the store stage.
@@ -71,20 +71,33 @@ class ParamMemory(wiring.Component):
 
         w_block, r_block = Signal(range(self.BLOCKS)), Signal(range(self.BLOCKS))
         beat = Signal(range(beats))
-        done = self.w_en & self.w_last
+        # Room is taken up at once. What is written is a cycle later, so that the RAM may lie far
+        # from Prefetch, and so is what the store stage sees of it.
+        w1_en, w1_last = Signal(), Signal(reset_less=True)
+        w1_data = Signal(config.port_bits, reset_less=True)
+        m.submodules.space = space = Level(depth=self.BLOCKS)
         m.submodules.level = level = Level(depth=self.BLOCKS)
-        m.d.comb += [
-            write.en.eq(self.w_en), write.data.eq(self.w_data),
-            write.addr.eq(Cat(beat, w_block)),
-            read.en.eq(1), read.addr.eq(Cat(self.r_addr[low:], r_block)),
-            level.write.eq(done), level.read.eq(self.next),
-            self.room.eq(level.room),
+        m.d.sync += [
+            w1_en.eq(self.w_en), w1_last.eq(self.w_last), w1_data.eq(self.w_data),
         ]
-        m.d.sync += self.ready.eq(Mux(self.next, level.many, level.some))
-        with m.If(self.w_en):
-            m.d.sync += beat.eq(Mux(self.w_last, 0, beat + 1))
-        with m.If(done):
-            m.d.sync += w_block.eq(w_block + 1)
+        m.d.comb += [
+            write.en.eq(w1_en), write.data.eq(w1_data), write.addr.eq(Cat(beat, w_block)),
+            read.en.eq(1), read.addr.eq(Cat(self.r_addr[low:], r_block)),
+            space.write.eq(self.w_en & self.w_last), space.read.eq(self.next),
+            self.room.eq(space.room),
+            level.write.eq(w1_en & w1_last), level.read.eq(self.next),
+        ]
+        # Registers half-way to the store stage. They are behind by one cycle, in which at most one
+        # block is released.
+        some, many, released = Signal(), Signal(), Signal()
+        m.d.sync += [
+            some.eq(level.some), many.eq(level.many), released.eq(self.next),
+            self.ready.eq(Mux(self.next | released, many, some)),
+        ]
+        with m.If(w1_en):
+            m.d.sync += beat.eq(Mux(w1_last, 0, beat + 1))
+            with m.If(w1_last):
+                m.d.sync += w_block.eq(w_block + 1)
         with m.If(self.next):
             m.d.sync += r_block.eq(r_block + 1)
 

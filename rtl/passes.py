@@ -28,7 +28,7 @@ class Passes(wiring.Component):
     """Walk over groups, kernel blocks and tile blocks of the layers.
 
     Runs ahead of who reads the entries by the passes that may wait, so that nobody waits for it.
-    Latency 2 cycles from a count to its pass, throughput a pass every other cycle; three cycles
+    Latency 3 cycles from a count to its pass, throughput a pass every other cycle; three cycles
     between layers.
 
     Attributes
@@ -36,7 +36,7 @@ class Passes(wiring.Component):
     desc : In(stream.Signature(Descriptor))
         The layers.
     count : In(stream.Signature(ENTRY_BITS))
-        Entries of the kernel blocks, as they come.
+        Entries of the kernel blocks, as they come; one every other cycle.
     o : Out(stream.Signature(Pass))
         The passes.
     """
@@ -73,10 +73,14 @@ class Passes(wiring.Component):
         last_pass, last_block = Signal(reset_less=True), Signal(reset_less=True)
         last_group, last_but_one = Signal(reset_less=True), Signal(reset_less=True)
 
+        # Taken a cycle late, as it comes with a beat of the memory port.
+        w1_valid, w1_count = Signal(), Signal(ENTRY_BITS, reset_less=True)
+        m.d.sync += [
+            w1_valid.eq(self.count.valid & self.count.ready), w1_count.eq(self.count.payload),
+        ]
         m.d.comb += [
-            counts.i.valid.eq(self.count.valid), self.count.ready.eq(counts.i.ready),
-            counts.i.payload.entries.eq(self.count.payload),
-            counts.i.payload.single.eq(self.count.payload == 1),
+            counts.i.valid.eq(w1_valid), self.count.ready.eq(counts.i.ready & ~w1_valid),
+            counts.i.payload.entries.eq(w1_count), counts.i.payload.single.eq(w1_count == 1),
             now.entries.eq(Mux(fresh, counts.o.payload.entries, held.entries)),
             now.single.eq(Mux(fresh, counts.o.payload.single, held.single)),
             now.code.eq(code), now.keep.eq(~last_pass),

@@ -382,16 +382,16 @@ def test_parameters_are_ready_over_a_release_when_there_are_more():
 
         for _ in range(2):
             await write_block()
-        await ctx.tick().repeat(2)
+        await ctx.tick().repeat(4)
         assert ctx.get(dut.ready)
         await release()                     # one is left
         await ctx.tick()
         assert ctx.get(dut.ready)
         await release()                     # none, and none comes
-        await ctx.tick().repeat(3)
+        await ctx.tick().repeat(5)
         assert not ctx.get(dut.ready)
         await write_block()
-        await ctx.tick()
+        await ctx.tick().repeat(3)
         assert ctx.get(dut.ready)
         # The last goes as another comes: not ready, then ready.
         for beat in range(beats):
@@ -401,9 +401,39 @@ def test_parameters_are_ready_over_a_release_when_there_are_more():
             await ctx.tick()
         ctx.set(dut.w_en, 0)
         ctx.set(dut.next, 0)
-        seen.append(ctx.get(dut.ready))
-        await ctx.tick()
-        seen.append(ctx.get(dut.ready))
+        for _ in range(4):
+            seen.append(ctx.get(dut.ready))
+            await ctx.tick()
 
     simulate(dut, bench)
-    assert seen == [1, 0, 0, 1]
+    assert seen == [1, 0, 0, 0, 0, 1]
+
+
+@pytest.mark.parametrize("releases", [0.1, 0.5, 0.9])
+def test_parameters_are_ready_only_if_they_are_there(releases):
+    dut, rng = ParamMemory(config=CONFIGS["tiny"]), np.random.default_rng(5)
+    beats, done, seen = param_beats(CONFIGS["tiny"]), 200, []
+
+    async def bench(ctx):
+        written, given, beat, waited = 0, 0, 0, 0
+        while given < done:
+            ready, room = ctx.get(dut.ready), ctx.get(dut.room)
+            assert not ready or given < written
+            # Nothing keeps them for longer than what they pass through.
+            waited = waited + 1 if written > given and not ready else 0
+            assert waited <= 4
+            writes = written < done and (beat > 0 or room) and rng.random() < 0.6
+            goes = ready and not ctx.get(dut.next) and rng.random() < releases
+            ctx.set(dut.w_en, writes)
+            ctx.set(dut.w_last, beat == beats - 1)
+            ctx.set(dut.w_data, written)
+            ctx.set(dut.next, goes)
+            await ctx.tick()
+            if writes:
+                beat = (beat + 1) % beats
+                written += beat == 0
+            given += goes
+            seen.append(written - given)
+
+    simulate(dut, bench)
+    assert max(seen) <= dut.BLOCKS and (releases > 0.1 or max(seen) == dut.BLOCKS)
