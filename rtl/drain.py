@@ -67,23 +67,24 @@ class Rounder(wiring.Component):
         s1_fine = Signal(3, reset_less=True)
         s1_up_to = Signal(7, reset_less=True)       # bit n: the fine shift is at most n
         s2_low = Signal(bits, reset_less=True)
-        s2_sign, s2_over = Signal(reset_less=True), Signal(reset_less=True)
+        s2_sign = Signal(reset_less=True)
+        s2_overs = Signal(3, reset_less=True)       # it is too large if any of them is set
         s3 = Signal(signed(bits + 1), reset_less=True)
         s4 = Signal(signed(bits), reset_less=True)
 
         sign = s1[-1]
         above = s1[bits:-1] ^ sign.replicate(len(s1) - bits - 1)
-        # The bits of the magnitude that remain above the result after the fine shift.
-        over = above[7:].any()
-        for count in range(7):
-            over |= above[count] & s1_up_to[count]
+        # The bits of the magnitude that remain above the result after the fine shift, looked at in
+        # three parts, since the shift reaches every rounder late.
+        remain = above[:7] & s1_up_to
         # One that would round up to a positive overflow.
-        top = Signal()
-        m.d.comb += top.eq(s2_low.all() & ~s2_sign)
+        top, s2_over = Signal(), Signal()
+        m.d.comb += [top.eq(s2_low.all() & ~s2_sign), s2_over.eq(s2_overs.any())]
         m.d.sync += [
             s1.eq((self.value << 1) >> (self.shift[3:] << 3)), s1_fine.eq(self.shift[:3]),
             s1_up_to.eq(Cat(self.shift[:3] <= count for count in range(7))),
-            s2_low.eq(s1 >> s1_fine), s2_sign.eq(sign), s2_over.eq(over),
+            s2_low.eq(s1 >> s1_fine), s2_sign.eq(sign),
+            s2_overs.eq(Cat(remain[:4].any(), remain[4:].any(), above[7:].any())),
             s3.eq(Cat(
                 Mux(s2_over, 0, s2_low[0] & ~top),
                 Mux(s2_over, (~s2_sign).replicate(bits - 1), s2_low[1:]),

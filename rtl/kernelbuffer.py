@@ -30,7 +30,8 @@ __all__ = ["KernelBuffer", "KernelWriteSignature", "Ring"]
 class KernelWriteSignature(wiring.Signature):
     """Prefetch to kernel buffer: entry counts, select beats, beats of weights of a row.
 
-    ``count.ready``, once given, stays until a count is taken.
+    ``count.ready``, once given, stays until a count is taken. The beat of a row's selects comes
+    before the last of its weights.
     """
 
     def __init__(self, config: AcceleratorConfig) -> None:
@@ -164,7 +165,8 @@ class KernelBuffer(wiring.Component):
     def elaborate(self, platform) -> Module:
         """Rings, the walk over entries, and the read pipeline.
 
-        Stages: s0 address, s1 RAM of selects, s2 RAM of weights, s3 all of an entry.
+        Stages: s0 address, s1 RAM of selects, s2 RAM of weights, s3 all of an entry. Behind it is
+        the queue (`_queue`).
         """
         m = Module()
         m.submodules.passes = passes = Passes()
@@ -247,22 +249,22 @@ class KernelBuffer(wiring.Component):
         # initial value of many megabits.
         width = min(bits, 512)
         s3_row = []
-        # Whether a beat comes is known late, so that the place it goes to, which nobody reads while
-        # there is room, is written in any case: enables hang on registers alone. What comes is
-        # written a cycle later (w1), as the RAMs are many and far apart; so weights, which have a
-        # cycle less to do behind their RAMs than selects, are read a cycle later (s1).
+        # Whether a beat comes is known late, so that the place it goes to, which nobody reads if
+        # there is room, is written in any case: enables hang on registers alone. All is written a
+        # cycle later (w1), as the RAMs are many and far apart. In that cycle the row may be read:
+        # its selects came a beat before its weights, which are read a cycle after them (s1).
         w_bank = Signal(range(max(2, config.row_beats)))
-        w1_en = Signal(config.row_beats)
-        w1_addr = Signal.like(rows.w_addr, name="w1_addr", reset_less=True)
-        w1_data = Signal(bits, reset_less=True)
+        w1_weight_en = Signal(config.row_beats)
+        w1_weight_addr = Signal.like(rows.w_addr, name="w1_weight_addr", reset_less=True)
+        w1_weight = Signal(bits, reset_less=True)
         s1_addr = Signal.like(rows.r_addr, name="s1_addr", reset_less=True)
         m.d.sync += [
-            w1_en.eq(Cat(rows.room & (w_bank == bank) for bank in range(config.row_beats))),
-            w1_addr.eq(rows.w_addr), w1_data.eq(write.weight.payload.data),
+            w1_weight_en.eq(Cat(rows.room & (w_bank == bank) for bank in range(config.row_beats))),
+            w1_weight_addr.eq(rows.w_addr), w1_weight.eq(write.weight.payload.data),
             s1_addr.eq(rows.r_addr),
         ]
         if simulated:   # what an ECP5's block RAM would read is not defined
-            m.d.sync += Assert(~(s1_read & w1_en.any() & (s1_addr == w1_addr)))
+            m.d.sync += Assert(~(s1_read & w1_weight_en.any() & (s1_addr == w1_weight_addr)))
         with m.If(write.weight.valid & rows.room):
             m.d.sync += w_bank.eq(Mux(write.weight.payload.last, 0, w_bank + 1))
         for index in range(config.row_beats * bits // width):
@@ -272,8 +274,8 @@ class KernelBuffer(wiring.Component):
             )
             port, out = ram.write_port(), ram.read_port()
             m.d.comb += [
-                port.addr.eq(w1_addr), port.data.eq(w1_data.word_select(part, width)),
-                port.en.eq(w1_en[bank]), out.addr.eq(s1_addr), out.en.eq(s1_read),
+                port.addr.eq(w1_weight_addr), port.data.eq(w1_weight.word_select(part, width)),
+                port.en.eq(w1_weight_en[bank]), out.addr.eq(s1_addr), out.en.eq(s1_read),
             ]
             s3_row.append(Signal(width, name=f"s3_row{index}", reset_less=True))
             m.d.sync += s3_row[-1].eq(out.data)
@@ -351,13 +353,13 @@ class KernelBuffer(wiring.Component):
             taken.eq(front.o.valid & front.o.ready),
         ]
 
-        def storage(name, value, r_addr):
-            """Keep what comes in s3; what is read now."""
+        def storage(name, value, place):
+            """Keep what comes in s3; what lies at ``place``."""
             m.submodules[name] = ram = Memory(shape=len(value), depth=self._QUEUE, init=[])
             write, read = ram.write_port(), ram.read_port(domain="comb")
             m.d.comb += [
                 write.addr.eq(s3_addr), write.data.eq(value), write.en.eq(s3_valid),
-                read.addr.eq(r_addr),
+                read.addr.eq(place),
             ]
             return read.data
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Array, Cat, Module, Mux, Signal
+from amaranth.hdl import Array, Assert, Cat, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -31,7 +31,7 @@ class ParamMemory(wiring.Component):
         A beat of the block being written, its first kernel low; ``w_last`` completes the block.
     ready : Out(1)
         The parameters of the current block are there. A register, since the store stage is far
-        away: two cycles after they are; ``next`` shows at once.
+        away: a cycle after they are; ``next`` shows at once.
     r_addr : In
         Kernel lane.
     r_data : Out(KernelParameters)
@@ -75,6 +75,7 @@ class ParamMemory(wiring.Component):
         # from Prefetch, and so is what the store stage sees of it.
         w1_en, w1_last = Signal(), Signal(reset_less=True)
         w1_data = Signal(config.port_bits, reset_less=True)
+        released = Signal()
         m.submodules.space = space = Level(depth=self.BLOCKS)
         m.submodules.level = level = Level(depth=self.BLOCKS)
         m.d.sync += [
@@ -85,15 +86,19 @@ class ParamMemory(wiring.Component):
             read.en.eq(1), read.addr.eq(Cat(self.r_addr[low:], r_block)),
             space.write.eq(self.w_en & self.w_last), space.read.eq(self.next),
             self.room.eq(space.room),
-            level.write.eq(w1_en & w1_last), level.read.eq(self.next),
+            level.write.eq(w1_en & w1_last), level.read.eq(released),
         ]
-        # Registers half-way to the store stage. They are behind by one cycle, in which at most one
-        # block is released.
-        some, many, released = Signal(), Signal(), Signal()
+        # The level hears of a release a cycle late: ``ready`` rests on what it was without those of
+        # this cycle and the one before, of which there is at most one.
         m.d.sync += [
-            some.eq(level.some), many.eq(level.many), released.eq(self.next),
-            self.ready.eq(Mux(self.next | released, many, some)),
+            released.eq(self.next),
+            self.ready.eq(Mux(self.next | released, level.many, level.some)),
         ]
+        if platform is None or platform == "formal":    # a board has no cell to assert
+            m.d.sync += [
+                Assert(~(self.next & released)), Assert(~(space.write & ~space.room)),
+                Assert(~(self.next & ~self.ready)),
+            ]
         with m.If(w1_en):
             m.d.sync += beat.eq(Mux(w1_last, 0, beat + 1))
             with m.If(w1_last):

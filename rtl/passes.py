@@ -16,7 +16,8 @@ from rtl.signatures import Descriptor
 
 __all__ = ["Pass", "Passes"]
 
-#: Entries of a kernel block; whether there is but one.
+#: Entries of a kernel block; whether there is but one: found behind the queue, since a count comes
+#: late in a cycle, with a beat of the memory port.
 _Count = data.StructLayout({"entries": ENTRY_BITS, "single": 1})
 
 #: A kernel block to read once: its entries, the format of its selects, and whether it is read again
@@ -28,7 +29,7 @@ class Passes(wiring.Component):
     """Walk over groups, kernel blocks and tile blocks of the layers.
 
     Runs ahead of who reads the entries by the passes that may wait, so that nobody waits for it.
-    Latency 3 cycles from a count to its pass, throughput a pass every other cycle; three cycles
+    Latency 2 cycles from a count to its pass, throughput a pass every other cycle; three cycles
     between layers.
 
     Attributes
@@ -36,7 +37,7 @@ class Passes(wiring.Component):
     desc : In(stream.Signature(Descriptor))
         The layers.
     count : In(stream.Signature(ENTRY_BITS))
-        Entries of the kernel blocks, as they come; one every other cycle.
+        Entries of the kernel blocks, as they come.
     o : Out(stream.Signature(Pass))
         The passes.
     """
@@ -55,7 +56,7 @@ class Passes(wiring.Component):
     def elaborate(self, platform) -> Module:
         """Hand a pass on when there is room, then find the next: no decision waits for a queue."""
         m = Module()
-        m.submodules.counts = counts = Queue(_Count, depth=self.COUNTS)
+        m.submodules.counts = counts = Queue(ENTRY_BITS, depth=self.COUNTS)
         m.submodules.queue = queue = Queue(Pass, depth=self.PASSES)
         wiring.connect(m, queue.o, wiring.flipped(self.o))
         desc, now = self.desc.payload, queue.i.payload
@@ -73,16 +74,11 @@ class Passes(wiring.Component):
         last_pass, last_block = Signal(reset_less=True), Signal(reset_less=True)
         last_group, last_but_one = Signal(reset_less=True), Signal(reset_less=True)
 
-        # Taken a cycle late, as it comes with a beat of the memory port.
-        w1_valid, w1_count = Signal(), Signal(ENTRY_BITS, reset_less=True)
-        m.d.sync += [
-            w1_valid.eq(self.count.valid & self.count.ready), w1_count.eq(self.count.payload),
-        ]
         m.d.comb += [
-            counts.i.valid.eq(w1_valid), self.count.ready.eq(counts.i.ready & ~w1_valid),
-            counts.i.payload.entries.eq(w1_count), counts.i.payload.single.eq(w1_count == 1),
-            now.entries.eq(Mux(fresh, counts.o.payload.entries, held.entries)),
-            now.single.eq(Mux(fresh, counts.o.payload.single, held.single)),
+            counts.i.valid.eq(self.count.valid), self.count.ready.eq(counts.i.ready),
+            counts.i.payload.eq(self.count.payload),
+            now.entries.eq(Mux(fresh, counts.o.payload, held.entries)),
+            now.single.eq(Mux(fresh, counts.o.payload == 1, held.single)),
             now.code.eq(code), now.keep.eq(~last_pass),
         ]
         # One register a state, as each is the enable of much.

@@ -264,14 +264,15 @@ class HostLink(wiring.Component):
                             m.next = "READ"
             with m.State("READ"):
                 m.d.sync += [self.host_en.eq(memory_side & (place == 0)), place.eq(place + 1)]
+                # Taken over in every cycle, the last time when it is right: few enables.
+                with m.If(memory_side):
+                    m.d.sync += word.eq(self.host_r_data)
+                with m.Elif(info_side):
+                    m.d.sync += word.eq(fixed)
+                with m.Else():
+                    m.d.sync += word.eq(self.csr_r_data)
                 with m.If(place == 1 + _READING):
                     m.d.sync += [place.eq(0), address.eq(address + 1), left.eq(left - 1)]
-                    with m.If(memory_side):
-                        m.d.sync += word.eq(self.host_r_data)
-                    with m.Elif(info_side):
-                        m.d.sync += word.eq(fixed)
-                    with m.Else():
-                        m.d.sync += word.eq(self.csr_r_data)
                     m.next = "ITEM"
             with m.State("ITEM"):
                 m.d.comb += [
