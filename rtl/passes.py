@@ -6,12 +6,12 @@ every tile block of a group of resident ones, and is there again for the next gr
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Assert, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from model.stream import ENTRY_BITS
-from rtl.queue import Queue
+from rtl.queue import Level, Queue
 from rtl.signatures import Descriptor
 
 __all__ = ["Pass", "Passes"]
@@ -44,8 +44,8 @@ class Passes(wiring.Component):
 
     #: Kernel blocks whose entry count may wait.
     COUNTS = 32
-    #: Passes that may wait.
-    PASSES = 2
+    #: Passes that may wait, or have been taken so lately that their place is not known to be free.
+    PASSES = 4
 
     def __init__(self) -> None:
         super().__init__({
@@ -58,6 +58,9 @@ class Passes(wiring.Component):
         m = Module()
         m.submodules.counts = counts = Queue(ENTRY_BITS, depth=self.COUNTS)
         m.submodules.queue = queue = Queue(Pass, depth=self.PASSES)
+        # Places of the queue that are free, for sure: counted here, as who takes the passes is far
+        # away.
+        m.submodules.space = space = Level(depth=self.PASSES)
         wiring.connect(m, queue.o, wiring.flipped(self.o))
         desc, now = self.desc.payload, queue.i.payload
         fresh = Signal(reset_less=True)                     # a kernel block begins
@@ -83,11 +86,16 @@ class Passes(wiring.Component):
         ]
         # One register a state, as each is the enable of much.
         at_layer, at_pass, at_next = Signal(init=1), Signal(), Signal()
+        hands_on, taken = Signal(), Signal()
         m.d.comb += [
             self.desc.ready.eq(at_layer),
-            queue.i.valid.eq(at_pass & (~fresh | counts.o.valid)),
-            counts.o.ready.eq(at_pass & fresh & queue.i.ready),
+            hands_on.eq(at_pass & space.room & (~fresh | counts.o.valid)),
+            counts.o.ready.eq(at_pass & fresh & space.room),
+            queue.i.valid.eq(hands_on), space.write.eq(hands_on), space.read.eq(taken),
         ]
+        m.d.sync += taken.eq(self.o.valid & self.o.ready)
+        if platform is None or platform == "formal":    # a board has no cell to assert
+            m.d.sync += Assert(~(hands_on & ~queue.i.ready))
         group_end, layer_end = Signal(reset_less=True), Signal(reset_less=True)
         m.d.sync += [
             group_end.eq(last_pass & last_block),
@@ -106,7 +114,7 @@ class Passes(wiring.Component):
             ]
         with m.If(at_pass):
             m.d.sync += [held.entries.eq(now.entries), held.single.eq(now.single)]
-        with m.If(queue.i.valid & queue.i.ready):
+        with m.If(hands_on):
             m.d.sync += [at_pass.eq(0), at_next.eq(1)]
         with m.If(at_next):
             m.d.sync += [
