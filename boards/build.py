@@ -117,12 +117,12 @@ def build_board(name: str, folder: Path, *, config: AcceleratorConfig | None = N
                                 plan_only=plan_only)
     config = config or board.accelerator()
     rate = BAUD if baud is None else baud
-    plan, pll = make_plan(board, config, clock_hz=clock_hz, baud=rate,
-                          seed=1 if seed is None else seed)
+    seed = board.seed if seed is None else seed
+    plan, pll = make_plan(board, config, clock_hz=clock_hz, baud=rate, seed=seed)
     report: dict[str, Any] = {
         "board": board.id, "config": config.name, "digest": f"{config.digest:08x}",
         "clock_hz": pll.output_hz, "baud": rate,
-    } | ({} if board.vivado else {"seed": 1 if seed is None else seed})
+    } | ({} if board.vivado else {"seed": seed})
     if plan_only:
         if board.vivado:
             vivado.extract(plan, folder, (f"{board.design}.bit", f"{board.design}.slack"))

@@ -38,6 +38,8 @@ class Board:
         How a host gets to the UART.
     ecppack : str
         Options of ecppack.
+    seed : int
+        Of nextpnr, by default: one with which routing came to an end.
     vivado : bool
         Built by Vivado (7 series) instead of the open tools (ECP5).
     """
@@ -52,6 +54,7 @@ class Board:
     uart: tuple[str, ...] = field(default=())
     line: str = "the USB port"
     ecppack: str = "--compress"
+    seed: int = 1
     vivado: bool = False
 
     @property

@@ -215,6 +215,16 @@ def test_a_plan_needs_no_tools(tmp_path, monkeypatch):
     assert (tmp_path / "keepouts.v").exists()
 
 
+@pytest.mark.parametrize("seed, used", [(None, 7), (3, 3)])
+def test_a_board_has_a_seed_of_its_own(seed, used, tmp_path, monkeypatch):
+    board = dataclasses.replace(find_board("ulx3s-45f"), seed=7)
+    monkeypatch.setattr(build, "find_board", lambda name: board)
+    monkeypatch.setattr(build, "HostedTop", lambda config, **options: Echo())
+    report = build.build_board(board.id, tmp_path, seed=seed, plan_only=True)
+    assert report["seed"] == used
+    assert f"--seed {used} " in (tmp_path / f"build_{board.design}.sh").read_text()
+
+
 def test_plan_only(tmp_path, capsys, monkeypatch):
     made = []
 
