@@ -44,7 +44,7 @@ def _divisor(clock_hz: int, baud: int) -> int:
 
 
 def make_plan(board: Board, config: AcceleratorConfig, *, clock_hz: int | None = None,
-              baud: int = BAUD, seed: int = 1, core: Any = None,
+              baud: int = BAUD, seed: int | None = None, core: Any = None,
               floorplan: bool = True) -> tuple[Any, Pll | Mmcm]:
     """Amaranth's build plan for a board, and its PLL.
 
@@ -58,8 +58,8 @@ def make_plan(board: Board, config: AcceleratorConfig, *, clock_hz: int | None =
         Clock wanted; the board's own by default.
     baud : int
         Rate of the UART.
-    seed : int
-        Of nextpnr; Vivado has none.
+    seed : int or None
+        Of nextpnr; the board's own by default. Vivado has none.
     core : wiring.Component or None
         Instead of the accelerator, for tests.
     floorplan : bool
@@ -69,6 +69,7 @@ def make_plan(board: Board, config: AcceleratorConfig, *, clock_hz: int | None =
     platform = board.make_platform()
     source_hz = round(platform.lookup(platform.default_clk).clock.frequency)
     wanted_hz = board.clock_hz if clock_hz is None else clock_hz
+    seed = board.seed if seed is None else seed
     pll: Pll | Mmcm
     chosen = Floorplan()
     if board.vivado:

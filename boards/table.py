@@ -39,7 +39,7 @@ class Board:
     ecppack : str
         Options of ecppack.
     seed : int
-        Of nextpnr, by default: one with which routing came to an end.
+        Of nextpnr, unless one is given: not with every seed does routing come to an end (ECP5).
     vivado : bool
         Built by Vivado (7 series) instead of the open tools (ECP5).
     """

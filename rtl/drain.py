@@ -75,10 +75,9 @@ class Rounder(wiring.Component):
         sign = s1[-1]
         above = s1[bits:-1] ^ sign.replicate(len(s1) - bits - 1)
         # The bits of the magnitude that remain above the result after the fine shift, looked at in
-        # three parts, since the shift reaches every rounder late.
+        # three parts: synthesis has one ``s1_up_to`` for all rounders, which comes late.
         remain = above[:7] & s1_up_to
-        # One that would round up to a positive overflow.
-        top, s2_over = Signal(), Signal()
+        top, s2_over = Signal(), Signal()   # ``top``: it would round up to a positive overflow
         m.d.comb += [top.eq(s2_low.all() & ~s2_sign), s2_over.eq(s2_overs.any())]
         m.d.sync += [
             s1.eq((self.value << 1) >> (self.shift[3:] << 3)), s1_fine.eq(self.shift[:3]),

@@ -88,16 +88,19 @@ class ParamMemory(wiring.Component):
             self.room.eq(space.room),
             level.write.eq(w1_en & w1_last), level.read.eq(released),
         ]
-        # The level hears of a release a cycle late: ``ready`` rests on what it was without those of
-        # this cycle and the one before, of which there is at most one.
+        # The level hears of a release a cycle late. It does not have those of this cycle and of the
+        # one before, but there is at most one of them.
         m.d.sync += [
             released.eq(self.next),
             self.ready.eq(Mux(self.next | released, level.many, level.some)),
         ]
         if platform is None or platform == "formal":    # a board has no cell to assert
+            w_first = Signal(init=1)
+            with m.If(self.w_en):
+                m.d.sync += w_first.eq(self.w_last)
             m.d.sync += [
-                Assert(~(self.next & released)), Assert(~(space.write & ~space.room)),
-                Assert(~(self.next & ~self.ready)),
+                Assert(~(self.next & released)),
+                Assert(~(self.w_en & w_first & ~space.room)), Assert(~(self.next & ~self.ready)),
             ]
         with m.If(w1_en):
             m.d.sync += beat.eq(Mux(w1_last, 0, beat + 1))

@@ -16,8 +16,8 @@ from rtl.signatures import Descriptor
 
 __all__ = ["Pass", "Passes"]
 
-#: Entries of a kernel block; whether there is but one: found behind the queue, since a count comes
-#: late in a cycle, with a beat of the memory port.
+#: Entries of a kernel block; whether there is but one. The latter is not kept in the queue of
+#: counts, as a count comes late in a cycle, with a beat of the memory port.
 _Count = data.StructLayout({"entries": ENTRY_BITS, "single": 1})
 
 #: A kernel block to read once: its entries, the format of its selects, and whether it is read again
@@ -28,9 +28,9 @@ Pass = data.StructLayout({**_Count.members, "code": 3, "keep": 1})
 class Passes(wiring.Component):
     """Walk over groups, kernel blocks and tile blocks of the layers.
 
-    Runs ahead of who reads the entries by the passes that may wait, so that nobody waits for it.
-    Latency 2 cycles from a count to its pass, throughput a pass every other cycle; three cycles
-    between layers.
+    Runs ahead of who reads the entries by the passes that may wait, so that nobody waits for it if
+    a pass has two entries or more. Latency 2 cycles from a count to its pass, throughput a
+    pass every other cycle; three cycles between layers.
 
     Attributes
     ----------

@@ -9,6 +9,7 @@ import pytest
 
 from model.config import PRESETS
 from model.hostlink import REPLY, Command, Decoder, Frame, Info, Status, encode
+from rtl.csr import READ_LATENCY
 from rtl.host.link import HostLink
 from rtl.memory import OnChipMemory
 from tests.rtl.helpers import simulate
@@ -39,13 +40,15 @@ def exchange(lines, registers=None, memory=None):
     async def core(ctx):
         # What is read comes as late as it may, and stays.
         coming = [None] * (OnChipMemory.HOST_LATENCY - 1)
+        answers = [0] * (READ_LATENCY - 1)
         seen = ctx.tick().sample(dut.tx.valid, dut.tx.payload, dut.csr_addr, dut.csr_w_en,
                                  dut.csr_w_data, dut.host_addr, dut.host_en, dut.host_w_en,
                                  dut.host_w_data)
         async for _, _, valid, byte, addr, w_en, w_data, place, en, host_w_en, word in seen:
             if valid:
                 replies.extend(decoder.feed(bytes([byte])))
-            ctx.set(dut.csr_r_data, registers.get(addr, 0))
+            answers.append(registers.get(addr, 0))
+            ctx.set(dut.csr_r_data, answers.pop(0))
             coming.append(memory.get(place, 0) if en and not host_w_en else None)
             if (word_read := coming.pop(0)) is not None:
                 ctx.set(dut.host_r_data, word_read)
