@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from amaranth.hdl import Assert, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
+from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from model.stream import ENTRY_BITS
@@ -16,8 +17,7 @@ from rtl.signatures import Descriptor
 
 __all__ = ["Pass", "Passes"]
 
-#: Entries of a kernel block; whether there is but one. The latter is not kept in the queue of
-#: counts, as a count comes late in a cycle, with a beat of the memory port.
+#: Entries of a kernel block; whether there is but one.
 _Count = data.StructLayout({"entries": ENTRY_BITS, "single": 1})
 
 #: A kernel block to read once: its entries, the format of its selects, and whether it is read again
@@ -77,11 +77,28 @@ class Passes(wiring.Component):
         last_pass, last_block = Signal(reset_less=True), Signal(reset_less=True)
         last_group, last_but_one = Signal(reset_less=True), Signal(reset_less=True)
 
+        # Whether a count is 1 is found a cycle after it came, late in a cycle, with a beat of the
+        # memory port, and kept beside the queue. It may be asked for in that very cycle.
+        m.submodules.singles = singles = Memory(shape=1, depth=self.COUNTS, init=[])
+        w_single, r_single = singles.write_port(), singles.read_port(domain="comb")
+        comes, w1_valid = Signal(), Signal()
+        w1_count = Signal(ENTRY_BITS, reset_less=True)
+        w1_first = Signal()     # it is the first of the queue
+        single = Signal()
+        m.d.sync += [
+            w1_valid.eq(comes), w1_count.eq(self.count.payload),
+            w_single.addr.eq(w_single.addr + w1_valid),
+            r_single.addr.eq(r_single.addr + (counts.o.valid & counts.o.ready)),
+        ]
         m.d.comb += [
+            comes.eq(self.count.valid & counts.i.ready),
+            w_single.en.eq(w1_valid), w_single.data.eq(w1_count == 1),
+            w1_first.eq(w1_valid & (w_single.addr == r_single.addr)),
+            single.eq(Mux(w1_first, w_single.data, r_single.data)),
             counts.i.valid.eq(self.count.valid), self.count.ready.eq(counts.i.ready),
             counts.i.payload.eq(self.count.payload),
             now.entries.eq(Mux(fresh, counts.o.payload, held.entries)),
-            now.single.eq(Mux(fresh, counts.o.payload == 1, held.single)),
+            now.single.eq(Mux(fresh, single, held.single)),
             now.code.eq(code), now.keep.eq(~last_pass),
         ]
         # One register a state, as each is the enable of much.
