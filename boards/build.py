@@ -44,7 +44,7 @@ def _divisor(clock_hz: int, baud: int) -> int:
 
 
 def make_plan(board: Board, config: AcceleratorConfig, *, clock_hz: int | None = None,
-              baud: int = BAUD, seed: int | None = None, core: Any = None,
+              baud: int = BAUD, seed: int = 1, core: Any = None,
               floorplan: bool = True) -> tuple[Any, Pll | Mmcm]:
     """Amaranth's build plan for a board, and its PLL.
 
@@ -58,8 +58,8 @@ def make_plan(board: Board, config: AcceleratorConfig, *, clock_hz: int | None =
         Clock wanted; the board's own by default.
     baud : int
         Rate of the UART.
-    seed : int or None
-        Of nextpnr; the board's own by default. Vivado has none.
+    seed : int
+        Of nextpnr; Vivado has none.
     core : wiring.Component or None
         Instead of the accelerator, for tests.
     floorplan : bool
@@ -69,7 +69,6 @@ def make_plan(board: Board, config: AcceleratorConfig, *, clock_hz: int | None =
     platform = board.make_platform()
     source_hz = round(platform.lookup(platform.default_clk).clock.frequency)
     wanted_hz = board.clock_hz if clock_hz is None else clock_hz
-    seed = board.seed if seed is None else seed
     pll: Pll | Mmcm
     chosen = Floorplan()
     if board.vivado:
@@ -118,12 +117,12 @@ def build_board(name: str, folder: Path, *, config: AcceleratorConfig | None = N
                                 plan_only=plan_only)
     config = config or board.accelerator()
     rate = BAUD if baud is None else baud
-    seed = board.seed if seed is None else seed
-    plan, pll = make_plan(board, config, clock_hz=clock_hz, baud=rate, seed=seed)
+    plan, pll = make_plan(board, config, clock_hz=clock_hz, baud=rate,
+                          seed=1 if seed is None else seed)
     report: dict[str, Any] = {
         "board": board.id, "config": config.name, "digest": f"{config.digest:08x}",
         "clock_hz": pll.output_hz, "baud": rate,
-    } | ({} if board.vivado else {"seed": seed})
+    } | ({} if board.vivado else {"seed": 1 if seed is None else seed})
     if plan_only:
         if board.vivado:
             vivado.extract(plan, folder, (f"{board.design}.bit", f"{board.design}.slack"))

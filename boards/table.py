@@ -38,8 +38,6 @@ class Board:
         How a host gets to the UART.
     ecppack : str
         Options of ecppack.
-    seed : int
-        Of nextpnr, unless one is given: not with every seed does routing come to an end (ECP5).
     vivado : bool
         Built by Vivado (7 series) instead of the open tools (ECP5).
     """
@@ -54,7 +52,6 @@ class Board:
     uart: tuple[str, ...] = field(default=())
     line: str = "the USB port"
     ecppack: str = "--compress"
-    seed: int = 1
     vivado: bool = False
 
     @property

@@ -135,7 +135,7 @@ def _parser() -> argparse.ArgumentParser:
     board.add_argument("--baud", type=int, metavar="RATE",
                        help="rate of the serial line (default: 1000000)")
     board.add_argument("--seed", type=int, metavar="N",
-                       help="of nextpnr's place and route (default: the board's)")
+                       help="of nextpnr's place and route (default: 1)")
     return parser
 
 

@@ -378,8 +378,9 @@ def test_passes_are_ahead_of_who_takes_them():
         ctx.set(dut.desc.valid, 0)
         await ctx.tick().repeat(20)
         ctx.set(dut.o.ready, 1)
-        async for _, _, valid in ctx.tick().sample(dut.o.valid):
+        async for _, _, valid, payload in ctx.tick().sample(dut.o.valid, dut.o.payload):
             found.append(valid)
+            assert not valid or (payload.entries, payload.single) == (1, 1)
             if sum(found) == 12:
                 break
 
