@@ -31,11 +31,12 @@ _Place = data.StructLayout({
 })
 
 #: The tile that follows: of the other half, the next channel of the half, the next group, the next
-#: block; of neither: the next lane. ``onward``: the next channel, of whatever group; ``rewind``: of
-#: the first lane, not in a dot layer. Registers, because all of the walk hangs on them.
+#: block; of neither: the next lane. ``onward``: the next channel, of whatever group; ``stays``: the
+#: same channel; ``rewind``: of the first lane, not in a dot layer. Registers, because all of the
+#: walk hangs on them. Of ``next_block``, ``onward``, ``other_half``, ``stays`` one is set.
 _Follows = data.StructLayout({
     "other_half": 1, "next_channel": 1, "next_group": 1, "next_block": 1, "onward": 1,
-    "rewind": 1,
+    "stays": 1, "rewind": 1,
 })
 
 
@@ -165,25 +166,17 @@ class PatchWalk(wiring.Component):
             group_short.eq(group_begin == channel_end),
             short_before.eq(Cat(Const(1, 1), group_begin[1:]) == channel_end),
         ]
-        m.d.comb += [
-            channel_next.eq(channel), ends.eq(channel_last), group_ends.eq(group_last),
-            before_next.eq(before),
-        ]
-        with m.If(follows.next_block):
-            m.d.comb += [
-                channel_next.eq(0), ends.eq(only), group_ends.eq(only), before_next.eq(two),
-            ]
-        with m.Elif(follows.onward):
-            m.d.comb += [
-                channel_next.eq(channel + 1), ends.eq(before),
-                group_ends.eq(before | (channel[:3] == 6)),
-                before_next.eq(channel == channel_near),
-            ]
-        with m.Elif(follows.other_half):
-            m.d.comb += [
-                channel_next.eq(group_begin), ends.eq(group_short), group_ends.eq(group_short),
-                before_next.eq(short_before),
-            ]
+        # One is chosen without an order: by an order the walk's own loop would be the longest path.
+        for target, of_block, of_next, of_half, same in (
+            (channel_next, Const(0, 13), channel + 1, group_begin, channel),
+            (ends, only, before, group_short, channel_last),
+            (group_ends, only, before | (channel[:3] == 6), group_short, group_last),
+            (before_next, two, channel == channel_near, short_before, before),
+        ):
+            m.d.comb += target.eq(
+                Mux(follows.next_block, of_block, 0) | Mux(follows.onward, of_next, 0)
+                | Mux(follows.other_half, of_half, 0) | Mux(follows.stays, same, 0)
+            )
         # With the lane, whether it is the last one of its half, and in the last half.
         lane_last, half_last = Signal(), Signal()
 
@@ -212,6 +205,7 @@ class PatchWalk(wiring.Component):
                 follows.next_group.eq((dot | last) & ~ends),
                 follows.next_block.eq((dot | last) & ends),
                 follows.onward.eq(Mux(dot, ~ends, lane_last & ~(group_ends & (ends | ~half_last)))),
+                follows.stays.eq(~dot & ~lane_last),
                 follows.rewind.eq(~dot & last),
                 channel_last.eq(ends), group_last.eq(group_ends),
             ]
