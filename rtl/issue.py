@@ -125,7 +125,7 @@ class Issue(wiring.Component):
         # All three: without ``scatter``, of the frequency; and that is the last one.
         walk_end, block_walk_end = Signal(reset_less=True), Signal(reset_less=True)
         frequency_last = Signal(reset_less=True)        # ``frequency`` is the block's last
-        drain_stalls = Signal()     # the drain is busy, and ``walk_end``
+        drain_busy = Signal()       # ``drain`` is not 0
         first = self._first(m, order)
 
         frequency_end, blocked = Signal(), Signal()
@@ -212,12 +212,10 @@ class Issue(wiring.Component):
             self._read_out(m, layer, block, frequency, block_ends, blocked, last)
         else:
             ends = moves & (~idle & frequency_end)
-            m.d.comb += blocked.eq(drain_stalls & (first.by_steps | marked))
+            m.d.comb += blocked.eq(drain_busy & frequency_end)
             m.d.sync += [
                 drain.eq(Mux(ends, interval - 1, Mux(drain == 0, 0, drain - 1))),
-                drain_stalls.eq(
-                    Mux(ends, interval != 1, drain > 1) & Mux(moves, walk_end_next, walk_end)
-                ),
+                drain_busy.eq(Mux(ends, interval != 1, drain > 1)),
             ]
         with m.If(order.o.ready):
             m.d.sync += [active.eq(order.o.valid), idle.eq(~order.o.valid), block.eq(following)]
