@@ -33,7 +33,8 @@ _Place = data.StructLayout({
 #: The tile that follows: of the other half, the next channel of the half, the next group, the next
 #: block; of neither: the next lane. ``onward``: the next channel, of whatever group; ``stays``: the
 #: same channel; ``rewind``: of the first lane, not in a dot layer. Registers, because all of the
-#: walk hangs on them. Of ``next_block``, ``onward``, ``other_half``, ``stays`` one is set.
+#: walk hangs on them. From the first load on, of ``next_block``, ``onward``, ``other_half`` and
+#: ``stays`` exactly one is set.
 _Follows = data.StructLayout({
     "other_half": 1, "next_channel": 1, "next_group": 1, "next_block": 1, "onward": 1,
     "stays": 1, "rewind": 1,
