@@ -43,7 +43,7 @@ def boards(folder: Path, read: Read, table: Table) -> str:
             "others as yosys counts them before placement"
             + (", * part by part" if parts else "") + ". LUT: LUT4 on ECP5, LUT1 to LUT6 on "
             "Xilinx; RAM: DP16KD of 18 Kbit, or halves of a block RAM, and UltraRAM of 288 Kbit. "
-            "Clock: what the board's PLL makes. Boards may have been placed in an earlier "
+            "Clock: the core's on that board. Boards may have been placed in an earlier "
             "revision: docs/boards.md. LeNet (α = 16): cycles of a digit on the "
             "simulated top; images a second, without the serial line, at that clock and at the "
             "best frequency.\n\n"
